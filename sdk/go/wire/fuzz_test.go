@@ -1,0 +1,199 @@
+package wire
+
+import (
+	"bytes"
+	"errors"
+	"reflect"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// soundFault checks what holds for every error over input.
+func soundFault(t *testing.T, err error) {
+	t.Helper()
+	fault, ok := errors.AsType[*Error](err)
+	if !ok {
+		t.Fatalf("%v is not an *Error", err)
+	}
+	if len(fault.What) == 0 || len(fault.What) > MaxReason {
+		t.Errorf("%q does not fit a CLOSE", fault.What)
+	}
+	session := fault.Code == CodeProtocol || fault.Code == CodeFrameSize || fault.Code == CodeUnsupported
+	stream := fault.Code == CodeRefused || fault.Code == CodeUnsupported
+	if fault.StreamOnly && !stream || !fault.StreamOnly && !session {
+		t.Errorf("%q with %s, StreamOnly %t", fault.What, fault.Code, fault.StreamOnly)
+	}
+}
+
+// FuzzFrames reads a message: what is read as frames is, written again, what
+// was there, and what is read from a payload survives the round trip.
+func FuzzFrames(f *testing.F) {
+	for _, v := range loadFrames(f) {
+		f.Add([]byte(v.Hex))
+	}
+	for _, v := range load[messageVector](f, "messages.json") {
+		f.Add([]byte(v.Hex))
+	}
+	f.Fuzz(func(t *testing.T, msg []byte) {
+		var again []byte
+		clean := true
+		for frame, err := range Frames(msg) {
+			if err != nil {
+				soundFault(t, err)
+				clean = false
+				break
+			}
+			again = AppendFrame(again, frame.Type, frame.Stream, frame.Payload)
+			j, err := decode(frame)
+			if err != nil {
+				soundFault(t, err)
+				continue
+			}
+			own := encode(t, j)
+			second, rest, err := ConsumeFrame(own)
+			if err != nil || len(rest) != 0 {
+				t.Fatalf("%s: %x cannot be read again: %v", frame.Type, own, err)
+			}
+			back, err := decode(second)
+			if err != nil {
+				t.Fatalf("%s: %x cannot be read again: %v", frame.Type, own, err)
+			}
+			// cmp.Diff is slow on large payloads and only the message of a failure.
+			if first, again := j.normal(), back.normal(); !reflect.DeepEqual(first, again) {
+				t.Errorf("round trip (-first +second):\n%s", cmp.Diff(first, again))
+			}
+		}
+		if clean && !bytes.Equal(again, msg) || !bytes.HasPrefix(msg, again) {
+			t.Errorf("%x was read as %x", msg, again)
+		}
+	})
+}
+
+// FuzzHello reads the payload of a HELLO. What is signed depends on every byte
+// of it but the signature.
+func FuzzHello(f *testing.F) {
+	for _, v := range load[frameVector](f, "handshake.json") {
+		if frame, _, err := ConsumeFrame(v.Hex); err == nil && frame.Type == TypeHello {
+			f.Add(frame.Payload)
+		}
+	}
+	f.Fuzz(func(t *testing.T, payload []byte) {
+		h, err := ParseHello(payload)
+		if err != nil {
+			soundFault(t, err)
+			return
+		}
+		frame, rest, err := ConsumeFrame(AppendHello(nil, h))
+		if err != nil || len(rest) != 0 {
+			t.Fatalf("%+v cannot be read again: %v", h, err)
+		}
+		back, err := ParseHello(frame.Payload)
+		if err != nil {
+			t.Fatalf("%+v cannot be read again: %v", h, err)
+		}
+		if diff := cmp.Diff(fieldsOf(h), fieldsOf(back), cmp.AllowUnexported(Hello{})); diff != "" {
+			t.Errorf("round trip (-first +second):\n%s", diff)
+		}
+		input := h.SigningInput([32]byte{1}, "Host", []byte("binding"))
+		own := fieldsOf(h).SigningInput([32]byte{1}, "host", []byte("binding"))
+		if bytes.Equal(payload, frame.Payload) != bytes.Equal(input, own) {
+			t.Errorf("the payload is %x, written again %x; signed is\n%x and\n%x", payload, frame.Payload, input, own)
+		}
+	})
+}
+
+// FuzzOpen reads the payload of an OPEN, one that ends only its stream included.
+func FuzzOpen(f *testing.F) {
+	for _, v := range load[frameVector](f, "open.json") {
+		if frame, _, err := ConsumeFrame(v.Hex); err == nil && frame.Type == TypeOpen {
+			f.Add(frame.Payload)
+		}
+	}
+	f.Fuzz(func(t *testing.T, payload []byte) {
+		if len(payload) > MaxFramePayload {
+			return
+		}
+		o, err := ParseOpen(payload)
+		if err != nil {
+			soundFault(t, err)
+		}
+		if err != nil && !streamOnly(err) {
+			return
+		}
+		frame, rest, err2 := ConsumeFrame(AppendOpen(nil, 7, o))
+		if err2 != nil || len(rest) != 0 || frame.Stream != 7 {
+			t.Fatalf("%+v cannot be read again: %v", o, err2)
+		}
+		back, err2 := ParseOpen(frame.Payload)
+		if diff := cmp.Diff(err, err2); diff != "" {
+			t.Errorf("error of the round trip (-first +second):\n%s", diff)
+		}
+		if o.Kind != back.Kind || o.RecvWindow != back.RecvWindow || o.Target != back.Target || !bytes.Equal(o.Early, back.Early) {
+			t.Errorf("%+v came back as %+v", o, back)
+		}
+	})
+}
+
+// FuzzAddr reads an address: there is one way to write each.
+func FuzzAddr(f *testing.F) {
+	for _, v := range load[addressVector](f, "addresses.json") {
+		f.Add([]byte(v.Hex))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		a, err := ParseAddr(b)
+		if err != nil {
+			soundFault(t, err)
+		}
+		if err != nil && !streamOnly(err) {
+			return
+		}
+		again := AppendAddr(nil, a)
+		if !bytes.Equal(again, b) || len(again) != sizeAddr(a) {
+			t.Errorf("%x was read as %x, %d bytes", b, again, sizeAddr(a))
+		}
+		host := a.Name
+		if host == "" {
+			host = a.IP.String()
+		}
+		own, ownErr := AddrFromHostPort(host, a.Port)
+		if err == nil && (ownErr != nil || own != a) {
+			t.Errorf("%s comes from a client as %s, %v", a, own, ownErr)
+		}
+	})
+}
+
+// FuzzTLV reads a block: what is read is in order and, when nothing was skipped,
+// all of it.
+func FuzzTLV(f *testing.F) {
+	for _, v := range load[tlvVector](f, "tlvs.json") {
+		f.Add([]byte(v.Hex), uint64(keys(v.Known...)))
+	}
+	f.Fuzz(func(t *testing.T, block []byte, known uint64) {
+		r := readTLVs(block, MaxTLVBlock, keySet(known))
+		var again []byte
+		var seen keySet
+		for r.next() {
+			switch {
+			case !keySet(known).has(r.key):
+				t.Errorf("key %d is not among %x", r.key, known)
+			case seen>>r.key != 0:
+				t.Errorf("key %d after %x", r.key, seen)
+			case !bytes.Equal(appendTLV(nil, r.key, r.value), block[r.start:r.end]):
+				t.Errorf("entry %x is not %x", appendTLV(nil, r.key, r.value), block[r.start:r.end])
+			}
+			seen |= keys(r.key)
+			again = appendTLV(again, r.key, r.value)
+		}
+		if r.err != nil {
+			soundFault(t, r.err)
+			return
+		}
+		if seen != r.seen || r.require(seen) != nil || (seen != keySet(known) && r.require(keySet(known)) == nil) {
+			t.Errorf("saw %x of %x, the reader says %x", seen, known, r.seen)
+		}
+		if len(again) > len(block) || keySet(known) == ^keySet(0) && len(again) == len(block) && !bytes.Equal(again, block) {
+			t.Errorf("%x was read as %x", block, again)
+		}
+	})
+}

@@ -1,0 +1,37 @@
+package wire
+
+import "time"
+
+// SubProtocol is the value of Sec-WebSocket-Protocol that selects this version.
+const SubProtocol = "httvps.v1"
+
+// Limits fixed in version 1, in bytes unless said otherwise.
+const (
+	MaxMessage      = 65536     // one message, all its frames together
+	MaxFramePayload = 16383     // payload of any frame
+	MaxHello        = 8192      // payload of HELLO
+	MaxToken        = 4096      // access token in HELLO
+	MaxTLVBlock     = 8192      // any TLV block but OPEN's
+	MaxOpenTLVs     = 512       // the ext block of OPEN
+	MaxName         = 253       // name in an address
+	MaxLabel        = 63        // one label of such a name
+	MaxReason       = 128       // reason in CLOSE
+	MaxAgent        = 64        // agent in HELLO
+	MaxVarint       = 1<<53 - 1 // largest number, so that every language holds it exactly
+
+	// DataPayload is how much a sender should put into one DATA or FIN, so that
+	// WebSocket header, frame header and payload fit one TLS record.
+	DataPayload = 16360
+
+	// MaxHeader is the longest header of a frame: type, stream id, length.
+	MaxHeader = 1 + 8 + 2
+
+	// BindingSize is the size of the tls-exporter channel binding (RFC 9266).
+	BindingSize = 32
+)
+
+// Times fixed in version 1.
+const (
+	HelloTimeout  = 10 * time.Second // from the 101 to the whole HELLO
+	OpenedTimeout = 15 * time.Second // from OPEN to OPENED or RESET
+)
