@@ -26,7 +26,7 @@ import (
 
 // serve runs handle on every carrier that reaches a TLS server, and returns
 // its URL and a configuration that trusts it.
-func serve(t *testing.T, handle func(*carrier.Conn)) (url string, trust *tls.Config) {
+func serve(t testing.TB, handle func(*carrier.Conn)) (url string, trust *tls.Config) {
 	t.Helper()
 	var mu sync.Mutex
 	var handlers []chan struct{}
