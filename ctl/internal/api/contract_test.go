@@ -1,0 +1,48 @@
+package api_test
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/httvps/httvps/ctl/internal/api"
+)
+
+// TestFieldsAreThoseOfTheService holds the types of this package against the
+// service's published description: a field that the service does not have would
+// be silently empty.
+func TestFieldsAreThoseOfTheService(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join("..", "..", "..", "docs", "openapi.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var document struct {
+		Components struct {
+			Schemas map[string]struct {
+				Properties map[string]json.RawMessage `json:"properties"`
+			} `json:"schemas"`
+		} `json:"components"`
+	}
+	if err := json.Unmarshal(text, &document); err != nil {
+		t.Fatal(err)
+	}
+	for schema, of := range map[string]any{
+		"User": api.User{}, "Plan": api.Plan{}, "Subscription": api.Subscription{}, "Device": api.Device{},
+		"Region": api.Region{}, "Gateway": api.Gateway{}, "NewGateway": api.NewGateway{}, "Session": api.Session{},
+		"NewInvitation": api.Invitation{}, "Operator": api.Operator{},
+	} {
+		published := document.Components.Schemas[schema].Properties
+		for _, field := range reflect.VisibleFields(reflect.TypeOf(of)) {
+			if field.Anonymous {
+				continue
+			}
+			name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+			if _, ok := published[name]; !ok {
+				t.Errorf("%s has no field %s", schema, name)
+			}
+		}
+	}
+}

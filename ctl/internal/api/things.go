@@ -1,0 +1,100 @@
+package api
+
+import "time"
+
+// User is a person or account.
+type User struct {
+	ID        string    `json:"id"`
+	Name      string    `json:"name"`
+	Disabled  bool      `json:"disabled"`
+	Note      string    `json:"note"`
+	CreatedAt time.Time `json:"created_at"`
+}
+
+// Plan is a set of limits on offer.
+type Plan struct {
+	ID           string `json:"id"`
+	Name         string `json:"name"`
+	MaxDevices   int    `json:"max_devices"`
+	MaxSessions  int    `json:"max_sessions"`
+	MaxStreams   int    `json:"max_streams"`
+	MaxUDP       int    `json:"max_udp"`
+	DurationDays *int   `json:"duration_days"` // nil: without end
+}
+
+// Subscription is a user's plan for a period.
+type Subscription struct {
+	ID       string     `json:"id"`
+	UserID   string     `json:"user_id"`
+	PlanID   string     `json:"plan_id"`
+	StartsAt time.Time  `json:"starts_at"`
+	EndsAt   *time.Time `json:"ends_at"` // nil: without end
+	Status   string     `json:"status"`
+}
+
+// Device is one enrolled key pair of a user.
+type Device struct {
+	ID        string     `json:"id"`
+	UserID    string     `json:"user_id"`
+	Name      string     `json:"name"`
+	Platform  string     `json:"platform"`
+	CreatedAt time.Time  `json:"created_at"`
+	LastSeen  *time.Time `json:"last_seen_at"` // when it last got an access token, nil: never
+	RevokedAt *time.Time `json:"revoked_at"`   // nil: in use
+}
+
+// Region is a place that gateways belong to.
+type Region struct {
+	ID   string `json:"id"`
+	Code string `json:"code"`
+	Name string `json:"name"`
+}
+
+// Gateway is a node of the data plane.
+type Gateway struct {
+	ID     string `json:"id"`
+	Name   string `json:"name"`
+	Region string `json:"region"` // its code
+	URL    string `json:"url"`    // empty until it has joined
+	Status string `json:"status"`
+	// Version is of the program it runs, empty until it has joined.
+	Version  string `json:"version"`
+	Sessions int    `json:"sessions"` // as last reported
+}
+
+// Session is one device's tunnel on one gateway.
+type Session struct {
+	ID        string     `json:"id"`
+	UserID    string     `json:"user_id"`
+	DeviceID  string     `json:"device_id"`
+	GatewayID string     `json:"gateway_id"`
+	StartedAt time.Time  `json:"started_at"`
+	EndedAt   *time.Time `json:"ended_at"` // nil: live
+	Reason    string     `json:"reason"`   // why it ended
+}
+
+// Invitation is a link with which a user enrols one device. The link is shown
+// once, when it is made.
+type Invitation struct {
+	ID        string    `json:"id"`
+	Link      string    `json:"link"`
+	CreatedAt time.Time `json:"created_at"`
+	ExpiresAt time.Time `json:"expires_at"`
+	// UsedAt is when a device enrolled with it, nil when none has.
+	UsedAt   *time.Time `json:"used_at"`
+	DeviceID string     `json:"device_id"`
+}
+
+// NewGateway is a gateway that has yet to join, and the link it joins with,
+// which is shown once.
+type NewGateway struct {
+	Gateway
+	Join string `json:"join"`
+}
+
+// Operator is who a token belongs to.
+type Operator struct {
+	ID   string `json:"id"`
+	Name string `json:"name"`
+	Role string `json:"role"`
+}

@@ -1,0 +1,194 @@
+package cli_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/httvps/httvps/ctl/internal/cli"
+	"github.com/httvps/httvps/sdk/go/tlspin"
+)
+
+const secret = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// run runs one command against a service and returns what it printed.
+func run(ctx context.Context, t *testing.T, handler http.HandlerFunc, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	server := httptest.NewTLSServer(handler)
+	defer server.Close()
+	var out, errs bytes.Buffer
+	environment := map[string]string{
+		"HTTVPS_API":      server.URL,
+		"HTTVPS_TOKEN":    "hvt1." + secret + "." + tlspin.Of(server.Certificate()).String(),
+		"XDG_CONFIG_HOME": t.TempDir(),
+	}
+	code = cli.Run(ctx, cli.Process{
+		Args: args, Stdin: strings.NewReader(""), Stdout: &out, Stderr: &errs,
+		Getenv: func(name string) string { return environment[name] },
+	})
+	if all := out.String() + errs.String(); strings.Contains(all, secret) {
+		t.Errorf("the token was printed: %s", all)
+	}
+	return code, out.String(), errs.String()
+}
+
+func items(w http.ResponseWriter, from, to int, next string) {
+	w.Header().Set("Content-Type", "application/json")
+	rows := make([]string, 0, to-from)
+	for i := from; i < to; i++ {
+		rows = append(rows, fmt.Sprintf(`{"id":"%d","name":"twin"}`, i))
+	}
+	_, _ = fmt.Fprintf(w, `{"items":[%s],"next":%s}`, strings.Join(rows, ","), next)
+}
+
+func TestInterruptEndsTheCommand(t *testing.T) {
+	ctx, cancel := context.WithCancelCause(t.Context())
+	code, stdout, stderr := run(ctx, t, func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		cancel(errors.New("interrupt signal received"))
+		<-r.Context().Done()
+	}, "user", "create", "--name", "alice", "--idempotency-key", "k1")
+	want := "httvpsctl: interrupted. It may have been done all the same: repeating it with --idempotency-key k1 does not do it twice\n"
+	if code != cli.ExitFailed || stdout != "" || stderr != want {
+		t.Errorf("exit code %d, stdout %q, stderr %q, want %q", code, stdout, stderr, want)
+	}
+}
+
+func TestCreateWithoutARequiredFlagIsAUsageError(t *testing.T) {
+	for _, test := range []struct{ command, want string }{
+		{"user create", "user create needs --name"},
+		{"user create --note x", "user create needs --name"},
+		{"user create --name=", "user create needs --name"},
+		{"plan create", "plan create needs --name"},
+		{"plan create --max-devices 3", "plan create needs --name"},
+		{"gateway create", "gateway create needs --name and --region"},
+		{"gateway create --name ams1", "gateway create needs --region"},
+		{"gateway create --name ams1 --region=", "gateway create needs --region"},
+		{"gateway create --region nl", "gateway create needs --name"},
+		{"region create", "region create needs --code"},
+		{"region create --name Netherlands", "region create needs --code"},
+		{"user create alice", "want 0: httvpsctl user create --name NAME"},
+		{"plan create basic", "want 0: httvpsctl plan create --name NAME"},
+		{"gateway create ams1 --region nl", "want 0: httvpsctl gateway create --name NAME --region REGION"},
+		{"region create nl", "want 0: httvpsctl region create --code CODE"},
+	} {
+		t.Run(test.command, func(t *testing.T) {
+			code, stdout, stderr := run(t.Context(), t, func(_ http.ResponseWriter, r *http.Request) {
+				t.Errorf("the service got %s %s", r.Method, r.URL)
+			}, strings.Fields(test.command)...)
+			line, _, _ := strings.Cut(stderr, "\n")
+			if code != cli.ExitUsage || stdout != "" || !strings.Contains(line, test.want) {
+				t.Errorf("exit code %d, stdout %q, stderr %q, want %q", code, stdout, stderr, test.want)
+			}
+		})
+	}
+}
+
+func TestListsEndAtTheirBound(t *testing.T) {
+	asked := 0
+	code, stdout, stderr := run(t.Context(), t, func(w http.ResponseWriter, _ *http.Request) {
+		asked++
+		items(w, 0, 100, fmt.Sprintf(`"c%d"`, asked)) // there is always more
+	}, "user", "list")
+	if code != cli.ExitOK || strings.Count(stdout, "twin") != 1000 || asked != 10 {
+		t.Errorf("exit code %d, %d rows by %d requests, want 1000 by 10", code, strings.Count(stdout, "twin"), asked)
+	}
+	if want := "There are more: these are 1000. Continue with --cursor c10\n"; stderr != want {
+		t.Errorf("stderr is %q, want %q", stderr, want)
+	}
+}
+
+func TestListThatLeadsNowhereIsGivenUp(t *testing.T) {
+	code, _, stderr := run(t.Context(), t, func(w http.ResponseWriter, _ *http.Request) {
+		items(w, 0, 0, `"c1"`)
+	}, "user", "list")
+	if code != cli.ExitFailed || !strings.Contains(stderr, "the list cannot be followed") {
+		t.Errorf("exit code %d, stderr %q", code, stderr)
+	}
+}
+
+func TestNameOfSeveralIsRefused(t *testing.T) {
+	code, _, stderr := run(t.Context(), t, func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodGet {
+			t.Errorf("the service got %s %s", r.Method, r.URL)
+		}
+		items(w, 1, 3, "null")
+	}, "user", "delete", "twin", "--yes")
+	if code != cli.ExitFailed || !strings.Contains(stderr, `2 are called "twin": use the id (1, 2, …)`) {
+		t.Errorf("exit code %d, stderr %q", code, stderr)
+	}
+}
+
+func TestServiceThatCannotFilterIsSearched(t *testing.T) {
+	code, stdout, stderr := run(t.Context(), t, func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case strings.HasSuffix(r.URL.Path, "/7"):
+			w.Header().Set("Content-Type", "application/json")
+			_, _ = io.WriteString(w, `{"id":"7","name":"alice"}`)
+		case r.URL.Query().Get("cursor") == "":
+			items(w, 0, 5, `"c1"`)
+		default:
+			w.Header().Set("Content-Type", "application/json")
+			_, _ = io.WriteString(w, `{"items":[{"id":"7","name":"alice"}],"next":null}`)
+		}
+	}, "user", "show", "alice", "-o", "json")
+	if want := "{\n  \"id\": \"7\",\n  \"name\": \"alice\"\n}\n"; code != cli.ExitOK || stdout != want {
+		t.Errorf("exit code %d, stdout %q, stderr %q", code, stdout, stderr)
+	}
+}
+
+func TestOddTextOfTheServiceIsHarmlessOnATerminal(t *testing.T) {
+	code, _, stderr := run(t.Context(), t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/problem+json")
+		w.WriteHeader(http.StatusConflict)
+		_, _ = io.WriteString(w, `{"detail":"\u001b[2Jhvt1.`+secret+`"}`)
+	}, "whoami")
+	if want := "httvpsctl: conflict:  [2J(hidden)\n"; code != cli.ExitFailed || stderr != want {
+		t.Errorf("exit code %d, stderr %q, want %q", code, stderr, want)
+	}
+}
+
+func TestJSONForATerminalIsTheSameWithEscapes(t *testing.T) {
+	code, stdout, _ := run(t.Context(), t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = io.WriteString(w, "{\"name\":\"Zoë \u009b31m\u202e&\"}")
+	}, "whoami", "-o", "json")
+	if want := "{\n  \"name\": \"Zoë \\u009b31m\\u202e&\"\n}\n"; code != cli.ExitOK || stdout != want {
+		t.Errorf("exit code %d, stdout %q, want %q", code, stdout, want)
+	}
+}
+
+func TestRepeatedInvitationHasNoLink(t *testing.T) {
+	code, stdout, stderr := run(t.Context(), t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = io.WriteString(w, `{"id":"i1","link":"","expires_at":"2026-01-02T03:04:05Z"}`)
+	}, "user", "invite", "00000000-0000-7000-8000-000000000001")
+	if code != cli.ExitFailed || stdout != "" || !strings.Contains(stderr, "its link was shown then: make another one") {
+		t.Errorf("exit code %d, stdout %q, stderr %q", code, stdout, stderr)
+	}
+}
+
+func TestOutputThatCannotBeWrittenIsAnError(t *testing.T) {
+	var errs bytes.Buffer
+	code := cli.Run(t.Context(), cli.Process{
+		Args: []string{"version"}, Stdin: strings.NewReader(""), Stdout: full{}, Stderr: &errs,
+		Getenv: func(string) string { return "" }, Version: "v1",
+	})
+	if code != cli.ExitFailed || !strings.Contains(errs.String(), "disk full") {
+		t.Errorf("exit code %d, stderr %q", code, errs.String())
+	}
+}
+
+type full struct{}
+
+func (full) Write([]byte) (int, error) { return 0, errors.New("disk full") }

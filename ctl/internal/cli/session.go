@@ -1,0 +1,46 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/httvps/httvps/ctl/internal/api"
+)
+
+var sessions = kind[api.Session]{
+	name: "session", arg: "ID", things: (*api.Client).Sessions, find: byID("session"),
+	columns: []column[api.Session]{
+		{"ID", func(s api.Session) string { return s.ID }},
+		{"USER", func(s api.Session) string { return s.UserID }},
+		{"DEVICE", func(s api.Session) string { return s.DeviceID }},
+		{"GATEWAY", func(s api.Session) string { return s.GatewayID }},
+		{"STARTED", func(s api.Session) string { return at(s.StartedAt) }},
+		{"ENDED", func(s api.Session) string { return atOr(s.EndedAt, "live") }},
+	},
+	details: []column[api.Session]{
+		{"REASON", func(s api.Session) string { return s.Reason }},
+	},
+}
+
+func (a *app) sessionCommand() *cobra.Command {
+	return a.noun("session", "Devices' tunnels",
+		listCommand(
+			a, sessions,
+			filterBy("user", "only those of this `USER` (id or name)", "user_id", findUser),
+			filterBy("device", "only those of this device `ID`", "device_id", findDevice),
+			filterBy("gateway", "only those on this gateway `ID`", "gateway_id", findGateway),
+			filterBy("state", "which `STATE`: live, ended or all (default: live)", "state", state),
+		),
+		showCommand(a, sessions))
+}
+
+func state(_ context.Context, _ *api.Client, text string) (string, error) {
+	switch text {
+	case "live", "ended", "all":
+		return text, nil
+	default:
+		return "", &usageError{err: fmt.Errorf("--state is %q, want live, ended or all", text)}
+	}
+}

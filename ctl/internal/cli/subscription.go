@@ -1,0 +1,93 @@
+package cli
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/httvps/httvps/ctl/internal/api"
+)
+
+var subscriptions = kind[api.Subscription]{
+	name: "subscription", arg: "ID", things: (*api.Client).Subscriptions, find: byID("subscription"),
+	columns: []column[api.Subscription]{
+		{"ID", func(s api.Subscription) string { return s.ID }},
+		{"USER", func(s api.Subscription) string { return s.UserID }},
+		{"PLAN", func(s api.Subscription) string { return s.PlanID }},
+		{"STATUS", func(s api.Subscription) string { return s.Status }},
+		{"STARTS", func(s api.Subscription) string { return at(s.StartsAt) }},
+		{"ENDS", func(s api.Subscription) string { return atOr(s.EndsAt, "never") }},
+	},
+}
+
+func (a *app) subscriptionCommand() *cobra.Command {
+	return a.noun("subscription", "Users' plans for a period",
+		a.subscriptionCreate(),
+		listCommand(a, subscriptions, filterBy("user", "only those of this `USER` (id or name)", "user_id", findUser)),
+		showCommand(a, subscriptions), a.subscriptionUpdate(), deleteCommand(a, subscriptions, ""))
+}
+
+func (a *app) subscriptionCreate() *cobra.Command {
+	var user, plan, starts, ends string
+	cmd := &cobra.Command{Use: "create --user USER --plan PLAN", Short: "Give a user a plan", Args: exactly(0)}
+	cmd.Flags().StringVar(&user, "user", "", "whose (id or name)")
+	cmd.Flags().StringVar(&plan, "plan", "", "which plan (id or name)")
+	cmd.Flags().StringVar(&starts, "starts-at", "", "`TIME` like 2027-01-31 or 2027-01-31T12:00:00Z (default: now)")
+	cmd.Flags().StringVar(&ends, "ends-at", "", "`TIME` likewise (default: as the plan says)")
+	key := keyFlag(cmd)
+	cmd.RunE = a.asking(func(cmd *cobra.Command, c *api.Client, _ []string) error {
+		if user == "" || plan == "" {
+			return misuse(cmd, "a subscription needs --user and --plan")
+		}
+		fields, err := period(cmd, starts, ends)
+		if err != nil {
+			return err
+		}
+		if fields["user_id"], err = findUser(cmd.Context(), c, user); err != nil {
+			return err
+		}
+		if fields["plan_id"], err = findPlan(cmd.Context(), c, plan); err != nil {
+			return err
+		}
+		return creating(a, cmd, c, subscriptions, fields, key)
+	})
+	return cmd
+}
+
+func (a *app) subscriptionUpdate() *cobra.Command {
+	var starts, ends string
+	cmd := &cobra.Command{Use: "update ID", Short: "Move a subscription's times", Args: exactly(1)}
+	cmd.Flags().StringVar(&starts, "starts-at", "", "`TIME` like 2027-01-31 or 2027-01-31T12:00:00Z")
+	cmd.Flags().StringVar(&ends, "ends-at", "", "`TIME` likewise")
+	cmd.RunE = updating(a, subscriptions, func(cmd *cobra.Command, _ *api.Client) (map[string]any, error) {
+		return period(cmd, starts, ends)
+	})
+	return cmd
+}
+
+// period reads the two ends of a period, those that were given.
+func period(cmd *cobra.Command, starts, ends string) (map[string]any, error) {
+	fields := map[string]any{}
+	for field, text := range map[string]string{"starts_at": starts, "ends_at": ends} {
+		if text == "" {
+			continue
+		}
+		t, err := parseTime(text)
+		if err != nil {
+			return nil, misuse(cmd, "--%s: %w", strings.ReplaceAll(field, "_", "-"), err)
+		}
+		fields[field] = t
+	}
+	return fields, nil
+}
+
+func parseTime(text string) (string, error) {
+	for _, layout := range []string{time.RFC3339, time.DateOnly} {
+		if t, err := time.Parse(layout, text); err == nil {
+			return t.UTC().Format(time.RFC3339Nano), nil
+		}
+	}
+	return "", fmt.Errorf("%q is not a time: write 2027-01-31 (midnight UTC) or 2027-01-31T12:00:00Z", text)
+}
