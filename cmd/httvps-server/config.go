@@ -1,0 +1,159 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+	"go.yaml.in/yaml/v3"
+
+	"github.com/httvps/httvps/backend"
+	"github.com/httvps/httvps/gateway"
+	"github.com/httvps/httvps/internal/configfile"
+)
+
+// settings are the flags.
+type settings struct {
+	environ                 []string
+	file, data, api, listen string
+	dev                     bool
+}
+
+func (s *settings) flags(cmd *cobra.Command) {
+	f := cmd.PersistentFlags()
+	f.StringVar(&s.file, "config", "", `configuration file (YAML) with the sections "backend" and "gateway"`)
+	f.StringVar(&s.data, "data", "", "data directory; made when missing")
+	f.StringVar(&s.api, "api", "", "address of the control plane's API (backend.listen)")
+	f.StringVar(&s.listen, "listen", "", "address of the gateway's listener (gateway.listen)")
+	f.BoolVar(&s.dev, "dev", false, "own certificate authority, first user, loopback targets: to try and to develop")
+}
+
+// config is the configuration of both halves.
+type config struct {
+	Backend backend.Config `yaml:"backend"`
+	Gateway gateway.Config `yaml:"gateway"`
+
+	dev    bool
+	data   string
+	caFile string
+	closer func()
+}
+
+// load returns the file under the environment under the flags. The variables
+// are those of the two halves, HTTVPS_BACKEND_… and HTTVPS_GATEWAY_….
+func (s *settings) load(cmd *cobra.Command) (*config, error) {
+	if s.data == "" {
+		return nil, usageError{errors.New("--data DIR is needed: where the service keeps its database and keys")}
+	}
+	cfg := &config{
+		Backend: backend.DefaultConfig(), Gateway: gateway.DefaultConfig(),
+		dev: s.dev, data: s.data, closer: func() {},
+	}
+	cfg.Backend.DataDir = filepath.Join(s.data, "backend")
+	cfg.Gateway.DataDir = filepath.Join(s.data, "gateway")
+	if s.dev {
+		cfg.Backend.Listen, cfg.Gateway.Listen, cfg.Gateway.AdminListen = "", "", ""
+	}
+	if err := errors.Join(
+		configfile.Load(s.file, "HTTVPS_SERVER_", cfg, nil),
+		configfile.Load("", "HTTVPS_BACKEND_", &cfg.Backend, s.environ),
+		configfile.Load("", "HTTVPS_GATEWAY_", &cfg.Gateway, s.environ),
+	); err != nil {
+		return nil, err
+	}
+	if cmd.Flags().Changed("api") {
+		cfg.Backend.Listen = s.api
+	}
+	if cmd.Flags().Changed("listen") {
+		cfg.Gateway.Listen = s.listen
+	}
+	cfg.Backend.Dev = s.dev
+	cfg.Gateway.Version = version
+	return cfg, nil
+}
+
+// validate judges everything that does not need the data directory.
+func (c *config) validate() error {
+	if c.dev {
+		return c.validateDev()
+	}
+	c.Backend.LocalGateway = c.Gateway.URL
+	return errors.Join(within("backend", c.Backend.Validate()), within("gateway", c.Gateway.Validate()))
+}
+
+func within(section string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s:\n%w", section, err)
+}
+
+// open makes the data directory, and for --dev what stands in it.
+func (c *config) open(ctx context.Context) error {
+	if err := os.MkdirAll(c.data, 0o700); err != nil {
+		return fmt.Errorf("--data: %w", err)
+	}
+	if c.dev {
+		return c.openDev(ctx)
+	}
+	return nil
+}
+
+func (c *config) close() { c.closer() }
+
+func newHealth(s *settings) *cobra.Command {
+	var ready bool
+	cmd := &cobra.Command{
+		Use:   "health",
+		Short: "Ask the running service how it is",
+		Long:  "Ask the gateway's admin listener of the service that runs with the same configuration. Exit code 0 when it is well.",
+		Args:  noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := s.load(cmd)
+			if err != nil {
+				return err
+			}
+			return gateway.Health(cmd.Context(), cfg.Gateway.AdminListen, ready)
+		},
+	}
+	cmd.Flags().BoolVar(&ready, "ready", false, "ask whether devices can connect, not only whether it lives")
+	return cmd
+}
+
+func newConfig(s *settings) *cobra.Command {
+	cmd := &cobra.Command{Use: "config", Short: "Check or print the configuration", Args: noArgs}
+	cmd.AddCommand(
+		&cobra.Command{
+			Use: "check", Short: "Say everything that is wrong with the configuration", Args: noArgs,
+			RunE: func(cmd *cobra.Command, _ []string) error {
+				cfg, err := s.load(cmd)
+				if err != nil {
+					return err
+				}
+				return cfg.validate()
+			},
+		},
+		&cobra.Command{
+			Use: "print", Short: "Print the configuration as it is in force, with its defaults", Args: noArgs,
+			RunE: func(cmd *cobra.Command, _ []string) error {
+				cfg, err := s.load(cmd)
+				if err != nil {
+					return err
+				}
+				enc := yaml.NewEncoder(cmd.OutOrStdout())
+				enc.SetIndent(2)
+				return errors.Join(enc.Encode(cfg), enc.Close())
+			},
+		},
+	)
+	return cmd
+}
+
+// controlTLS is the API's TLS under the development authority.
+func controlTLS(get func(*tls.ClientHelloInfo) (*tls.Certificate, error)) *tls.Config {
+	return &tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: get}
+}

@@ -1,0 +1,226 @@
+package e2e
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/httvps/httvps/e2e/internal/origin"
+)
+
+// transferSize is what one transfer moves: 1 GiB in the long run.
+func transferSize() int64 {
+	if soak {
+		return 1 << 30
+	}
+	return 96 << 20
+}
+
+func TestTransfersAreIntactBothWays(t *testing.T) {
+	s := startService(t)
+	far := startOrigin(t)
+	d := enroll(t, s.Invite)
+	d.connect()
+	size := transferSize()
+	want := mustSum(t, size)
+
+	t.Run("down", func(t *testing.T) {
+		cmd := exec.CommandContext(t.Context(), "curl", "-sS", "--fail", "-x", "socks5h://"+d.Socks, fmt.Sprintf("%s/%d", far.URL(), size)) //nolint:gosec // ours
+		stdout, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		sum := sha256.New()
+		n, err := io.Copy(sum, stdout)
+		if err != nil || n != size || hex.EncodeToString(sum.Sum(nil)) != want {
+			t.Errorf("%d of %d bytes came, %v, or were changed", n, size, err)
+		}
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("curl: %v", err)
+		}
+	})
+	t.Run("up", func(t *testing.T) {
+		file := filepath.Join(t.TempDir(), "content")
+		f, err := os.Create(file) //nolint:gosec // in a folder of the test's own
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.Copy(f, origin.Content(size)); err != nil {
+			t.Fatal(err)
+		}
+		if err := f.Close(); err != nil {
+			t.Fatal(err)
+		}
+		got, err := d.curl("-T", file, far.URL()+"/upload")
+		if err != nil || strings.TrimSpace(string(got)) != want {
+			t.Errorf("the far end got %s, %v, want %s", got, err, want)
+		}
+	})
+}
+
+func TestParallelDownloadsAllArrive(t *testing.T) {
+	s := startService(t)
+	far := startOrigin(t)
+	d := enroll(t, s.Invite)
+	d.connect()
+	const downloads = 200
+	var wg sync.WaitGroup
+	for i := range downloads {
+		size := rand.Int64N(1 << 20) //nolint:gosec // sizes
+		wg.Go(func() {
+			conn, err := socksDial(d.Socks, far.Addr())
+			if err != nil {
+				t.Errorf("download %d: %v", i, err)
+				return
+			}
+			defer func() { _ = conn.Close() }()
+			_, _ = fmt.Fprintf(conn, "GET /%d HTTP/1.0\r\n\r\n", size)
+			answer, err := io.ReadAll(conn)
+			if err != nil {
+				t.Errorf("download %d: %v", i, err)
+				return
+			}
+			_, body, _ := strings.Cut(string(answer), "\r\n\r\n")
+			sum := sha256.Sum256([]byte(body))
+			if int64(len(body)) != size || hex.EncodeToString(sum[:]) != mustSum(t, size) {
+				t.Errorf("download %d: %d of %d bytes came, or were changed", i, len(body), size)
+			}
+		})
+	}
+	wg.Wait()
+	if far.Requests() != downloads {
+		t.Errorf("the far end saw %d requests, want %d", far.Requests(), downloads)
+	}
+}
+
+// A client that shuts its write side still reads the answer, and a server that
+// answers first still reads the rest.
+func TestHalfClose(t *testing.T) {
+	s := startService(t)
+	d := enroll(t, s.Invite)
+	d.connect()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { // answers with the checksum of everything, once it has everything
+		for range 2 {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			sum := sha256.New()
+			_, _ = io.Copy(sum, conn)
+			_, _ = fmt.Fprintf(conn, "%x", sum.Sum(nil))
+			_ = conn.Close()
+		}
+	})
+	for _, size := range []int64{0, 3 << 20} {
+		conn, err := socksDial(d.Socks, l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.Copy(conn, origin.Content(size)); err != nil {
+			t.Fatal(err)
+		}
+		if err := conn.CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		got, err := io.ReadAll(conn)
+		if err != nil || string(got) != mustSum(t, size) {
+			t.Errorf("after half-close behind %d bytes: %q, %v", size, got, err)
+		}
+		_ = conn.Close()
+	}
+}
+
+func TestEgressPolicyHolds(t *testing.T) {
+	s := startService(t)
+	d := enroll(t, s.Invite)
+	d.connect()
+	for target, reply := range map[string]byte{
+		"169.254.169.254:80": 2, "10.0.0.1:80": 2, "192.168.1.1:80": 2, "[fd00::1]:80": 2, "[64:ff9b::a9fe:a9fe]:80": 2, "127.0.0.1:25": 2,
+	} {
+		_, err := socksDial(d.Socks, target)
+		var refused socksReply
+		if err == nil || !asReply(err, &refused) || byte(refused) != reply {
+			t.Errorf("%s: %v, want SOCKS reply %d", target, err, reply)
+		}
+	}
+	_, err := socksDial(d.Socks, freePort(t))
+	var refused socksReply
+	if !asReply(err, &refused) || refused != 5 {
+		t.Errorf("a port that nobody listens on: %v, want SOCKS reply 5", err)
+	}
+}
+
+// socksReply is a SOCKS5 server's refusal.
+type socksReply byte
+
+func (r socksReply) Error() string { return fmt.Sprintf("SOCKS reply %d", byte(r)) }
+
+func asReply(err error, r *socksReply) bool {
+	got, ok := err.(socksReply) //nolint:errorlint // socksDial returns it bare
+	*r = got
+	return ok
+}
+
+// socksDial connects to target through a SOCKS5 proxy.
+func socksDial(proxy, target string) (*net.TCPConn, error) {
+	raw, err := net.DialTimeout("tcp", proxy, 10*time.Second)
+	if err != nil {
+		return nil, err
+	}
+	conn := raw.(*net.TCPConn) //nolint:errcheck,forcetypeassert // TCP was asked for
+	fail := func(err error) (*net.TCPConn, error) {
+		_ = conn.Close()
+		return nil, err
+	}
+	_ = conn.SetDeadline(time.Now().Add(2 * time.Minute))
+	to, err := netip.ParseAddrPort(target)
+	if err != nil {
+		return fail(err)
+	}
+	request := []byte{5, 1, 0, 5, 1, 0, 1}
+	if to.Addr().Is6() {
+		request[6] = 4
+	}
+	request = append(request, to.Addr().AsSlice()...)
+	request = binary.BigEndian.AppendUint16(request, to.Port())
+	if _, err := conn.Write(request); err != nil {
+		return fail(err)
+	}
+	answer := make([]byte, 2+4)
+	if _, err := io.ReadFull(conn, answer); err != nil {
+		return fail(err)
+	}
+	rest := 4 + 2
+	if answer[5] == 4 {
+		rest = 16 + 2
+	}
+	if _, err := io.ReadFull(conn, make([]byte, rest)); err != nil {
+		return fail(err)
+	}
+	if answer[3] != 0 {
+		return fail(socksReply(answer[3]))
+	}
+	return conn, nil
+}
