@@ -113,7 +113,7 @@ func run(t *testing.T, stdin string, env []string, name string, args ...string) 
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, filepath.Join(bin, name), args...) //nolint:gosec // our own binaries
+	cmd := exec.CommandContext(ctx, filepath.Join(bin, name), args...)
 	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir()}, env...)
 	cmd.Stdin = strings.NewReader(stdin)
 	var stdout, stderr bytes.Buffer
@@ -186,7 +186,7 @@ func (d *device) wantExit(code int, text string) {
 func (d *device) curl(args ...string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(d.t.Context(), 10*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "curl", append([]string{"-sS", "--fail", "-x", "socks5h://" + d.Socks}, args...)...) //nolint:gosec // a test's own arguments
+	cmd := exec.CommandContext(ctx, "curl", append([]string{"-sS", "--fail", "-x", "socks5h://" + d.Socks}, args...)...)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()

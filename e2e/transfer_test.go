@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -37,7 +38,7 @@ func TestTransfersAreIntactBothWays(t *testing.T) {
 	want := mustSum(t, size)
 
 	t.Run("down", func(t *testing.T) {
-		cmd := exec.CommandContext(t.Context(), "curl", "-sS", "--fail", "-x", "socks5h://"+d.Socks, fmt.Sprintf("%s/%d", far.URL(), size)) //nolint:gosec // ours
+		cmd := exec.CommandContext(t.Context(), "curl", "-sS", "--fail", "-x", "socks5h://"+d.Socks, fmt.Sprintf("%s/%d", far.URL(), size))
 		stdout, err := cmd.StdoutPipe()
 		if err != nil {
 			t.Fatal(err)
@@ -56,7 +57,7 @@ func TestTransfersAreIntactBothWays(t *testing.T) {
 	})
 	t.Run("up", func(t *testing.T) {
 		file := filepath.Join(t.TempDir(), "content")
-		f, err := os.Create(file) //nolint:gosec // in a folder of the test's own
+		f, err := os.Create(file)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -81,7 +82,7 @@ func TestParallelDownloadsAllArrive(t *testing.T) {
 	const downloads = 200
 	var wg sync.WaitGroup
 	for i := range downloads {
-		size := rand.Int64N(1 << 20) //nolint:gosec // sizes
+		size := rand.Int64N(1 << 20)
 		wg.Go(func() {
 			conn, err := socksDial(d.Socks, far.Addr())
 			if err != nil {
@@ -160,27 +161,25 @@ func TestEgressPolicyHolds(t *testing.T) {
 		"169.254.169.254:80": 2, "10.0.0.1:80": 2, "192.168.1.1:80": 2, "[fd00::1]:80": 2, "[64:ff9b::a9fe:a9fe]:80": 2, "127.0.0.1:25": 2,
 	} {
 		_, err := socksDial(d.Socks, target)
-		var refused socksReply
+		var refused socksError
 		if err == nil || !asReply(err, &refused) || byte(refused) != reply {
 			t.Errorf("%s: %v, want SOCKS reply %d", target, err, reply)
 		}
 	}
 	_, err := socksDial(d.Socks, freePort(t))
-	var refused socksReply
+	var refused socksError
 	if !asReply(err, &refused) || refused != 5 {
 		t.Errorf("a port that nobody listens on: %v, want SOCKS reply 5", err)
 	}
 }
 
-// socksReply is a SOCKS5 server's refusal.
-type socksReply byte
+// socksError is a SOCKS5 server's refusal.
+type socksError byte
 
-func (r socksReply) Error() string { return fmt.Sprintf("SOCKS reply %d", byte(r)) }
+func (r socksError) Error() string { return fmt.Sprintf("SOCKS reply %d", byte(r)) }
 
-func asReply(err error, r *socksReply) bool {
-	got, ok := err.(socksReply) //nolint:errorlint // socksDial returns it bare
-	*r = got
-	return ok
+func asReply(err error, r *socksError) bool {
+	return errors.As(err, r)
 }
 
 // socksDial connects to target through a SOCKS5 proxy.
@@ -189,7 +188,7 @@ func socksDial(proxy, target string) (*net.TCPConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	conn := raw.(*net.TCPConn) //nolint:errcheck,forcetypeassert // TCP was asked for
+	conn := raw.(*net.TCPConn)
 	fail := func(err error) (*net.TCPConn, error) {
 		_ = conn.Close()
 		return nil, err
@@ -220,7 +219,7 @@ func socksDial(proxy, target string) (*net.TCPConn, error) {
 		return fail(err)
 	}
 	if answer[3] != 0 {
-		return fail(socksReply(answer[3]))
+		return fail(socksError(answer[3]))
 	}
 	return conn, nil
 }

@@ -52,8 +52,7 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		return 0
 	}
 	_, _ = fmt.Fprintf(stderr, "httvps-server: %v\n", err) // nobody is left to be told
-	var usage usageError
-	if errors.As(err, &usage) {
+	if _, ok := errors.AsType[usageError](err); ok {
 		return exitUsage
 	}
 	return exitFailure
@@ -148,7 +147,7 @@ func serve(cmd *cobra.Command, s *settings) error {
 		}
 		cfg.Gateway.OnReady = func(r gateway.Ready) {
 			enc := json.NewEncoder(cmd.OutOrStdout())
-			enc.SetEscapeHTML(false) // links stay readable
+			enc.SetEscapeHTML(false)  // links stay readable
 			_ = enc.Encode(readyLine{ // whoever waited for it is gone
 				Ready: true, API: control.Admin, Gateway: r.Gateway, Bootstrap: control.Bootstrap, CA: cfg.caFile,
 				Invite: control.Invite, Token: control.Token,

@@ -96,7 +96,7 @@ func demo(ctx context.Context, once bool) (err error) {
 
 	sum, err := origin.Sum(ctx, triedBig)
 	if err != nil {
-		return nil //nolint:nilerr // Ctrl-C meanwhile
+		return nil // Ctrl-C meanwhile
 	}
 	fmt.Printf("\nTry it (1 GiB through the tunnel; the checksum to expect is %s…):\n\n", sum[:16])
 	fmt.Printf("  curl -x socks5h://%s %s/1GiB | sha256sum\n\n", tunnel.Socks, far.URL())

@@ -36,7 +36,7 @@ type Server struct {
 // /1000) answers with that many bytes; PUT or POST to any path answers with the SHA-256 of the
 // body in hexadecimal.
 func Start() (*Server, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, fmt.Errorf("origin: %w", err)
 	}

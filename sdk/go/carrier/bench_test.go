@@ -61,13 +61,14 @@ func BenchmarkOneStream(b *testing.B) {
 }
 
 func serveBench(b *testing.B) (string, *tls.Config) {
+	b.Helper()
 	return serve(b, func(c *carrier.Conn) {
 		s := mux.New(c, mux.Config{Role: mux.Gateway, Limits: wire.DefaultLimits()})
 		var wg sync.WaitGroup
 		defer wg.Wait()
 		wg.Go(func() {
 			for {
-				st, err := s.Accept(context.Background())
+				st, err := s.Accept(b.Context())
 				if err != nil {
 					return
 				}
@@ -82,7 +83,7 @@ func serveBench(b *testing.B) (string, *tls.Config) {
 				})
 			}
 		})
-		_ = s.Run(context.Background())
+		_ = s.Run(b.Context())
 	})
 }
 

@@ -8,7 +8,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
-	"log"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -26,8 +26,8 @@ import (
 
 // serve runs handle on every carrier that reaches a TLS server, and returns
 // its URL and a configuration that trusts it.
-func serve(t testing.TB, handle func(*carrier.Conn)) (url string, trust *tls.Config) {
-	t.Helper()
+func serve(tb testing.TB, handle func(*carrier.Conn)) (url string, trust *tls.Config) {
+	tb.Helper()
 	var mu sync.Mutex
 	var handlers []chan struct{}
 	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -37,7 +37,7 @@ func serve(t testing.TB, handle func(*carrier.Conn)) (url string, trust *tls.Con
 		}
 		conn, err := carrier.Upgrade(w, r)
 		if err != nil {
-			t.Errorf("Upgrade: %v", err)
+			tb.Errorf("Upgrade: %v", err)
 			return
 		}
 		done := make(chan struct{})
@@ -48,10 +48,10 @@ func serve(t testing.TB, handle func(*carrier.Conn)) (url string, trust *tls.Con
 		defer func() { _ = conn.Close() }()
 		handle(conn)
 	}))
-	srv.Config.ErrorLog = log.New(io.Discard, "", 0) //nolint:depguard // net/http asks for one
+	srv.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
 	srv.TLS = &tls.Config{MinVersion: tls.VersionTLS13, NextProtos: []string{"h2", "http/1.1"}}
 	srv.StartTLS()
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		srv.Close()
 		mu.Lock()
 		defer mu.Unlock()
@@ -148,8 +148,7 @@ func TestDialRefuses(t *testing.T) {
 	})
 	t.Run("a certificate that it does not trust", func(t *testing.T) {
 		_, err := carrier.Dial(ctx, url, carrier.DialOptions{})
-		var cert *tls.CertificateVerificationError
-		if !errors.As(err, &cert) {
+		if _, ok := errors.AsType[*tls.CertificateVerificationError](err); !ok {
 			t.Errorf("Dial = %v", err)
 		}
 	})
@@ -239,7 +238,7 @@ func masked(first byte, payload string) []byte {
 		out[1] |= byte(n)
 	case n < 1<<16:
 		out[1] |= 126
-		out = binary.BigEndian.AppendUint16(out, uint16(n)) //nolint:gosec // checked
+		out = binary.BigEndian.AppendUint16(out, uint16(n))
 	default:
 		out[1] |= 127
 		out = binary.BigEndian.AppendUint64(out, uint64(n))
@@ -349,7 +348,7 @@ func TestSessionOverARealConnection(t *testing.T) {
 		defer wg.Wait()
 		wg.Go(func() {
 			for {
-				st, err := s.Accept(context.Background())
+				st, err := s.Accept(t.Context())
 				if err != nil {
 					return
 				}
@@ -360,7 +359,7 @@ func TestSessionOverARealConnection(t *testing.T) {
 				})
 			}
 		})
-		_ = s.Run(context.Background())
+		_ = s.Run(t.Context())
 	})
 	s := mux.New(dial(t, url, trust), mux.Config{Role: mux.Client, Limits: wire.DefaultLimits()})
 	ctx, cancel := context.WithCancel(t.Context())

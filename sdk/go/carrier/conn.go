@@ -150,6 +150,7 @@ func (c *Conn) control(h ws.Header) error {
 		c.ended = true
 		c.writeControl(ws.OpClose, nil)
 		return io.EOF
+	default: // a pong that nobody asked for
 	}
 	return nil
 }

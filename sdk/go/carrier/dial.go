@@ -75,7 +75,7 @@ func Dial(ctx context.Context, rawURL string, opts DialOptions) (*Conn, error) {
 }
 
 func upgrade(ctx context.Context, raw net.Conn, u *url.URL, base *tls.Config) (*Conn, error) {
-	cfg := &tls.Config{} //nolint:gosec // the version is set below
+	cfg := &tls.Config{}
 	if base != nil {
 		cfg = base.Clone()
 	}

@@ -158,7 +158,7 @@ func TestEveryByteArrivesInOrderOnManyStreams(t *testing.T) {
 			for i := range streams {
 				done.Go(func() {
 					data := make([]byte, size+i)
-					rand.NewChaCha8([32]byte{byte(i)}).Read(data)
+					_, _ = rand.NewChaCha8([32]byte{byte(i)}).Read(data)
 					st, err := client.Open(t.Context(), wire.KindTCP, target)
 					if err != nil {
 						t.Errorf("Open: %v", err)

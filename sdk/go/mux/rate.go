@@ -18,10 +18,7 @@ func (b *bucket) take(now time.Time, limit time.Duration) (wait time.Duration, o
 		b.next = now
 	}
 	next := b.next.Add(interval)
-	wait = next.Sub(now.Add(interval * time.Duration(b.burst)))
-	if wait <= 0 {
-		wait = 0
-	}
+	wait = max(0, next.Sub(now.Add(interval*time.Duration(b.burst))))
 	if wait > limit {
 		return 0, false
 	}

@@ -42,8 +42,7 @@ func (s *Session) readMessages() {
 func (s *Session) drain(space []byte) {
 	for {
 		if _, err := s.conn.ReadMessage(space); err != nil {
-			var broken *wire.Error
-			if !errors.As(err, &broken) {
+			if _, ok := errors.AsType[*wire.Error](err); !ok {
 				return
 			}
 		}
@@ -56,8 +55,7 @@ func (s *Session) readFrames(msg []byte) {
 			err = s.readFrame(f)
 		}
 		if err != nil {
-			var broken *wire.Error
-			if errors.As(err, &broken) {
+			if broken, ok := errors.AsType[*wire.Error](err); ok {
 				s.closeWith(broken.Code, broken.What)
 			} else {
 				s.end(err, nil)
@@ -224,41 +222,21 @@ func (s *Session) readStreamFrame(f wire.Frame) error {
 	if st.err != nil {
 		return checkStreamFrame(f)
 	}
-	switch f.Type {
-	case wire.TypeOpened:
+	early := s.role == Client && !st.opened
+	switch {
+	case f.Type == wire.TypeOpened:
 		return st.readOpened(f.Payload)
-	case wire.TypeReset:
-		code, err := wire.ParseReset(f.Payload)
-		if err != nil {
-			return err
-		}
-		st.fail(&StreamError{Code: code, Remote: true})
-		s.forget(st, false)
-		return nil
-	}
-	if s.role == Client && !st.opened {
+	case f.Type == wire.TypeReset:
+		return st.readReset(f.Payload)
+	case f.Type == wire.TypeStop:
+		return st.readStop(f.Payload)
+	case early:
 		return protocolError(f.Type.String() + " before OPENED")
-	}
-	switch f.Type {
-	case wire.TypeData, wire.TypeFin:
+	case f.Type == wire.TypeCredit:
+		return st.readCredit(f.Payload)
+	default:
 		return st.readData(f)
-	case wire.TypeCredit:
-		offset, err := wire.ParseCredit(f.Payload)
-		if err != nil {
-			return err
-		}
-		if offset > st.sendLimit {
-			st.sendLimit = offset
-			st.sendable()
-		}
-	case wire.TypeStop:
-		code, err := wire.ParseStop(f.Payload)
-		if err != nil {
-			return err
-		}
-		st.readStop(code)
 	}
-	return nil
 }
 
 // checkStreamFrame looks for faults in a frame whose stream has ended. Such a
@@ -274,8 +252,8 @@ func checkStreamFrame(f wire.Frame) error {
 		_, err = wire.ParseStop(f.Payload)
 	case wire.TypeCredit:
 		_, err = wire.ParseCredit(f.Payload)
-	case wire.TypeData:
-		if len(f.Payload) == 0 {
+	default:
+		if f.Type == wire.TypeData && len(f.Payload) == 0 {
 			err = protocolError("DATA without bytes")
 		}
 	}
@@ -328,15 +306,41 @@ func (st *Stream) readData(f wire.Frame) error {
 	return nil
 }
 
+func (st *Stream) readReset(payload []byte) error {
+	code, err := wire.ParseReset(payload)
+	if err != nil {
+		return err
+	}
+	st.fail(&StreamError{Code: code, Remote: true})
+	st.s.forget(st, false)
+	return nil
+}
+
+func (st *Stream) readCredit(payload []byte) error {
+	offset, err := wire.ParseCredit(payload)
+	if err != nil {
+		return err
+	}
+	if offset > st.sendLimit {
+		st.sendLimit = offset
+		st.sendable()
+	}
+	return nil
+}
+
 // readStop: the peer throws away what this end sends. docs/03, part 6: this
 // direction ends with an empty FIN, and the writer learns the code.
-func (st *Stream) readStop(code wire.Code) {
-	if st.finSent || st.sendErr != nil {
-		return
+func (st *Stream) readStop(payload []byte) error {
+	code, err := wire.ParseStop(payload)
+	if err != nil {
+		return err
 	}
-	st.sendErr = &StreamError{Code: code, Remote: true}
-	st.send.drop()
-	st.closing = true
-	st.writable.Broadcast()
-	st.sendable()
+	if !st.finSent && st.sendErr == nil {
+		st.sendErr = &StreamError{Code: code, Remote: true}
+		st.send.drop()
+		st.closing = true
+		st.writable.Broadcast()
+		st.sendable()
+	}
+	return nil
 }

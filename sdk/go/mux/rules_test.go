@@ -251,7 +251,7 @@ func TestCreditComesWhenAQuarterOfTheWindowIsRead(t *testing.T) {
 		window := peer.WantOpen(1).RecvWindow
 		peer.Send(wire.AppendOpened(nil, 1, wire.Opened{RecvWindow: 1 << 20}))
 		st := <-opened
-		quarter := int(window / 4) //nolint:gosec // a window
+		quarter := int(window / 4)
 		for sent := 0; sent < quarter; {
 			n := min(quarter-sent, 16000)
 			peer.Send(wire.AppendData(nil, 1, make([]byte, n)))

@@ -377,7 +377,7 @@ func (st *Stream) Close() error {
 		st.writable.Broadcast()
 		st.sendable()
 	}
-	if st.linger == nil && !(st.finSent && st.recvFin) {
+	if st.linger == nil && (!st.finSent || !st.recvFin) {
 		st.linger = time.AfterFunc(linger, func() { st.Reset(wire.CodeCancelled) })
 	}
 	return nil

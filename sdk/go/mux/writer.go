@@ -156,7 +156,7 @@ func (st *Stream) appendData(buf []byte, room int) []byte {
 	credit := st.sendLimit - st.sendBytes
 	n := min(st.send.size, wire.DataPayload, room-wire.MaxHeader)
 	if uint64(n) > credit {
-		n = int(credit) //nolint:gosec // smaller than n
+		n = int(credit)
 	}
 	kind := wire.TypeData
 	if st.closing && n == st.send.size {

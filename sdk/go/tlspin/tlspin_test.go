@@ -101,7 +101,7 @@ func handshake(t *testing.T, client, server *tls.Config) (state tls.ConnectionSt
 			return
 		}
 		defer conn.Close()
-		served <- conn.(*tls.Conn).HandshakeContext(t.Context()) //nolint:errcheck // a tls.Listener accepts nothing else
+		served <- conn.(*tls.Conn).HandshakeContext(t.Context())
 	}()
 	raw, err := (&net.Dialer{}).DialContext(t.Context(), "tcp", listener.Addr().String())
 	if err != nil {

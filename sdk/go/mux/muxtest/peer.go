@@ -14,24 +14,26 @@ import (
 // methods fail the test. Use it inside synctest: a frame that never comes is
 // then a deadlock that the test reports at once.
 type Peer struct {
-	t    testing.TB
+	tb   testing.TB
 	end  *End
-	msg  []byte
 	rest []wire.Frame
 }
 
 // NewPeer plays the other end of end's carrier.
-func NewPeer(t testing.TB, end *End) *Peer { return &Peer{t: t, end: end} }
+func NewPeer(tb testing.TB, end *End) *Peer {
+	tb.Helper()
+	return &Peer{tb: tb, end: end}
+}
 
 // Send sends the frames as one message.
 func (p *Peer) Send(frames ...[]byte) {
-	p.t.Helper()
+	p.tb.Helper()
 	var m []byte
 	for _, f := range frames {
 		m = append(m, f...)
 	}
 	if err := p.end.WriteMessage(m); err != nil {
-		p.t.Fatalf("peer: send: %v", err)
+		p.tb.Fatalf("peer: send: %v", err)
 	}
 }
 
@@ -40,10 +42,10 @@ func (p *Peer) TrySend(frame []byte) error { return p.end.WriteMessage(frame) }
 
 // Next waits for the next frame.
 func (p *Peer) Next() wire.Frame {
-	p.t.Helper()
+	p.tb.Helper()
 	f, err := p.next()
 	if err != nil {
-		p.t.Fatalf("peer: wanted a frame, got %v", err)
+		p.tb.Fatalf("peer: wanted a frame, got %v", err)
 	}
 	return f
 }
@@ -55,11 +57,11 @@ func (p *Peer) next() (wire.Frame, error) {
 			return wire.Frame{}, err
 		}
 		if len(m) > wire.MaxMessage {
-			p.t.Fatalf("peer: message of %d bytes", len(m))
+			p.tb.Fatalf("peer: message of %d bytes", len(m))
 		}
 		for f, err := range wire.Frames(m) {
 			if err != nil {
-				p.t.Fatalf("peer: got a malformed message: %v", err)
+				p.tb.Fatalf("peer: got a malformed message: %v", err)
 			}
 			p.rest = append(p.rest, f)
 		}
@@ -72,56 +74,56 @@ func (p *Peer) next() (wire.Frame, error) {
 // Want waits for the next frame, which has to be of this type and stream (0
 // for a frame of the session), and returns its payload.
 func (p *Peer) Want(kind wire.FrameType, stream uint64) []byte {
-	p.t.Helper()
+	p.tb.Helper()
 	f := p.Next()
 	if f.Type != kind || f.Stream != stream {
-		p.t.Fatalf("peer: got %s for stream %d, want %s for %d", f.Type, f.Stream, kind, stream)
+		p.tb.Fatalf("peer: got %s for stream %d, want %s for %d", f.Type, f.Stream, kind, stream)
 	}
 	return f.Payload
 }
 
 // WantOpen waits for OPEN with this id.
 func (p *Peer) WantOpen(stream uint64) wire.Open {
-	p.t.Helper()
+	p.tb.Helper()
 	o, err := wire.ParseOpen(p.Want(wire.TypeOpen, stream))
 	if err != nil {
-		p.t.Fatalf("peer: OPEN: %v", err)
+		p.tb.Fatalf("peer: OPEN: %v", err)
 	}
 	return o
 }
 
 // WantOpened waits for OPENED.
 func (p *Peer) WantOpened(stream uint64) wire.Opened {
-	p.t.Helper()
+	p.tb.Helper()
 	o, err := wire.ParseOpened(p.Want(wire.TypeOpened, stream))
 	if err != nil {
-		p.t.Fatalf("peer: OPENED: %v", err)
+		p.tb.Fatalf("peer: OPENED: %v", err)
 	}
 	return o
 }
 
 // WantReset waits for RESET with this code.
 func (p *Peer) WantReset(stream uint64, want wire.Code) {
-	p.t.Helper()
+	p.tb.Helper()
 	got, err := wire.ParseReset(p.Want(wire.TypeReset, stream))
 	if err != nil || got != want {
-		p.t.Fatalf("peer: RESET(%v) %v, want %v", got, err, want)
+		p.tb.Fatalf("peer: RESET(%v) %v, want %v", got, err, want)
 	}
 }
 
 // WantStop waits for STOP with this code.
 func (p *Peer) WantStop(stream uint64, want wire.Code) {
-	p.t.Helper()
+	p.tb.Helper()
 	got, err := wire.ParseStop(p.Want(wire.TypeStop, stream))
 	if err != nil || got != want {
-		p.t.Fatalf("peer: STOP(%v) %v, want %v", got, err, want)
+		p.tb.Fatalf("peer: STOP(%v) %v, want %v", got, err, want)
 	}
 }
 
 // WantClose waits for CLOSE with this code, over whatever comes before it, and
 // for the end of the carrier behind it.
 func (p *Peer) WantClose(want wire.Code) {
-	p.t.Helper()
+	p.tb.Helper()
 	for {
 		f := p.Next()
 		if f.Type != wire.TypeClose {
@@ -129,28 +131,28 @@ func (p *Peer) WantClose(want wire.Code) {
 		}
 		c, err := wire.ParseClose(f.Payload)
 		if err != nil || c.Code != want {
-			p.t.Fatalf("peer: CLOSE(%v, %q) %v, want %v", c.Code, c.Reason, err, want)
+			p.tb.Fatalf("peer: CLOSE(%v, %q) %v, want %v", c.Code, c.Reason, err, want)
 		}
 		break
 	}
 	if f, err := p.next(); err == nil {
-		p.t.Fatalf("peer: %s behind CLOSE", f.Type)
+		p.tb.Fatalf("peer: %s behind CLOSE", f.Type)
 	} else if !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) {
-		p.t.Fatalf("peer: after CLOSE: %v", err)
+		p.tb.Fatalf("peer: after CLOSE: %v", err)
 	}
 }
 
 // WantQuiet checks that nothing comes as long as the clock stands.
 func (p *Peer) WantQuiet() {
-	p.t.Helper()
+	p.tb.Helper()
 	synctest.Wait()
 	if len(p.rest) > 0 {
-		p.t.Fatalf("peer: got %s, want nothing", p.rest[0].Type)
+		p.tb.Fatalf("peer: got %s, want nothing", p.rest[0].Type)
 	}
 	select {
 	case m := <-p.end.in:
-		for f := range wire.Frames(m) {
-			p.t.Fatalf("peer: got %s for stream %d, want nothing", f.Type, f.Stream)
+		for f, err := range wire.Frames(m) {
+			p.tb.Fatalf("peer: got %s for stream %d (%v), want nothing", f.Type, f.Stream, err)
 		}
 	default:
 	}
