@@ -130,6 +130,7 @@ func run(t *testing.T, stdin string, env []string, name string, args ...string) 
 type device struct {
 	t    *testing.T
 	home string
+	env  []string
 	proc *stack.Process
 	stack.ConnectReady
 }
@@ -156,7 +157,7 @@ func (d *device) connect() {
 func (d *device) start() {
 	d.t.Helper()
 	var err error
-	if d.proc, err = stack.Start(bin, "httvps", nil, "connect", "--home", d.home, "--socks", "127.0.0.1:0"); err != nil {
+	if d.proc, err = stack.Start(bin, "httvps", d.env, "connect", "--home", d.home, "--socks", "127.0.0.1:0"); err != nil {
 		d.t.Fatal(err)
 	}
 	proc := d.proc
