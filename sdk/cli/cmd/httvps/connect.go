@@ -1,0 +1,233 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/httvps/httvps/sdk/cli/internal/home"
+	"github.com/httvps/httvps/sdk/cli/internal/socks"
+	"github.com/httvps/httvps/sdk/go/httvps"
+)
+
+func newConnect(open func() (*home.Store, error)) *cobra.Command {
+	var (
+		address string
+		public  bool
+		timeout time.Duration
+	)
+	cmd := &cobra.Command{
+		Use:   "connect",
+		Short: "Run the tunnel and a SOCKS5 proxy in front of it",
+		Long: `Run the tunnel and a SOCKS5 proxy in front of it, until Ctrl-C.
+
+When the tunnel is up, one line of JSON on standard output says so:
+
+  {"ready":true,"session":ID,"gateway":URL,"socks":ADDR,"http":""}
+
+What happens after that is told on standard error, one line per change. A
+connection that is lost is made again for as long as it takes.
+
+The proxy asks for no password and therefore listens on this machine only. Give
+programs the form socks5h:// where they have it: then names are resolved at the
+far end of the tunnel.`,
+		Args: usage(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if timeout <= 0 {
+				return usagef("--connect-timeout is %v, want more than 0", timeout)
+			}
+			store, err := open()
+			if err != nil {
+				return err
+			}
+			defer func() { _ = store.Close() }()
+			// Asked first, so that a home without a device does not first
+			// complain about a port.
+			if _, err := store.Profile(cmd.Context()); err != nil {
+				return err
+			}
+			ln, err := socks.Listen(cmd.Context(), address, public)
+			if errors.Is(err, socks.ErrPublic) {
+				return usagef("--socks: %w; the proxy asks for no password, so anybody who reaches it would use your tunnel (--socks-public if that is what you want)", err)
+			}
+			if err != nil {
+				return fmt.Errorf("--socks: %w", err)
+			}
+			defer func() { _ = ln.Close() }()
+			t := &tunnel{
+				stdout:  cmd.OutOrStdout(),
+				stderr:  cmd.ErrOrStderr(),
+				socks:   ln.Addr().String(),
+				timeout: timeout,
+			}
+			client, err := httvps.NewClient(httvps.Config{Store: store, OnEvent: t.event, Agent: agent()})
+			if err != nil {
+				return err
+			}
+			server := &socks.Server{Dial: client.DialContext}
+			return t.run(cmd.Context(), client.Run, func(ctx context.Context) error { return server.Serve(ctx, ln) })
+		},
+	}
+	cmd.Flags().StringVar(&address, "socks", "127.0.0.1:1080", "address of the SOCKS5 proxy; port 0 for any free one, no host for 127.0.0.1")
+	cmd.Flags().BoolVar(&public, "socks-public", false, "let --socks be an address that other machines can reach")
+	cmd.Flags().DurationVar(&timeout, "connect-timeout", 20*time.Second, "give up when the first connection is not made by then")
+	return cmd
+}
+
+func agent() string {
+	name := "httvps/" + version
+	return name[:min(len(name), 64)]
+}
+
+// tunnel runs a client and its proxy and tells people and scripts about it.
+type tunnel struct {
+	stdout, stderr io.Writer
+	socks          string
+	timeout        time.Duration
+
+	mu    sync.Mutex // guards the following fields
+	ready bool
+	lost  bool  // the loss of a session was the last thing told
+	last  error // why there is no session yet
+	give  context.CancelCauseFunc
+}
+
+// errTimeout ends the wait for the first session.
+var errTimeout = errors.New("no connection in time")
+
+// run serves until the user ends it, the service refuses or one part fails.
+func (t *tunnel) run(parent context.Context, client, proxy func(context.Context) error) error {
+	ctx, cancel := context.WithCancelCause(parent)
+	defer cancel(nil)
+	t.mu.Lock()
+	t.give = cancel
+	t.mu.Unlock()
+	timer := time.AfterFunc(t.timeout, func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		if !t.ready {
+			cancel(errTimeout)
+		}
+	})
+	defer timer.Stop()
+
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := client(ctx); ctx.Err() == nil {
+			cancel(err)
+		}
+	})
+	wg.Go(func() {
+		if err := proxy(ctx); err != nil && ctx.Err() == nil {
+			cancel(fmt.Errorf("--socks: %w", err))
+		}
+	})
+	wg.Wait()
+	switch err := context.Cause(ctx); {
+	case parent.Err() != nil:
+		return nil // the user's wish, whatever it broke off
+	case errors.Is(err, errTimeout):
+		return t.notInTime()
+	default:
+		return err
+	}
+}
+
+// notInTime says why the first session did not come up.
+func (t *tunnel) notInTime() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	last := t.last
+	if last == nil {
+		last = &httvps.UnreachableError{Errs: []error{errors.New("no answer")}}
+	}
+	return &timeoutError{after: t.timeout, last: last}
+}
+
+// timeoutError is a first session that did not come up in time.
+type timeoutError struct {
+	after time.Duration
+	last  error
+}
+
+func (e *timeoutError) Error() string {
+	return fmt.Sprintf("not connected within %v: %v", e.after, e.last)
+}
+
+func (e *timeoutError) Unwrap() error { return e.last }
+
+// event tells of a change.
+func (t *tunnel) event(e httvps.Event) {
+	switch e.Kind {
+	case httvps.Connecting:
+		t.say("connecting to %s", host(e.Gateway))
+	case httvps.Connected:
+		t.say("connected to %s", host(e.Gateway))
+		t.connected(e)
+	case httvps.Disconnected:
+		t.say("lost the connection to %s: %v", host(e.Gateway), e.Err)
+	case httvps.Waiting:
+		t.waiting(e)
+	case httvps.Refused: // told when run returns
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.lost = e.Kind == httvps.Disconnected
+}
+
+// waiting tells why the next attempt is not yet, unless that was told just now.
+func (t *tunnel) waiting(e httvps.Event) {
+	t.mu.Lock()
+	t.last = e.Err
+	told := t.lost
+	t.mu.Unlock()
+	wait := e.Wait.Round(100 * time.Millisecond)
+	if told {
+		t.say("retrying in %v", wait)
+		return
+	}
+	t.say("retrying in %v: %v", wait, e.Err)
+}
+
+func (t *tunnel) say(format string, args ...any) {
+	_, _ = fmt.Fprintf(t.stderr, format+"\n", args...)
+}
+
+// connected prints the ready line for the first session.
+func (t *tunnel) connected(e httvps.Event) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.ready {
+		return
+	}
+	t.ready = true
+	line, err := json.Marshal(struct {
+		Ready   bool   `json:"ready"`
+		Session string `json:"session"`
+		Gateway string `json:"gateway"`
+		SOCKS   string `json:"socks"`
+		HTTP    string `json:"http"`
+	}{true, e.Session, e.Gateway, t.socks, ""})
+	if err == nil {
+		_, err = t.stdout.Write(append(line, '\n'))
+	}
+	if err != nil {
+		t.give(fmt.Errorf("write the ready line: %w", err))
+	}
+}
+
+// host returns the host of a URL: its path is nobody's business.
+func host(rawURL string) string {
+	u, err := url.Parse(rawURL)
+	if err != nil {
+		return "?"
+	}
+	return u.Host
+}

@@ -1,0 +1,72 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/httvps/httvps/sdk/go/httvps"
+)
+
+func proxyUntilDone(ctx context.Context) error {
+	<-ctx.Done()
+	return nil
+}
+
+func TestTheTimeoutIsForTheFirstConnectionOnly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		out, errs := newOutput(), newOutput()
+		tn := &tunnel{stdout: out, stderr: errs, socks: "127.0.0.1:1", timeout: 20 * time.Second}
+		lost := errors.New("network is down")
+		ctx, cancel := context.WithTimeout(t.Context(), 24*time.Hour)
+		defer cancel()
+		start := time.Now()
+		err := tn.run(ctx, func(ctx context.Context) error {
+			tn.event(httvps.Event{Kind: httvps.Connected, Gateway: "wss://a/b", Session: "1"})
+			tn.event(httvps.Event{Kind: httvps.Disconnected, Gateway: "wss://a/b", Session: "1", Err: lost})
+			for ctx.Err() == nil {
+				tn.event(httvps.Event{Kind: httvps.Waiting, Wait: time.Minute, Err: lost})
+				select {
+				case <-time.After(time.Minute):
+				case <-ctx.Done():
+				}
+			}
+			return ctx.Err()
+		}, proxyUntilDone)
+		if took := time.Since(start); err != nil || took != 24*time.Hour {
+			t.Errorf("it ended after %v with %v, not when the user ended it", took, err)
+		}
+	})
+}
+
+func TestWithoutAFirstConnectionItEndsInTimeAndSaysWhy(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tn := &tunnel{stdout: newOutput(), stderr: newOutput(), timeout: 20 * time.Second}
+		away := &httvps.UnreachableError{Errs: []error{errors.New("no route")}}
+		start := time.Now()
+		err := tn.run(t.Context(), func(ctx context.Context) error {
+			tn.event(httvps.Event{Kind: httvps.Waiting, Wait: time.Minute, Err: away})
+			<-ctx.Done()
+			return ctx.Err()
+		}, proxyUntilDone)
+		if took := time.Since(start); !errors.Is(err, error(away)) || took != 20*time.Second || exitCode(err) != exitUnreachable {
+			t.Errorf("it ended after %v with %v", took, err)
+		}
+	})
+}
+
+func TestAProxyThatFailsEndsTheTunnel(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tn := &tunnel{stdout: newOutput(), stderr: newOutput(), timeout: time.Minute}
+		broken := errors.New("listener broke")
+		err := tn.run(t.Context(), func(ctx context.Context) error {
+			<-ctx.Done()
+			return ctx.Err()
+		}, func(context.Context) error { return broken })
+		if !errors.Is(err, broken) || exitCode(err) != exitFailure {
+			t.Errorf("it ended with %v", err)
+		}
+	})
+}

@@ -1,0 +1,155 @@
+// Command httvps is the device's end of an HTTVPS service: it enrols this
+// device and runs a tunnel that other programs use through SOCKS5.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/httvps/httvps/sdk/cli/internal/home"
+	"github.com/httvps/httvps/sdk/go/httvps"
+)
+
+// version is set by the linker.
+var version = "dev"
+
+// Exit codes, a contract with scripts.
+const (
+	exitOK          = 0 // also: ended by the user
+	exitFailure     = 1 // anything without a code of its own, such as a port in use
+	exitUsage       = 2 // wrong arguments, or a home that does not fit the command
+	exitRefused     = 3 // the service will not serve this device
+	exitUnreachable = 4 // nobody answered who could decide
+)
+
+func main() {
+	os.Exit(run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}
+
+// run is main with everything from outside handed in.
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	// The first signal ends things in order, a second one at once.
+	context.AfterFunc(ctx, stop)
+
+	root := newRoot()
+	root.SetArgs(args)
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	code := exitCode(err)
+	if code != exitOK {
+		tell(stderr, err)
+	}
+	return code
+}
+
+// usageError is a mistake in how the program was called.
+type usageError struct{ err error }
+
+func (e *usageError) Error() string { return e.err.Error() }
+func (e *usageError) Unwrap() error { return e.err }
+
+func usagef(format string, args ...any) error {
+	return &usageError{fmt.Errorf(format, args...)}
+}
+
+// usage makes mistakes that cobra finds in arguments usage errors.
+func usage(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if err := check(cmd, args); err != nil {
+			return usagef("%w; see %s --help", err, cmd.CommandPath())
+		}
+		return nil
+	}
+}
+
+// exitCode is the one table from errors to exit codes.
+func exitCode(err error) int {
+	if err == nil {
+		return exitOK
+	}
+	if _, ok := errors.AsType[*usageError](err); ok || errors.Is(err, httvps.ErrNotEnrolled) || errors.Is(err, httvps.ErrInvitation) {
+		return exitUsage
+	}
+	// A refusal inside of an UnreachableError was not final, but it is the
+	// better explanation of why there is no session.
+	if _, ok := errors.AsType[*httvps.RefusedError](err); ok {
+		return exitRefused
+	}
+	if _, ok := errors.AsType[*httvps.UnreachableError](err); ok {
+		return exitUnreachable
+	}
+	return exitFailure
+}
+
+// tell writes an error and, where there is one, the way out.
+func tell(w io.Writer, err error) {
+	_, _ = fmt.Fprintf(w, "httvps: %v\n", err)
+	if refused, ok := errors.AsType[*httvps.RefusedError](err); ok {
+		_, _ = fmt.Fprintln(w, httvps.Explain(refused.Code))
+	}
+	if errors.Is(err, httvps.ErrNotEnrolled) {
+		_, _ = fmt.Fprintln(w, "Ask the operator of your service for an invitation link, then: httvps enroll LINK")
+	}
+}
+
+func newRoot() *cobra.Command {
+	var dir string
+	root := &cobra.Command{
+		Use:           "httvps",
+		Short:         "Use an HTTVPS service from this device",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          usage(cobra.NoArgs),
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Long: `Use an HTTVPS service from this device.
+
+First enrol the device with the link that the operator of your service gave you,
+then connect and point programs at the SOCKS5 proxy:
+
+  httvps enroll LINK
+  httvps connect
+  curl -x socks5h://127.0.0.1:1080 https://example.com/
+
+Exit codes: 0 ended by the user, 1 failure, 2 usage, 3 refused by the service,
+4 the service could not be reached.`,
+	}
+	root.CompletionOptions.DisableDefaultCmd = true
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usagef("%w; see %s --help", err, cmd.CommandPath())
+	})
+	root.PersistentFlags().StringVar(&dir, "home", "", "directory of this device's key and profile (default httvps in the user's configuration directory)")
+	open := func() (*home.Store, error) {
+		if dir == "" {
+			var err error
+			if dir, err = home.Dir(); err != nil {
+				return nil, err
+			}
+		}
+		return home.Open(dir)
+	}
+	root.AddCommand(newEnroll(open), newConnect(open), newVersion())
+	return root
+}
+
+func newVersion() *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print the version",
+		Args:  usage(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), "httvps", version)
+			return err
+		},
+	}
+}

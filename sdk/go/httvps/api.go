@@ -1,0 +1,272 @@
+package httvps
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/ed25519"
+	"crypto/tls"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/httvps/httvps/sdk/go/tlspin"
+)
+
+const (
+	maxBody     = 1 << 20
+	maxNonce    = 1024
+	maxGateways = 64
+	callTimeout = 20 * time.Second
+)
+
+// NetDial opens a TCP connection. A program on a phone gives one that keeps the
+// socket out of the tunnel it is about to build.
+type NetDial func(ctx context.Context, network, address string) (net.Conn, error)
+
+// api calls the device API at whichever of its base URLs answers.
+type api struct {
+	bases []string
+	http  *http.Client
+}
+
+func newAPI(bases []string, pin string, dial NetDial) (*api, error) {
+	config, err := tlsConfigs(pin)
+	if err != nil {
+		return nil, err
+	}
+	if dial == nil {
+		dial = (&net.Dialer{Timeout: 10 * time.Second}).DialContext
+	}
+	transport := &http.Transport{
+		Proxy:       nil, // the environment's proxies are for other traffic
+		DialContext: dial,
+		// A pinned configuration serves one host, so each dial makes its own.
+		DialTLSContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			host, _, err := net.SplitHostPort(address)
+			if err != nil {
+				return nil, err
+			}
+			raw, err := dial(ctx, network, address)
+			if err != nil {
+				return nil, err
+			}
+			conn := tls.Client(raw, config(host))
+			if err := conn.HandshakeContext(ctx); err != nil {
+				_ = raw.Close()
+				return nil, err
+			}
+			return conn, nil
+		},
+		ResponseHeaderTimeout:  15 * time.Second,
+		MaxResponseHeaderBytes: 64 << 10,
+		DisableCompression:     true,
+	}
+	return &api{
+		bases: bases,
+		http: &http.Client{
+			Transport:     transport,
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+	}, nil
+}
+
+// tlsConfigs returns a maker of TLS configurations for a host: against the pin
+// when there is one, else against the system's authorities.
+func tlsConfigs(pin string) (func(host string) *tls.Config, error) {
+	if pin == "" {
+		return func(host string) *tls.Config {
+			return &tls.Config{MinVersion: tls.VersionTLS13, ServerName: host}
+		}, nil
+	}
+	p, err := tlspin.Parse(pin)
+	if err != nil {
+		return nil, err
+	}
+	return func(host string) *tls.Config { return tlspin.Config(p, host) }, nil
+}
+
+// each calls ask with every base URL until one answers as the service does:
+// with what was asked for, or with a reason that settles it. Otherwise it
+// returns an UnreachableError. No connection is left behind: the next call may
+// be half an hour away.
+func (a *api) each(ctx context.Context, ask func(ctx context.Context, base string) error) error {
+	defer a.http.CloseIdleConnections()
+	var errs []error
+	for _, base := range a.bases {
+		err := func() error {
+			ctx, cancel := context.WithTimeout(ctx, callTimeout)
+			defer cancel()
+			return ask(ctx, base)
+		}()
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if refused, ok := errors.AsType[*RefusedError](err); ok && judge(refused.Code) != again || errors.Is(err, errKey) {
+			return err
+		}
+		errs = append(errs, fmt.Errorf("%s: %w", hostOf(base), withoutURL(err)))
+	}
+	return &UnreachableError{Errs: errs}
+}
+
+// call makes one request and decodes a 2xx answer into out. Any other answer is
+// a *RefusedError when it is a problem document, else an error about an address
+// where the service is not.
+func (a *api) call(ctx context.Context, method, address, bearer string, in, out any) error {
+	var body io.Reader
+	if in != nil {
+		encoded, err := json.Marshal(in)
+		if err != nil {
+			return err
+		}
+		body = bytes.NewReader(encoded)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, address, body)
+	if err != nil {
+		return err
+	}
+	if in != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	req.Header.Set("Accept", "application/json")
+	if bearer != "" {
+		req.Header.Set("Authorization", "Bearer "+bearer)
+	}
+	resp, err := a.http.Do(req)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
+	if err != nil {
+		return fmt.Errorf("read the answer: %w", err)
+	}
+	if len(answer) > maxBody {
+		return fmt.Errorf("the answer is over %d bytes", maxBody)
+	}
+	media, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+	if err != nil {
+		media = ""
+	}
+	if resp.StatusCode < 200 || resp.StatusCode > 299 {
+		return problem(resp, req.URL.Host, media, answer)
+	}
+	if media != "application/json" {
+		return fmt.Errorf("HTTP %d without JSON: this is not the service's address", resp.StatusCode)
+	}
+	if err := json.Unmarshal(answer, out); err != nil {
+		return errors.New("the answer is not the JSON that was expected")
+	}
+	return nil
+}
+
+// problem turns an error answer into an error.
+func problem(resp *http.Response, host, media string, answer []byte) error {
+	var doc struct {
+		Code string `json:"code"`
+	}
+	if media != "application/problem+json" || json.Unmarshal(answer, &doc) != nil || !isCode(doc.Code) {
+		return fmt.Errorf("HTTP %d without a reason: the service is not at this address, or not working", resp.StatusCode)
+	}
+	refused := &RefusedError{Code: doc.Code, By: host}
+	if seconds, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && seconds > 0 {
+		refused.RetryAfter = min(time.Duration(min(seconds, 1<<20))*time.Second, maxRetryAfter)
+	}
+	return refused
+}
+
+// isCode reports whether s looks like a reason code, so that whatever a
+// stranger put there is not shown to people.
+func isCode(s string) bool {
+	if s == "" || len(s) > 64 {
+		return false
+	}
+	for _, c := range []byte(s) {
+		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '_' {
+			return false
+		}
+	}
+	return true
+}
+
+// challenge asks base for a nonce to sign.
+func (a *api) challenge(ctx context.Context, base string) (text string, nonce []byte, err error) {
+	var answer struct {
+		Nonce string `json:"nonce"`
+	}
+	if err := a.call(ctx, http.MethodPost, base+"/api/v1/auth/challenge", "", struct{}{}, &answer); err != nil {
+		return "", nil, err
+	}
+	nonce, err = base64.RawURLEncoding.DecodeString(answer.Nonce)
+	if err != nil || len(nonce) == 0 || len(nonce) > maxNonce {
+		return "", nil, errors.New("the answer has no valid nonce")
+	}
+	return answer.Nonce, nonce, nil
+}
+
+// errKey is what every error of the device key is: it lies on this end, and no
+// other address helps.
+var errKey = errors.New("sign with the device key")
+
+// prove signs parts under a name that says what the signature is for, so that
+// a signature made for one purpose is worth nothing for another.
+func prove(key crypto.Signer, purpose string, parts ...[]byte) (string, error) {
+	message := append([]byte("HTTVPS1 "+purpose), 0)
+	for _, part := range parts {
+		message = append(message, part...)
+	}
+	signature, err := key.Sign(nil, message, crypto.Hash(0))
+	if err != nil {
+		return "", fmt.Errorf("%w: %w", errKey, err)
+	}
+	return base64.RawURLEncoding.EncodeToString(signature), nil
+}
+
+// proven runs a call that signs a challenge, and runs it once more when the
+// proof was not accepted: on a slow way the challenge may have aged.
+func (a *api) proven(call func() error) error {
+	err := call()
+	if refused, ok := errors.AsType[*RefusedError](err); ok && judge(refused.Code) == freshToken {
+		err = call()
+	}
+	return err
+}
+
+// publicKey returns the public half of a device key.
+func publicKey(key crypto.Signer) (ed25519.PublicKey, error) {
+	public, ok := key.Public().(ed25519.PublicKey)
+	if !ok || len(public) != ed25519.PublicKeySize {
+		return nil, errors.New("the device key is not an Ed25519 key")
+	}
+	return public, nil
+}
+
+// withoutURL strips what net/http puts around an error: the URL has the path
+// under which the device API hides.
+func withoutURL(err error) error {
+	if wrapped, ok := errors.AsType[*url.Error](err); ok {
+		return wrapped.Err
+	}
+	return err
+}
+
+// hostOf returns the host of a URL and nothing else of it.
+func hostOf(rawURL string) string {
+	u, err := url.Parse(rawURL)
+	if err != nil {
+		return "?"
+	}
+	return u.Host
+}

@@ -1,0 +1,432 @@
+package httvps
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/httvps/httvps/sdk/go/carrier"
+	"github.com/httvps/httvps/sdk/go/mux"
+	"github.com/httvps/httvps/sdk/go/wire"
+)
+
+const (
+	// goodAfter is how long a session has to last for the next loss to count
+	// as the first one.
+	goodAfter = 30 * time.Second
+
+	// A session is pinged after a random time between these two, below what
+	// middle boxes on the way grant a silent connection, and is given up when
+	// no answer comes in pingTimeout.
+	pingMin, pingMax = 20 * time.Second, 30 * time.Second
+	pingTimeout      = 15 * time.Second
+)
+
+// ErrRan says that [Client.Run] was called twice. A client runs once.
+var ErrRan = errors.New("the client is running or has run")
+
+// Config says how a [Client] works. Store is required, everything else has a
+// default.
+type Config struct {
+	// Store holds key and profile of an enrolled device.
+	Store Store
+
+	// OnEvent is told what changes, one call after another, from within Run.
+	// It should return quickly: the client waits for it.
+	OnEvent func(Event)
+
+	// Agent is the program's name and version for the operator, at most 64
+	// printable ASCII characters; default "httvps-go".
+	Agent string
+
+	// NetDial opens the connections to service and gateways; nil means
+	// net.Dialer.
+	NetDial NetDial
+
+	// MinBackoff and MaxBackoff bound the wait between attempts: the first is
+	// drawn from zero to MinBackoff, and each failure doubles that bound up to
+	// MaxBackoff. Defaults: 200 ms and 30 s.
+	MinBackoff, MaxBackoff time.Duration
+}
+
+// Conn is what connections of [Client.DialContext] can do besides what every
+// net.Conn can.
+type Conn interface {
+	net.Conn
+
+	// CloseWrite ends this direction behind what was written; reading goes on.
+	CloseWrite() error
+
+	// CloseRead says that nothing more will be read; writing goes on.
+	CloseRead() error
+
+	// Abort breaks the connection off in both directions. Unlike Close it
+	// loses what is on its way, and the target sees a reset.
+	Abort()
+}
+
+// Client keeps a session up and opens connections through it. All methods may
+// be called from any goroutine.
+type Client struct {
+	cfg Config
+	ran atomic.Bool
+
+	mu      sync.Mutex    // guards the following fields
+	session *mux.Session  // nil while there is none
+	last    error         // what went wrong last
+	ended   error         // set when Run has returned
+	changed chan struct{} // closed and replaced when one of them changes
+}
+
+// NewClient returns a client that does nothing before [Client.Run].
+func NewClient(cfg Config) (*Client, error) {
+	var problems []error
+	if cfg.Store == nil {
+		problems = append(problems, errors.New("no store"))
+	}
+	if cfg.Agent == "" {
+		cfg.Agent = "httvps-go"
+	}
+	if !isAgent(cfg.Agent) {
+		problems = append(problems, fmt.Errorf("agent has %d bytes, want at most %d printable ASCII characters",
+			len(cfg.Agent), wire.MaxAgent))
+	}
+	if cfg.MinBackoff == 0 {
+		cfg.MinBackoff = 200 * time.Millisecond
+	}
+	if cfg.MaxBackoff == 0 {
+		cfg.MaxBackoff = max(30*time.Second, cfg.MinBackoff)
+	}
+	if cfg.MinBackoff < 0 || cfg.MaxBackoff < cfg.MinBackoff {
+		problems = append(problems, fmt.Errorf("back-off from %v to %v", cfg.MinBackoff, cfg.MaxBackoff))
+	}
+	if len(problems) > 0 {
+		return nil, fmt.Errorf("client: %w", errors.Join(problems...))
+	}
+	if cfg.OnEvent == nil {
+		cfg.OnEvent = func(Event) {}
+	}
+	return &Client{cfg: cfg, changed: make(chan struct{})}, nil
+}
+
+func isAgent(s string) bool {
+	for _, c := range []byte(s) {
+		if c < 0x20 || c > 0x7e {
+			return false
+		}
+	}
+	return len(s) <= wire.MaxAgent
+}
+
+// Run keeps a session up until ctx ends, and returns its cause, or until the
+// service refuses for good, and returns a *RefusedError. Whatever may pass
+// (a network that is down, a gateway that restarts, a control plane that is
+// away) it waits out. Before the first attempt it returns ErrNotEnrolled or
+// another error of the store. When it returns, all of its goroutines have.
+func (c *Client) Run(ctx context.Context) error {
+	if c.ran.Swap(true) {
+		return ErrRan
+	}
+	err := c.run(ctx)
+	c.change(func() { c.ended = err })
+	return err
+}
+
+// change applies f to the guarded fields and wakes who waits for them.
+func (c *Client) change(f func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	f()
+	close(c.changed)
+	c.changed = make(chan struct{})
+}
+
+func (c *Client) run(ctx context.Context) error {
+	r, err := c.prepare(ctx)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel(nil)
+	delays := backoff{min: c.cfg.MinBackoff, max: c.cfg.MaxBackoff}
+	renewal := delays
+	wg.Go(func() {
+		if err := r.tokens.keepFresh(ctx, renewal); err != nil {
+			cancel(err)
+		}
+	})
+	for {
+		lasted, err := r.round(ctx)
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		if refused := finalRefusal(err); refused != nil {
+			c.cfg.OnEvent(Event{Kind: Refused, Err: refused})
+			return refused
+		}
+		if ctx.Err() != nil {
+			return err
+		}
+		if lasted >= goodAfter {
+			delays.reset()
+		}
+		wait := delays.next(retryAfter(err))
+		c.change(func() { c.last = err })
+		c.cfg.OnEvent(Event{Kind: Waiting, Wait: wait, Err: err})
+		pause(ctx, wait) // the end of ctx is seen above
+	}
+}
+
+// runner is what one Run works with.
+type runner struct {
+	client *Client
+	creds  credentials
+	tokens *tokens
+	tls    func(host string) *tls.Config
+}
+
+func (c *Client) prepare(ctx context.Context) (*runner, error) {
+	profile, err := c.cfg.Store.Profile(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := profile.Validate(); err != nil {
+		return nil, fmt.Errorf("profile: %w", err)
+	}
+	key, err := c.cfg.Store.Key(ctx)
+	if err != nil {
+		return nil, err
+	}
+	public, err := publicKey(key)
+	if err != nil {
+		return nil, err
+	}
+	service, err := newAPI(profile.API, profile.Pin, c.cfg.NetDial)
+	if err != nil {
+		return nil, err
+	}
+	config, err := tlsConfigs(profile.Pin)
+	if err != nil {
+		return nil, err
+	}
+	tokens, err := newTokens(service, key, profile.DeviceID)
+	if err != nil {
+		return nil, err
+	}
+	return &runner{
+		client: c,
+		creds:  credentials{device: tokens.device, public: [32]byte(public), key: key, agent: c.cfg.Agent},
+		tokens: tokens,
+		tls:    config,
+	}, nil
+}
+
+// round tries the gateways one after the other and serves the first session
+// that comes up until it ends. It returns how long that lasted and why it is
+// over, or why there was none.
+func (r *runner) round(ctx context.Context) (lasted time.Duration, err error) {
+	tok, err := r.tokens.get(ctx, "")
+	if err != nil {
+		return 0, err
+	}
+	var (
+		errs    []error
+		refused error // a gateway took offence even at a token that was fresh
+		renewed bool
+	)
+	if len(tok.gateways) == 0 {
+		errs = append(errs, &RefusedError{Code: "region_unavailable"})
+	}
+	for _, gateway := range tok.gateways {
+		r.client.cfg.OnEvent(Event{Kind: Connecting, Gateway: gateway})
+		conn, w, err := r.connect(ctx, gateway, tok)
+		if verdictOn(err) == freshToken && !renewed {
+			if tok, err = r.tokens.get(ctx, tok.text); err != nil {
+				return 0, err
+			}
+			renewed = true
+			conn, w, err = r.connect(ctx, gateway, tok)
+		}
+		switch {
+		case err == nil:
+			return r.serve(ctx, gateway, tok, conn, w)
+		case ctx.Err() != nil:
+			return 0, context.Cause(ctx)
+		case verdictOn(err) == final:
+			return 0, err
+		case verdictOn(err) == freshToken:
+			refused = err
+		default:
+			errs = append(errs, fmt.Errorf("%s: %w", hostOf(gateway), err))
+		}
+	}
+	if refused != nil {
+		return 0, refused
+	}
+	r.tokens.refreshGateways(ctx)
+	return 0, &UnreachableError{Errs: errs}
+}
+
+// verdictOn judges an error of connect; what is no refusal may pass.
+func verdictOn(err error) verdict {
+	if refused, ok := errors.AsType[*RefusedError](err); ok {
+		return judge(refused.Code)
+	}
+	return again
+}
+
+func (r *runner) connect(ctx context.Context, gateway string, tok token) (*carrier.Conn, welcome, error) {
+	u, err := url.Parse(gateway)
+	if err != nil {
+		return nil, welcome{}, errors.New("not a URL")
+	}
+	return r.creds.connect(ctx, gateway, tok.text, carrier.DialOptions{
+		TLS:     r.tls(u.Hostname()),
+		NetDial: r.client.cfg.NetDial,
+	})
+}
+
+// errSilent ends a session whose other end no longer answers.
+var errSilent = errors.New("the gateway no longer answers")
+
+// serve runs a session until it ends.
+func (r *runner) serve(ctx context.Context, gateway string, tok token, conn *carrier.Conn, w welcome) (time.Duration, error) {
+	id := hex.EncodeToString(w.ready.SessionID[:])
+	session := mux.New(conn, mux.Config{Role: mux.Client, Limits: w.ready.Limits, First: w.rest})
+	c := r.client
+	start := time.Now()
+
+	alive, cancel := context.WithCancelCause(ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := watch(alive, session); err != nil {
+			cancel(err)
+		}
+	})
+	c.change(func() { c.session, c.last = session, nil })
+	c.cfg.OnEvent(Event{Kind: Connected, Gateway: gateway, Session: id})
+	err := session.Run(alive)
+	ended := alive.Err() != nil // by us
+	c.change(func() { c.session, c.last = nil, err })
+	cancel(nil)
+	wg.Wait()
+
+	closed, ok := errors.AsType[*mux.CloseError](err)
+	switch {
+	case ok && closed.Remote:
+		switch code := closed.Code.Meaning().String(); judge(code) {
+		case final:
+			err = &RefusedError{Code: code, By: hostOf(gateway)}
+		case freshToken:
+			r.tokens.drop(tok.text)
+		case again:
+		}
+	case !ok && !ended:
+		err = fmt.Errorf("the connection broke: %w", err) // bare, it may be no more than "EOF"
+	}
+	c.cfg.OnEvent(Event{Kind: Disconnected, Gateway: gateway, Session: id, Err: err})
+	return time.Since(start), err
+}
+
+// watch pings the other end now and then, and returns errSilent when no answer
+// comes: a gateway that lost its power says no goodbye.
+func watch(ctx context.Context, session *mux.Session) error {
+	for pause(ctx, pingMin+jitter(pingMax-pingMin)) {
+		pctx, cancel := context.WithTimeoutCause(ctx, pingTimeout, errSilent)
+		_, err := session.Ping(pctx)
+		cancel()
+		if errors.Is(err, errSilent) {
+			return err
+		}
+	}
+	return nil
+}
+
+// conn is a stream as DialContext returns it, with all that io.Copy looks for.
+type conn struct{ *mux.Stream }
+
+var _ Conn = conn{}
+
+// Abort resets the stream.
+func (c conn) Abort() { c.Reset(wire.CodeCancelled) }
+
+// DialContext opens a connection through the tunnel; network is "tcp". The host
+// of address is not resolved here but at the far end. It waits for a session,
+// for a free place in it and for the target to accept, as long as ctx allows:
+// give ctx an end. The connection is a [Conn].
+//
+// The error is an *OpenError when the session works and the target could not be
+// had; it wraps net.ErrClosed after Run has returned, beside what Run returned;
+// and ctx's cause when ctx ended first, beside what went wrong last.
+func (c *Client) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	if network != "tcp" {
+		return nil, net.UnknownNetworkError(network)
+	}
+	target, err := parseTarget(ctx, address)
+	if err != nil {
+		return nil, &OpenError{Code: wire.CodeRefused.String(), Target: address, Err: err}
+	}
+	var dead *mux.Session
+	for {
+		session, err := c.await(ctx, dead)
+		if err != nil {
+			return nil, fmt.Errorf("open %s: %w", address, err)
+		}
+		stream, err := session.Open(ctx, wire.KindTCP, target)
+		if err == nil {
+			return conn{stream}, nil
+		}
+		if refused, ok := errors.AsType[*mux.StreamError](err); ok {
+			return nil, &OpenError{Code: refused.Code.Meaning().String(), Target: address, Err: err}
+		}
+		if !errors.Is(err, mux.ErrEnded) {
+			return nil, fmt.Errorf("open %s: %w", address, err)
+		}
+		// Nothing was sent on it yet, so the next session may try again.
+		dead = session
+	}
+}
+
+func parseTarget(ctx context.Context, address string) (wire.Addr, error) {
+	host, service, err := net.SplitHostPort(address)
+	if err != nil {
+		return wire.Addr{}, err
+	}
+	port, err := net.DefaultResolver.LookupPort(ctx, "tcp", service)
+	if err != nil {
+		return wire.Addr{}, err
+	}
+	return wire.AddrFromHostPort(host, uint16(port))
+}
+
+// await returns the current session as soon as there is one other than dead.
+func (c *Client) await(ctx context.Context, dead *mux.Session) (*mux.Session, error) {
+	for {
+		c.mu.Lock()
+		session, last, ended, changed := c.session, c.last, c.ended, c.changed
+		c.mu.Unlock()
+		if ended != nil {
+			return nil, fmt.Errorf("%w: %w", net.ErrClosed, ended)
+		}
+		if session != nil && session != dead {
+			return session, nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			if last != nil {
+				return nil, fmt.Errorf("no session: %w (%w)", context.Cause(ctx), last)
+			}
+			return nil, fmt.Errorf("no session: %w", context.Cause(ctx))
+		}
+	}
+}

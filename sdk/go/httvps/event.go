@@ -1,0 +1,56 @@
+package httvps
+
+import (
+	"strconv"
+	"time"
+)
+
+// EventKind says what has changed.
+type EventKind int
+
+// What [Config.OnEvent] is told.
+const (
+	// Connecting: Gateway is being tried.
+	Connecting EventKind = iota + 1
+
+	// Connected: Session is up at Gateway.
+	Connected
+
+	// Disconnected: Session has ended, Err says why.
+	Disconnected
+
+	// Waiting: the attempt failed for the reason Err; the next one begins
+	// after Wait.
+	Waiting
+
+	// Refused: the service has refused for good, Err is a *RefusedError. Run
+	// is about to return it.
+	Refused
+)
+
+// String returns the name in lower case.
+func (k EventKind) String() string {
+	switch k {
+	case Connecting:
+		return "connecting"
+	case Connected:
+		return "connected"
+	case Disconnected:
+		return "disconnected"
+	case Waiting:
+		return "waiting"
+	case Refused:
+		return "refused"
+	default:
+		return "EventKind(" + strconv.Itoa(int(k)) + ")"
+	}
+}
+
+// Event is one change in the life of a [Client].
+type Event struct {
+	Kind    EventKind
+	Gateway string        // URL; empty when no gateway is meant
+	Session string        // 32 hexadecimal digits; with Connected and Disconnected
+	Wait    time.Duration // with Waiting
+	Err     error         // with Disconnected, Waiting and Refused
+}

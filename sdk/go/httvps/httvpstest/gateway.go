@@ -1,0 +1,189 @@
+package httvpstest
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/httvps/httvps/sdk/go/carrier"
+	"github.com/httvps/httvps/sdk/go/mux"
+	"github.com/httvps/httvps/sdk/go/wire"
+)
+
+// tunnel is a gateway.
+func (s *Service) tunnel(w http.ResponseWriter, r *http.Request) {
+	number, err := strconv.Atoi(r.PathValue("gateway"))
+	if err != nil || number < 0 || number >= s.opts.Gateways || !carrier.IsUpgrade(r) {
+		http.NotFound(w, r)
+		return
+	}
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return
+	}
+	s.wg.Add(1) // the server started the goroutine
+	s.mu.Unlock()
+	defer s.wg.Done()
+
+	conn, err := carrier.Upgrade(w, r)
+	if err != nil {
+		return
+	}
+	defer func() { _ = conn.Close() }()
+	_ = conn.SetDeadline(time.Now().Add(wire.HelloTimeout))
+	ready, rest, ok := s.handshake(conn, number, r.Host)
+	if !ok {
+		return
+	}
+	// The session is on the list before the client knows that it has one.
+	session := mux.New(conn, mux.Config{Role: mux.Gateway, Limits: ready.Limits, First: rest})
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return
+	}
+	s.sessions[session] = struct{}{}
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		delete(s.sessions, session)
+		s.mu.Unlock()
+	}()
+	if conn.WriteMessage(wire.AppendReady(nil, ready)) != nil {
+		return
+	}
+	_ = conn.SetDeadline(time.Time{})
+
+	var streams sync.WaitGroup
+	streams.Go(func() { s.accept(session, &streams) })
+	_ = session.Run(context.Background())
+	streams.Wait()
+}
+
+// handshake is the gateway's side of part 5 of the protocol document, up to the
+// READY that is to be sent.
+func (s *Service) handshake(conn *carrier.Conn, number int, host string) (ready wire.Ready, rest []byte, ok bool) {
+	challenge := wire.Challenge{Time: time.Now()}
+	_, _ = rand.Read(challenge.Nonce[:]) // never fails (crypto/rand)
+	if !s.opts.NoBinding {
+		challenge.Capabilities = challenge.Capabilities.With(wire.ChannelBinding)
+	}
+	if conn.WriteMessage(wire.AppendChallenge(nil, challenge)) != nil {
+		return ready, nil, false
+	}
+	msg, err := conn.ReadMessage(nil)
+	if err != nil {
+		return ready, nil, false
+	}
+	frame, rest, err := wire.ConsumeFrame(msg)
+	var hello wire.Hello
+	if err == nil {
+		hello, err = wire.ParseHello(frame.Payload)
+	}
+	if err != nil || frame.Type != wire.TypeHello {
+		_ = conn.WriteMessage(wire.AppendClose(nil, wire.Close{Code: wire.CodeProtocol}))
+		return ready, nil, false
+	}
+	if reject := s.judge(conn, number, host, challenge, hello); reject.Code != wire.CodeNoError {
+		_ = conn.WriteMessage(wire.AppendReject(nil, reject))
+		_, _ = conn.ReadMessage(nil) // until the client has read it and left
+		return ready, nil, false
+	}
+	ready = wire.Ready{Capabilities: hello.Capabilities, Time: time.Now(), Limits: wire.DefaultLimits()}
+	_, _ = rand.Read(ready.SessionID[:]) // never fails (crypto/rand)
+	return ready, rest, true
+}
+
+// judge says whether the device may have a session.
+func (s *Service) judge(conn *carrier.Conn, number int, host string, challenge wire.Challenge, hello wire.Hello) wire.Reject {
+	var binding []byte
+	if hello.Capabilities.Has(wire.ChannelBinding) {
+		var err error
+		if binding, err = conn.ExportKeyingMaterial(); err != nil {
+			return wire.Reject{Code: wire.CodeInternal}
+		}
+	}
+	s.mu.Lock()
+	g, known := s.tokens[hello.AccessToken]
+	key := s.devices[g.device]
+	s.mu.Unlock()
+	input := hello.SigningInput(challenge.Nonce, host, binding)
+	if !known || !key.Equal(ed25519.PublicKey(hello.DeviceKey[:])) ||
+		hex.EncodeToString(hello.DeviceID[:]) != strings.ReplaceAll(g.device, "-", "") ||
+		hello.Capabilities != challenge.Capabilities ||
+		!ed25519.Verify(key, input, hello.Signature[:]) {
+		return wire.Reject{Code: wire.CodeInvalidToken}
+	}
+	if !time.Now().Before(g.expires) {
+		return wire.Reject{Code: wire.CodeTokenExpired}
+	}
+	if s.opts.Admit != nil {
+		return s.opts.Admit(number, hello)
+	}
+	return wire.Reject{}
+}
+
+func (s *Service) accept(session *mux.Session, streams *sync.WaitGroup) {
+	for {
+		stream, err := session.Accept(context.Background())
+		if err != nil {
+			return
+		}
+		streams.Go(func() { s.forward(stream) })
+	}
+}
+
+// forward connects a stream to its target.
+func (s *Service) forward(stream *mux.Stream) {
+	ctx, cancel := stream.Context(context.Background())
+	defer cancel()
+	target, err := s.opts.Dial(ctx, stream.Target())
+	if err != nil {
+		code := wire.CodeConnRefused
+		if refused, ok := errors.AsType[*mux.StreamError](err); ok {
+			code = refused.Code
+		}
+		stream.Reset(code)
+		return
+	}
+	defer func() { _ = target.Close() }()
+	if stream.Confirm() != nil {
+		return
+	}
+	var up sync.WaitGroup
+	up.Go(func() {
+		if _, err := io.Copy(target, stream); err != nil {
+			abort(target)
+			return
+		}
+		if half, ok := target.(interface{ CloseWrite() error }); ok {
+			_ = half.CloseWrite()
+		} else {
+			_ = target.Close()
+		}
+	})
+	if _, err := io.Copy(stream, target); err != nil {
+		stream.Reset(wire.CodeTargetReset)
+		abort(target)
+	} else {
+		_ = stream.CloseWrite()
+	}
+	up.Wait()
+}
+
+func abort(c net.Conn) {
+	if tcp, ok := c.(*net.TCPConn); ok {
+		_ = tcp.SetLinger(0)
+	}
+	_ = c.Close()
+}

@@ -1,0 +1,246 @@
+package httvps
+
+import (
+	"context"
+	"crypto"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/url"
+	"sync"
+	"time"
+
+	"github.com/httvps/httvps/sdk/go/wire"
+)
+
+// maxTokenLife bounds what a service can claim, so that a wrong number still
+// leads to a fresh token within the day.
+const maxTokenLife = 24 * time.Hour
+
+// token is an access token and what came with it. Its times are counted from
+// the request on this device's monotonic clock: what its calendar says does not
+// matter.
+type token struct {
+	text     string
+	renew    time.Time // when to get the next one
+	expires  time.Time
+	gateways []string // URLs, best first
+}
+
+func (t token) valid() bool { return t.text != "" && time.Now().Before(t.expires) }
+
+// tokens gets access tokens by proof of possession and keeps the latest, in
+// memory only.
+type tokens struct {
+	service  *api
+	key      crypto.Signer
+	deviceID string
+	device   [16]byte
+
+	turn    chan struct{} // held by who asks the service, so that one does
+	renewed chan struct{} // has an item when current was replaced
+
+	mu      sync.Mutex // guards current
+	current token
+}
+
+func newTokens(service *api, key crypto.Signer, deviceID string) (*tokens, error) {
+	device, err := parseUUID(deviceID)
+	if err != nil {
+		return nil, err
+	}
+	return &tokens{
+		service:  service,
+		key:      key,
+		deviceID: deviceID,
+		device:   device,
+		turn:     make(chan struct{}, 1),
+		renewed:  make(chan struct{}, 1),
+	}, nil
+}
+
+func (t *tokens) load() token {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.current
+}
+
+func (t *tokens) store(tok token) {
+	t.mu.Lock()
+	t.current = tok
+	t.mu.Unlock()
+	select {
+	case t.renewed <- struct{}{}:
+	default:
+	}
+}
+
+// drop makes sure that the token is not used again.
+func (t *tokens) drop(text string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.current.text == text {
+		t.current.expires = time.Time{}
+	}
+}
+
+// get returns a valid token other than stale: the one at hand, or a new one. A
+// *RefusedError outside an *UnreachableError is final.
+func (t *tokens) get(ctx context.Context, stale string) (token, error) {
+	select {
+	case t.turn <- struct{}{}:
+		defer func() { <-t.turn }()
+	case <-ctx.Done():
+		return token{}, context.Cause(ctx)
+	}
+	if tok := t.load(); tok.valid() && tok.text != stale {
+		return tok, nil
+	}
+	var tok token
+	err := t.service.each(ctx, func(ctx context.Context, base string) error {
+		return t.service.proven(func() (err error) {
+			tok, err = t.ask(ctx, base)
+			return err
+		})
+	})
+	if err != nil {
+		return token{}, err
+	}
+	t.store(tok)
+	return tok, nil
+}
+
+// gatewayList is the part of an answer that names gateways.
+type gatewayList struct {
+	Gateways []struct {
+		URL string `json:"url"`
+	} `json:"gateways"`
+}
+
+// urls returns the gateways' URLs as far as they can be used.
+func (l gatewayList) urls() []string {
+	var urls []string
+	for _, g := range l.Gateways[:min(len(l.Gateways), maxGateways)] {
+		u, err := url.Parse(g.URL)
+		if err == nil && u.Scheme == "wss" && u.Hostname() != "" && u.User == nil && u.RawQuery == "" && u.Fragment == "" {
+			urls = append(urls, g.URL)
+		}
+	}
+	return urls
+}
+
+// ask goes through challenge, signature and token at one base URL.
+func (t *tokens) ask(ctx context.Context, base string) (token, error) {
+	text, nonce, err := t.service.challenge(ctx, base)
+	if err != nil {
+		return token{}, err
+	}
+	signature, err := prove(t.key, "token", t.device[:], nonce)
+	if err != nil {
+		return token{}, err
+	}
+	request := map[string]string{"device_id": t.deviceID, "nonce": text, "signature": signature}
+	var answer struct {
+		AccessToken string      `json:"access_token"`
+		ExpiresIn   json.Number `json:"expires_in"` // seconds
+		gatewayList
+	}
+	asked := time.Now()
+	if err := t.service.call(ctx, http.MethodPost, base+"/api/v1/auth/token", "", request, &answer); err != nil {
+		return token{}, err
+	}
+	seconds, err := answer.ExpiresIn.Float64()
+	if err != nil || !(seconds >= 1) || answer.AccessToken == "" || len(answer.AccessToken) > wire.MaxToken {
+		return token{}, errors.New("the answer has no valid token")
+	}
+	life := time.Duration(min(seconds, maxTokenLife.Seconds()) * float64(time.Second))
+	return token{
+		text:     answer.AccessToken,
+		renew:    asked.Add(life*2/5 + jitter(life/5+1)), // 50 % ± 10 %
+		expires:  asked.Add(life),
+		gateways: answer.urls(),
+	}, nil
+}
+
+// refreshGateways asks for the list that the device may use now. When nobody
+// answers, the list at hand stays; the next token brings another.
+func (t *tokens) refreshGateways(ctx context.Context) {
+	tok := t.load()
+	if !tok.valid() {
+		return
+	}
+	var answer gatewayList
+	err := t.service.each(ctx, func(ctx context.Context, base string) error {
+		return t.service.call(ctx, http.MethodGet, base+"/api/v1/gateways", tok.text, nil, &answer)
+	})
+	if err != nil {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.current.text == tok.text {
+		t.current.gateways = answer.urls()
+	}
+}
+
+// keepFresh replaces each token in the middle of its life until ctx ends. It
+// returns early only with a final refusal.
+func (t *tokens) keepFresh(ctx context.Context, b backoff) error {
+	for {
+		tok := t.load()
+		var due <-chan time.Time
+		if tok.text != "" {
+			due = time.After(time.Until(tok.renew))
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-t.renewed:
+			continue
+		case <-due:
+		}
+		err := t.renew(ctx, tok.text, &b)
+		if ctx.Err() != nil {
+			return nil //nolint:nilerr // the end of ctx is no refusal
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// renew gets a token other than stale, however often it takes. It returns early
+// with a final refusal, or when ctx ends.
+func (t *tokens) renew(ctx context.Context, stale string, b *backoff) error {
+	for {
+		_, err := t.get(ctx, stale)
+		if err == nil {
+			b.reset()
+			return nil
+		}
+		if refused := finalRefusal(err); refused != nil {
+			return refused
+		}
+		if !pause(ctx, b.next(retryAfter(err))) {
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// finalRefusal returns the refusal that err is, unless somebody may still
+// decide otherwise.
+func finalRefusal(err error) *RefusedError {
+	if _, open := errors.AsType[*UnreachableError](err); open {
+		return nil
+	}
+	refused, _ := errors.AsType[*RefusedError](err)
+	return refused
+}
+
+// retryAfter returns how long the service asked to wait.
+func retryAfter(err error) time.Duration {
+	if refused, ok := errors.AsType[*RefusedError](err); ok {
+		return refused.RetryAfter
+	}
+	return 0
+}
