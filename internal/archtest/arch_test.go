@@ -95,7 +95,7 @@ var links = map[string][]string{
 	"sdk/go/mux":         {},
 	"sdk/go/tlspin":      {},
 	"sdk/go/httvps":      {"github.com/gobwas"},
-	"sdk/cli/cmd/httvps": {"github.com/gobwas", "github.com/spf13/cobra", "github.com/spf13/pflag", "golang.org/x/sys"},
+	"sdk/cli/cmd/httvps": {"github.com/gobwas", "github.com/spf13/cobra", "github.com/spf13/pflag"},
 	"ctl/cmd/httvpsctl":  {"github.com/google/uuid", "github.com/spf13/cobra", "github.com/spf13/pflag", "golang.org/x/sys"},
 	"gateway/cmd/httvps-gateway": {
 		"github.com/gobwas",

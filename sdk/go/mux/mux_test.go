@@ -335,7 +335,7 @@ func TestRefusedOpenTellsWhy(t *testing.T) {
 	})
 }
 
-func TestResetCancelsTheStreamsContext(t *testing.T) {
+func TestConfirmFailsAfterAReset(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		gateway, peer := scripted(t, mux.Gateway, wire.DefaultLimits())
 		peer.Send(appendOpen(1, ""))
@@ -343,11 +343,8 @@ func TestResetCancelsTheStreamsContext(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		ctx, cancel := st.Context(t.Context())
-		defer cancel()
 		peer.Send(wire.AppendReset(nil, 1, wire.CodeCancelled))
-		<-ctx.Done()
-		wantCode(t, context.Cause(ctx), wire.CodeCancelled, true)
+		synctest.Wait()
 		wantCode(t, st.Confirm(), wire.CodeCancelled, true)
 	})
 }

@@ -48,7 +48,6 @@ type Stream struct {
 	err      error // ends both directions: reset, or the session's end
 	known    bool  // the peer has heard of the stream
 	opened   bool  // OPENED was sent or received
-	cancel   context.CancelCauseFunc
 	linger   *time.Timer
 
 	recv       queue
@@ -120,20 +119,6 @@ func (st *Stream) Confirm() error {
 	st.s.queueControl(st, sendOpened)
 	st.sendable() // an empty FIN, when the client has sent STOP already
 	return nil
-}
-
-// Context returns a copy of parent that is cancelled when the stream fails: a
-// dial for a stream that the client gave up need not go on. The caller calls
-// cancel when it is done.
-func (st *Stream) Context(parent context.Context) (_ context.Context, cancel context.CancelFunc) {
-	ctx, cancelCause := context.WithCancelCause(parent)
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	if st.err != nil {
-		cancelCause(st.err)
-	}
-	st.cancel = cancelCause
-	return ctx, func() { cancelCause(context.Canceled) }
 }
 
 // Read reads bytes that the peer sent. It returns io.EOF after the peer's FIN,
@@ -412,9 +397,6 @@ func (st *Stream) fail(err error) {
 	st.send.drop()
 	st.releaseAll()
 	st.stopLinger()
-	if st.cancel != nil {
-		st.cancel(err)
-	}
 	st.readable.Broadcast()
 	st.writable.Broadcast()
 }

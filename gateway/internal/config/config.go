@@ -1,0 +1,292 @@
+// Package config is the gateway's configuration: a YAML file, then the
+// environment (HTTVPS_GATEWAY_…), then flags, each over the one before. A key
+// that is absent keeps its default; all mistakes are reported at once.
+package config
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math"
+	"net"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strconv"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/httvps/httvps/internal/configfile"
+)
+
+// EnvPrefix begins the name of every variable that the gateway reads.
+const EnvPrefix = "HTTVPS_GATEWAY_"
+
+// The upstream modes: where streams go.
+const (
+	Direct  = "direct"  // to their targets, from this host
+	Echo    = "echo"    // nowhere; every stream gets back what it sends
+	Devnull = "devnull" // nowhere; every stream is swallowed
+)
+
+// Modes lists the upstream modes.
+func Modes() []string { return []string{Direct, Echo, Devnull} }
+
+// Config is everything a gateway is told. The fields without a key are for
+// the program that runs it.
+type Config struct {
+	// Listen is the address of the tunnel's listener, host:port.
+	Listen string `yaml:"listen" env:"LISTEN"`
+	// URL is where devices reach the tunnel: wss://host[:port]/path. The
+	// listener serves the tunnel under this host and path and nothing else.
+	URL string `yaml:"url" env:"URL"`
+	// DataDir holds the gateway's key and its membership, made by joining.
+	DataDir string `yaml:"data_dir" env:"DATA_DIR"`
+	// TLS is the certificate for URL's host.
+	TLS TLS `yaml:"tls" envPrefix:"TLS_"`
+	// AdminListen is the address of health and metrics, plain HTTP. Empty: none.
+	AdminListen string   `yaml:"admin_listen" env:"ADMIN_LISTEN"`
+	Upstream    Upstream `yaml:"upstream" envPrefix:"UPSTREAM_"`
+	Limits      Limits   `yaml:"limits" envPrefix:"LIMITS_"`
+	// RequireChannelBinding refuses devices whose proof is not bound to the
+	// TLS connection. It must be off behind a CDN that terminates TLS, and
+	// nowhere else.
+	RequireChannelBinding bool `yaml:"require_channel_binding" env:"REQUIRE_CHANNEL_BINDING"`
+	// LogLevel is debug, info, warn or error.
+	LogLevel slog.Level `yaml:"log_level" env:"LOG_LEVEL"`
+	// DrainTimeout is how long sessions may go on after the gateway was told
+	// to stop; new ones are refused meanwhile.
+	DrainTimeout configfile.Duration `yaml:"drain_timeout" env:"DRAIN_TIMEOUT"`
+
+	// Log takes the gateway's events; nil discards them.
+	Log *slog.Logger `yaml:"-"`
+	// OnReady is called once, when the gateway serves and its control plane
+	// has answered.
+	OnReady func(Ready) `yaml:"-"`
+	// GetCertificate replaces TLS.
+	GetCertificate func(*tls.ClientHelloInfo) (*tls.Certificate, error) `yaml:"-"`
+	// Listener replaces Listen. The gateway closes it.
+	Listener net.Listener `yaml:"-"`
+	// Version is the program's version, for the control plane and metrics.
+	Version string `yaml:"-"`
+}
+
+// Ready says where a gateway can be reached.
+type Ready struct {
+	Gateway string // URL of the configuration
+	Admin   string // address of the admin listener; empty without one
+}
+
+// TLS names the certificate's files, PEM, the chain leaf first.
+type TLS struct {
+	CertFile string `yaml:"cert_file" env:"CERT_FILE"`
+	KeyFile  string `yaml:"key_file" env:"KEY_FILE"`
+}
+
+// Upstream is how streams leave the gateway.
+type Upstream struct {
+	// Mode is one of Modes.
+	Mode string `yaml:"mode" env:"MODE"`
+	// Allow are exceptions from the built-in table of private, local and
+	// reserved addresses.
+	Allow []netip.Prefix `yaml:"allow" env:"ALLOW"`
+	// Deny are addresses that no device may reach, whatever Allow says.
+	Deny []netip.Prefix `yaml:"deny" env:"DENY"`
+	// DeniedPorts are denied on every address.
+	DeniedPorts []uint16 `yaml:"denied_ports" env:"DENIED_PORTS"`
+}
+
+// Limits bound what devices and strangers can make the gateway hold.
+type Limits struct {
+	// Sessions at once on this gateway.
+	Sessions int `yaml:"sessions" env:"SESSIONS"`
+	// MaxStreams of one session at once; a plan may set less.
+	MaxStreams int `yaml:"max_streams" env:"MAX_STREAMS"`
+	// OpenBurst and OpenRate are the bucket from which a session pays new
+	// streams: its size and what it gains per second.
+	OpenBurst int `yaml:"open_burst" env:"OPEN_BURST"`
+	OpenRate  int `yaml:"open_rate" env:"OPEN_RATE"`
+	// EarlyWindow is how many bytes a device may send before its target
+	// has answered.
+	EarlyWindow int `yaml:"early_window" env:"EARLY_WINDOW"`
+	// SessionBudget is the memory in bytes for one session's data in flight.
+	SessionBudget int `yaml:"session_budget" env:"SESSION_BUDGET"`
+	// Dials to targets under way at once, over all sessions.
+	Dials int `yaml:"dials" env:"DIALS"`
+	// IdleTimeout ends a stream on which nothing moved for so long.
+	IdleTimeout configfile.Duration `yaml:"idle_timeout" env:"IDLE_TIMEOUT"`
+	// HandshakeTimeout is what a device has for its HELLO.
+	HandshakeTimeout configfile.Duration `yaml:"handshake_timeout" env:"HANDSHAKE_TIMEOUT"`
+	// Unauthenticated connections at once: in total, and from one network
+	// (IPv4 /24, IPv6 /48).
+	Unauthenticated          int `yaml:"unauthenticated" env:"UNAUTHENTICATED"`
+	UnauthenticatedPerPrefix int `yaml:"unauthenticated_per_prefix" env:"UNAUTHENTICATED_PER_PREFIX"`
+}
+
+// Default returns the configuration of an empty file.
+func Default() Config {
+	return Config{
+		Listen:      ":443",
+		AdminListen: "127.0.0.1:9101",
+		Upstream:    Upstream{Mode: Direct, DeniedPorts: []uint16{25, 465, 587}},
+		Limits: Limits{
+			Sessions:                 10_000,
+			MaxStreams:               256,
+			OpenBurst:                256,
+			OpenRate:                 128,
+			EarlyWindow:              32 << 10,
+			SessionBudget:            32 << 20,
+			Dials:                    2_048,
+			IdleTimeout:              configfile.Duration(2 * time.Hour),
+			HandshakeTimeout:         configfile.Duration(10 * time.Second),
+			Unauthenticated:          2_000,
+			UnauthenticatedPerPrefix: 64,
+		},
+		RequireChannelBinding: true,
+		LogLevel:              slog.LevelInfo,
+	}
+}
+
+// Load returns the configuration of the file at path (empty: none) and of
+// environ, as [os.Environ] returns it. It judges nothing yet, because flags
+// may still change it: that is [Config.Validate].
+func Load(path string, environ []string) (Config, error) {
+	cfg := Default()
+	if err := configfile.Load(path, EnvPrefix, &cfg, environ); err != nil {
+		return Config{}, err
+	}
+	return cfg, nil
+}
+
+// Print writes the configuration as a file that Load reads back.
+func (c Config) Print(w io.Writer) error {
+	encoder := yaml.NewEncoder(w)
+	encoder.SetIndent(2)
+	if err := encoder.Encode(c); err != nil {
+		return fmt.Errorf("print configuration: %w", err)
+	}
+	return encoder.Close()
+}
+
+// Validate reports every mistake.
+func (c Config) Validate() error {
+	var p problems
+	if c.Listener == nil {
+		p.address("listen", c.Listen)
+	}
+	if _, err := ParseURL(c.URL); err != nil {
+		p.add("url: %w", err)
+	}
+	if c.DataDir == "" {
+		p.add("data_dir is empty, want the directory that joining wrote to")
+	}
+	if c.GetCertificate == nil && (c.TLS.CertFile == "" || c.TLS.KeyFile == "") {
+		p.add("tls.cert_file and tls.key_file are both needed: the tunnel is never served without TLS")
+	}
+	if c.AdminListen != "" {
+		p.address("admin_listen", c.AdminListen)
+	}
+	c.Upstream.validate(&p)
+	c.Limits.validate(&p)
+	p.duration("drain_timeout", c.DrainTimeout, 0, time.Hour)
+	return errors.Join(p...)
+}
+
+func (u Upstream) validate(p *problems) {
+	if !slices.Contains(Modes(), u.Mode) {
+		p.add("upstream.mode is %q, want one of %q", u.Mode, Modes())
+	}
+	for _, list := range []struct {
+		key      string
+		prefixes []netip.Prefix
+	}{{"allow", u.Allow}, {"deny", u.Deny}} {
+		for _, prefix := range list.prefixes {
+			switch {
+			case !prefix.IsValid():
+				p.add("upstream.%s: an entry is empty, want address/length", list.key)
+			case prefix.Addr().Is4In6():
+				p.add("upstream.%s: %s is IPv4 written as IPv6, want it as IPv4", list.key, prefix)
+			case prefix != prefix.Masked():
+				p.add("upstream.%s: %s has bits behind its length, want %s", list.key, prefix, prefix.Masked())
+			}
+		}
+	}
+	if slices.Contains(u.DeniedPorts, 0) {
+		p.add("upstream.denied_ports: 0 is not a port")
+	}
+}
+
+func (l Limits) validate(p *problems) {
+	p.number("limits.sessions", l.Sessions, 1, 1_000_000)
+	p.number("limits.max_streams", l.MaxStreams, 1, 65_536)
+	p.number("limits.open_burst", l.OpenBurst, 1, 65_536)
+	p.number("limits.open_rate", l.OpenRate, 1, 65_536)
+	p.number("limits.early_window", l.EarlyWindow, 1_024, 1<<20)
+	p.number("limits.session_budget", l.SessionBudget, 1<<20, 1<<30)
+	p.number("limits.dials", l.Dials, 1, 65_536)
+	p.number("limits.unauthenticated", l.Unauthenticated, 1, 1_000_000)
+	p.number("limits.unauthenticated_per_prefix", l.UnauthenticatedPerPrefix, 1, 1_000_000)
+	p.duration("limits.idle_timeout", l.IdleTimeout, time.Minute, 24*time.Hour)
+	p.duration("limits.handshake_timeout", l.HandshakeTimeout, time.Second, time.Minute)
+	if l.MaxStreams > 0 && l.EarlyWindow > 0 && l.EarlyWindow > l.SessionBudget/l.MaxStreams {
+		p.add("limits.session_budget is %d, want at least max_streams × early_window = %d, which devices are granted at once",
+			l.SessionBudget, l.MaxStreams*l.EarlyWindow)
+	}
+}
+
+// ParseURL reads a tunnel's URL: wss, a host, perhaps a port, perhaps a path.
+func ParseURL(text string) (*url.URL, error) {
+	if text == "" {
+		return nil, errors.New("is empty, want wss://host[:port]/path")
+	}
+	u, err := url.Parse(text)
+	if err != nil {
+		return nil, errors.New("is not a URL, want wss://host[:port]/path") // the parser's error repeats the text
+	}
+	switch {
+	case u.Scheme != "wss":
+		return nil, fmt.Errorf("has the scheme %q, want wss", u.Scheme)
+	case u.Hostname() == "":
+		return nil, errors.New("has no host, want wss://host[:port]/path")
+	case u.User != nil, u.RawQuery != "", u.ForceQuery, u.Fragment != "":
+		return nil, errors.New("has a user, query or fragment, want only wss://host[:port]/path")
+	case u.Port() != "" && !validPort(u.Port(), 1):
+		return nil, errors.New("has a port that is not 1 to 65535")
+	}
+	if u.Path == "" {
+		u.Path = "/"
+	}
+	return u, nil
+}
+
+func validPort(text string, lowest uint64) bool {
+	port, err := strconv.ParseUint(text, 10, 16)
+	return err == nil && port >= lowest
+}
+
+// problems collects mistakes.
+type problems []error
+
+func (p *problems) add(format string, args ...any) { *p = append(*p, fmt.Errorf(format, args...)) }
+
+func (p *problems) address(key, value string) {
+	_, port, err := net.SplitHostPort(value)
+	if err != nil || !validPort(port, 0) {
+		p.add("%s is %q, want host:port with a port of 0 to %d", key, value, math.MaxUint16)
+	}
+}
+
+func (p *problems) number(key string, value, lowest, highest int) {
+	if value < lowest || value > highest {
+		p.add("%s is %d, want %d to %d", key, value, lowest, highest)
+	}
+}
+
+func (p *problems) duration(key string, value configfile.Duration, lowest, highest time.Duration) {
+	if value.Std() < lowest || value.Std() > highest {
+		p.add("%s is %s, want %s to %s", key, value, lowest, highest)
+	}
+}

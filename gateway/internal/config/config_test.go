@@ -1,0 +1,193 @@
+package config
+
+import (
+	"bytes"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"go.yaml.in/yaml/v3"
+)
+
+const example = "../../config/example-config.yaml"
+
+var options = cmp.Options{
+	cmpopts.EquateComparable(netip.Prefix{}),
+	cmpopts.IgnoreFields(Config{}, "Log", "OnReady", "GetCertificate", "Listener", "Version"),
+}
+
+func TestTheExampleIsValid(t *testing.T) {
+	cfg, err := Load(example, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cfg.Validate(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestTheExampleSetsEveryField(t *testing.T) {
+	text, err := os.ReadFile(example)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var given map[string]any
+	if err := yaml.Unmarshal(text, &given); err != nil {
+		t.Fatal(err)
+	}
+	var missing func(reflect.Type, map[string]any, string)
+	missing = func(s reflect.Type, given map[string]any, path string) {
+		for field := range s.Fields() {
+			name := field.Tag.Get("yaml")
+			if name == "-" {
+				continue
+			}
+			if name == "" || field.Tag.Get("env")+field.Tag.Get("envPrefix") == "" {
+				t.Errorf("field %s%s lacks a yaml or env tag", path, field.Name)
+			}
+			value, ok := given[name]
+			if !ok {
+				t.Errorf("the example does not set %s%s", path, name)
+				continue
+			}
+			if nested, ok := value.(map[string]any); ok {
+				missing(field.Type, nested, path+name+".")
+			}
+		}
+	}
+	missing(reflect.TypeFor[Config](), given, "")
+}
+
+func TestTheExampleShowsTheDefaults(t *testing.T) {
+	cfg, err := Load(example, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Default()
+	want.URL, want.DataDir, want.TLS = cfg.URL, cfg.DataDir, cfg.TLS
+	want.Upstream.Allow, want.Upstream.Deny = cfg.Upstream.Allow, cfg.Upstream.Deny
+	if diff := cmp.Diff(want, cfg, options); diff != "" {
+		t.Errorf("the example differs from the defaults (-default +example):\n%s", diff)
+	}
+}
+
+func TestWhatIsPrintedLoadsBack(t *testing.T) {
+	cfg, err := Load(example, []string{"HTTVPS_GATEWAY_LOG_LEVEL=warn", "HTTVPS_GATEWAY_UPSTREAM_ALLOW=127.0.0.0/8,::1/128"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	if err := cfg.Print(&out); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "printed.yaml")
+	if err := os.WriteFile(file, out.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	again, err := Load(file, nil)
+	if err != nil {
+		t.Fatalf("%v in:\n%s", err, out.String())
+	}
+	if diff := cmp.Diff(cfg, again, options); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestTheEnvironmentOverridesTheFile(t *testing.T) {
+	cfg, err := Load(example, []string{
+		"HTTVPS_GATEWAY_LISTEN=127.0.0.1:9443",
+		"HTTVPS_GATEWAY_LIMITS_MAX_STREAMS=10",
+		"HTTVPS_GATEWAY_TLS_CERT_FILE=/c",
+		"HTTVPS_GATEWAY_UPSTREAM_DENIED_PORTS=1,2",
+		"HTTVPS_BACKEND_LISTEN=ignored",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := []any{cfg.Listen, cfg.Limits.MaxStreams, cfg.TLS.CertFile, cfg.Upstream.DeniedPorts}
+	want := []any{"127.0.0.1:9443", 10, "/c", []uint16{1, 2}}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestLoadTellsEveryUnknownName(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "gateway.yaml")
+	if err := os.WriteFile(file, []byte("listne: x\nlimits:\n  max_streems: 3\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := Load(file, []string{"HTTVPS_GATEWAY_LISTNE=x"})
+	if err == nil {
+		t.Fatal("no error")
+	}
+	for _, part := range []string{file + ":1", "listne", "limits.max_streems", "HTTVPS_GATEWAY_LISTNE"} {
+		if !strings.Contains(err.Error(), part) {
+			t.Errorf("%q does not name %s", err, part)
+		}
+	}
+}
+
+func TestValidateTellsEveryMistakeAtOnce(t *testing.T) {
+	err := Config{Listen: "nonsense", AdminListen: "127.0.0.1:70000", Upstream: Upstream{Mode: "tor"}}.Validate()
+	if err == nil {
+		t.Fatal("no error")
+	}
+	for _, key := range []string{
+		"listen is", "url: is empty", "data_dir", "tls.cert_file", "admin_listen", "upstream.mode", "limits.sessions",
+		"limits.max_streams", "limits.open_burst", "limits.open_rate", "limits.early_window", "limits.session_budget",
+		"limits.dials", "limits.idle_timeout", "limits.handshake_timeout", "limits.unauthenticated is",
+		"limits.unauthenticated_per_prefix",
+	} {
+		if !strings.Contains(err.Error(), key) {
+			t.Errorf("no word about %s in:\n%v", key, err)
+		}
+	}
+}
+
+func TestValidateRefuses(t *testing.T) {
+	valid, err := Load(example, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, tc := range map[string]struct {
+		change func(*Config)
+		want   string
+	}{
+		"a tunnel without TLS":            {func(c *Config) { c.URL = "ws://h/p" }, "want wss"},
+		"a URL with a query":              {func(c *Config) { c.URL = "wss://h/p?q=1" }, "query"},
+		"a URL with a fragment":           {func(c *Config) { c.URL = "wss://h/p#q" }, "fragment"},
+		"a URL with a user":               {func(c *Config) { c.URL = "wss://u@h/p" }, "user"},
+		"a URL without host":              {func(c *Config) { c.URL = "wss:///p" }, "no host"},
+		"a URL with port 0":               {func(c *Config) { c.URL = "wss://h:0/p" }, "port"},
+		"a URL that is none":              {func(c *Config) { c.URL = "wss://h\x7f/p" }, "not a URL"},
+		"a certificate without its key":   {func(c *Config) { c.TLS.KeyFile = "" }, "tls.key_file"},
+		"bits behind a prefix's length":   {func(c *Config) { c.Upstream.Allow = prefixes(t, "10.0.0.1/8") }, "10.0.0.0/8"},
+		"a mapped prefix":                 {func(c *Config) { c.Upstream.Deny = prefixes(t, "::ffff:10.0.0.0/104") }, "as IPv4"},
+		"an empty prefix":                 {func(c *Config) { c.Upstream.Allow = make([]netip.Prefix, 1) }, "upstream.allow"},
+		"port 0":                          {func(c *Config) { c.Upstream.DeniedPorts = []uint16{0} }, "0 is not a port"},
+		"a budget below what is granted":  {func(c *Config) { c.Limits.SessionBudget = 4 << 20 }, "8388608"},
+		"draining for longer than anyone": {func(c *Config) { c.DrainTimeout *= -1; c.DrainTimeout-- }, "drain_timeout"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg := valid
+			tc.change(&cfg)
+			if err := cfg.Validate(); err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("Validate = %v, want %q in it", err, tc.want)
+			}
+		})
+	}
+}
+
+func prefixes(t *testing.T, text string) []netip.Prefix {
+	t.Helper()
+	prefix, err := netip.ParsePrefix(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return []netip.Prefix{prefix}
+}

@@ -1,0 +1,119 @@
+// Package metrics is what a gateway counts about itself. Labels come from
+// fixed sets only: never a device, a user, an address or a target.
+package metrics
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Gauges are read when somebody asks for the metrics. They must not block.
+type Gauges struct {
+	Sessions        func() float64 // live sessions
+	Streams         func() float64 // streams in them
+	Up, Down        func() float64 // payload bytes since start: written to targets, read from them
+	Unauthenticated func() float64 // connections that have not proven who they are
+	Joined          func() float64 // 1 while the control plane answers
+}
+
+// Metrics are the gateway's counters.
+type Metrics struct {
+	handshakes *prometheus.CounterVec
+	handshake  prometheus.Histogram
+	opens      *prometheus.CounterVec
+	dial       prometheus.Histogram
+	turnedAway *prometheus.CounterVec
+	control    *prometheus.CounterVec
+	closed     *prometheus.CounterVec
+}
+
+// New registers the gateway's metrics.
+func New(registry prometheus.Registerer, version string, gauges Gauges) (*Metrics, error) {
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "httvps_gateway_" + name, Help: help}, labels)
+	}
+	m := &Metrics{
+		handshakes: counter("handshakes_total", "Handshakes by how they ended: ready, or the wire code of the refusal.", "result"),
+		handshake: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "httvps_gateway_handshake_seconds",
+			Help:    "Time from the upgrade to READY.",
+			Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
+		}),
+		opens: counter("opens_total", "Streams asked for by how that ended: opened, or the wire code of the refusal.", "result"),
+		dial: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "httvps_gateway_dial_seconds",
+			Help:    "Time until a target was connected.",
+			Buckets: []float64{.001, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 15},
+		}),
+		turnedAway: counter("connections_refused_total", "Connections closed at once because of a limit.", "limit"),
+		control:    counter("control_requests_total", "Requests to the control plane.", "call", "result"),
+		closed:     counter("sessions_closed_total", "Sessions ended by the gateway, by the code of CLOSE.", "code"),
+	}
+	info := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "httvps_gateway_info", Help: "Always 1.", ConstLabels: prometheus.Labels{"version": version},
+	}, func() float64 { return 1 })
+	gauge := func(name, help string, read func() float64) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "httvps_gateway_" + name, Help: help}, read)
+	}
+	bytes := func(direction string, read func() float64) prometheus.Collector {
+		return prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name:        "httvps_gateway_bytes_total",
+			Help:        "Payload bytes of streams: up was written to targets, down was read from them.",
+			ConstLabels: prometheus.Labels{"direction": direction},
+		}, read)
+	}
+	var problems []error
+	for _, collector := range []prometheus.Collector{
+		m.handshakes, m.handshake, m.opens, m.dial, m.turnedAway, m.control, m.closed, info,
+		gauge("sessions", "Live sessions.", gauges.Sessions),
+		gauge("streams", "Streams of live sessions.", gauges.Streams),
+		gauge("unauthenticated_connections", "Connections that have not proven who they are.", gauges.Unauthenticated),
+		gauge("joined", "1 while the control plane answers.", gauges.Joined),
+		bytes("up", gauges.Up),
+		bytes("down", gauges.Down),
+	} {
+		if err := registry.Register(collector); err != nil {
+			problems = append(problems, err)
+		}
+	}
+	if err := errors.Join(problems...); err != nil {
+		return nil, fmt.Errorf("register metrics: %w", err)
+	}
+	return m, nil
+}
+
+// Handshake counts a handshake that ended in result, "ready" or the name of a
+// wire code, after took.
+func (m *Metrics) Handshake(result string, took time.Duration) {
+	m.handshakes.WithLabelValues(result).Inc()
+	if result == "ready" {
+		m.handshake.Observe(took.Seconds())
+	}
+}
+
+// Opened counts a request for a stream: result is "opened" or the name of a
+// wire code, took the time of the dial.
+func (m *Metrics) Opened(result string, took time.Duration) {
+	m.opens.WithLabelValues(result).Inc()
+	if result == "opened" {
+		m.dial.Observe(took.Seconds())
+	}
+}
+
+// TurnedAway counts a connection that met a limit: "total" or "prefix".
+func (m *Metrics) TurnedAway(limit string) { m.turnedAway.WithLabelValues(limit).Inc() }
+
+// Control counts a request to the control plane.
+func (m *Metrics) Control(call string, err error) {
+	result := "ok"
+	if err != nil {
+		result = "error"
+	}
+	m.control.WithLabelValues(call, result).Inc()
+}
+
+// Closed counts a session that the gateway ended with the code of that name.
+func (m *Metrics) Closed(code string) { m.closed.WithLabelValues(code).Inc() }

@@ -1,0 +1,84 @@
+package metrics
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+func gauges() Gauges {
+	one := func() float64 { return 1 }
+	return Gauges{Sessions: one, Streams: one, Up: one, Down: one, Unauthenticated: one, Joined: one}
+}
+
+// Dashboards are built on these names and labels: a change here breaks them.
+func TestNamesAndLabelsAreStable(t *testing.T) {
+	registry := prometheus.NewRegistry()
+	m, err := New(registry, "v1", gauges())
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Handshake("ready", time.Second)
+	m.Handshake("invalid_token", time.Second)
+	m.Opened("opened", time.Second)
+	m.TurnedAway("prefix")
+	m.Control("heartbeat", nil)
+	m.Control("heartbeat", fakeError{})
+	m.Closed("device_revoked")
+
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, family := range families {
+		for _, metric := range family.GetMetric() {
+			var labels []string
+			for _, label := range metric.GetLabel() {
+				labels = append(labels, label.GetName()+"="+label.GetValue())
+			}
+			got = append(got, family.GetName()+"{"+strings.Join(labels, ",")+"}")
+		}
+	}
+	slices.Sort(got)
+	want := []string{
+		"httvps_gateway_bytes_total{direction=down}",
+		"httvps_gateway_bytes_total{direction=up}",
+		"httvps_gateway_connections_refused_total{limit=prefix}",
+		"httvps_gateway_control_requests_total{call=heartbeat,result=error}",
+		"httvps_gateway_control_requests_total{call=heartbeat,result=ok}",
+		"httvps_gateway_dial_seconds{}",
+		"httvps_gateway_handshake_seconds{}",
+		"httvps_gateway_handshakes_total{result=invalid_token}",
+		"httvps_gateway_handshakes_total{result=ready}",
+		"httvps_gateway_info{version=v1}",
+		"httvps_gateway_joined{}",
+		"httvps_gateway_opens_total{result=opened}",
+		"httvps_gateway_sessions_closed_total{code=device_revoked}",
+		"httvps_gateway_sessions{}",
+		"httvps_gateway_streams{}",
+		"httvps_gateway_unauthenticated_connections{}",
+	}
+	slices.Sort(want)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestRegisteringTwiceIsAnError(t *testing.T) {
+	registry := prometheus.NewRegistry()
+	if _, err := New(registry, "v1", gauges()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := New(registry, "v1", gauges()); err == nil {
+		t.Error("no error")
+	}
+}
+
+type fakeError struct{}
+
+func (fakeError) Error() string { return "fake" }

@@ -1,0 +1,116 @@
+package nodes
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"net/http"
+	"sync"
+	"time"
+)
+
+const (
+	endedBatch = 1000
+	// lastWord is what the word about ended sessions may take when the gateway
+	// stops. What is not told then, the next start's boot id tells.
+	lastWord = 3 * time.Second
+)
+
+// ended is a session of which the control plane still believes that it lives.
+type ended struct {
+	SessionID string `json:"session_id"`
+	Reason    string `json:"reason"`
+}
+
+// endedQueue is bounded; what does not fit ends with the gateway's lease or at
+// its next start.
+type endedQueue struct {
+	limit int
+	wake  chan struct{} // holds one token when something was added
+
+	mu    sync.Mutex // guards items
+	items []ended
+}
+
+func (q *endedQueue) add(e ended) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.items) >= q.limit {
+		return false
+	}
+	q.items = append(q.items, e)
+	select {
+	case q.wake <- struct{}{}:
+	default:
+	}
+	return true
+}
+
+// first returns up to a batch of items, which stay in the queue.
+func (q *endedQueue) first() []ended {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return append([]ended(nil), q.items[:min(len(q.items), endedBatch)]...)
+}
+
+func (q *endedQueue) drop(n int) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.items = append([]ended(nil), q.items[n:]...)
+}
+
+// Ended tells the control plane, soon, that a session has ended. It does not
+// wait. why is the name of a wire code.
+func (n *Node) Ended(session [16]byte, why string) {
+	if !n.ended.add(ended{SessionID: hex.EncodeToString(session[:]), Reason: why}) {
+		n.cfg.Log.Error("end of a session not told: the queue is full")
+	}
+}
+
+// tellEnded passes the queue on until ctx ends, and once more then.
+func (n *Node) tellEnded(ctx context.Context) {
+	for retry := (backoff{}); ; {
+		select {
+		case <-n.ended.wake:
+		case <-ctx.Done():
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWord)
+			defer cancel()
+			if err := n.flush(last); err != nil {
+				n.cfg.Log.WarnContext(last, "ends of sessions not told", "error", err)
+			}
+			return
+		}
+		if err := n.flush(ctx); err != nil && ctx.Err() == nil {
+			n.cfg.Log.WarnContext(ctx, "ends of sessions not told yet", "error", err)
+			select {
+			case n.ended.wake <- struct{}{}: // what is left waits for the next try
+			default:
+			}
+			sleep(ctx, retry.next())
+			continue
+		}
+		retry = backoff{}
+	}
+}
+
+// flush tells all that is in the queue. What the control plane will never take
+// is dropped.
+func (n *Node) flush(ctx context.Context) error {
+	for {
+		batch := n.ended.first()
+		if len(batch) == 0 {
+			return nil
+		}
+		err := n.control.call(ctx, http.MethodPost, "/api/v1/gateway/sessions/end", map[string]any{"sessions": batch}, nil)
+		n.cfg.Observe("end", err)
+		var status *StatusError
+		switch {
+		case err == nil:
+		case errors.As(err, &status) && status.permanent():
+			n.cfg.Log.ErrorContext(ctx, "control plane refuses ends of sessions", "error", err, "sessions", len(batch))
+		default:
+			return err
+		}
+		n.ended.drop(len(batch))
+	}
+}

@@ -1,0 +1,339 @@
+package nodes
+
+import (
+	"context"
+	"crypto/ed25519"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"net/url"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/httvps/httvps/internal/reason"
+	"github.com/httvps/httvps/internal/ticket"
+)
+
+const (
+	decisionTimeout = 2 * time.Second // docs/03, part 5
+	configInterval  = 5 * time.Minute
+
+	// The control plane says how often it wants heartbeats, within bounds.
+	defaultInterval = 10 * time.Second
+	minInterval     = time.Second
+	maxInterval     = time.Minute
+	// missed is how many heartbeats may fail until the gateway's lease is over.
+	missed = 3
+
+	retryFirst, retryLongest = 500 * time.Millisecond, 30 * time.Second
+)
+
+// ErrUndecided says that the control plane gave no decision in time.
+var ErrUndecided = errors.New("no decision of the control plane")
+
+// Load is what a gateway carries at the moment.
+type Load struct{ Sessions, Streams int }
+
+// Closing is the control plane's word that a session may no longer run.
+type Closing struct {
+	Session [16]byte
+	Reason  reason.Code
+}
+
+// Config is what a [Node] needs.
+type Config struct {
+	State   State
+	Key     ed25519.PrivateKey
+	URL     string // where devices reach the tunnel
+	Version string
+	// MaxEnded bounds the ended sessions that the control plane does not know
+	// of yet. No session begins while it cannot be asked, so the number of
+	// sessions at once is enough.
+	MaxEnded int
+
+	// Load is asked at each heartbeat.
+	Load func() Load
+	// Close is told which session must end.
+	Close func(Closing)
+	// Observe is told how each request went.
+	Observe func(call string, err error)
+	Log     *slog.Logger
+}
+
+// Node is this gateway as a member of its service.
+type Node struct {
+	cfg     Config
+	control *api
+	boot    string // tells this start of the gateway from earlier ones
+	keys    *keys
+	ended   endedQueue
+
+	heard    atomic.Int64 // unix nanoseconds of the last answered heartbeat; 0: none
+	interval atomic.Int64 // between heartbeats
+	ready    chan struct{}
+	once     sync.Once // closes ready
+}
+
+// New returns a Node, which does nothing before [Node.Run].
+func New(cfg Config) (*Node, error) {
+	base, err := url.Parse(cfg.State.API)
+	if err != nil {
+		return nil, fmt.Errorf("control plane: %w", err)
+	}
+	client, err := newHTTP(base, cfg.State.Pin)
+	if err != nil {
+		return nil, fmt.Errorf("control plane: %w", err)
+	}
+	n := &Node{
+		cfg:     cfg,
+		control: &api{base: cfg.State.API, http: client, bear: asGateway(cfg.Key, cfg.State.GatewayID)},
+		boot:    uuid.NewString(),
+		ended:   endedQueue{limit: cfg.MaxEnded, wake: make(chan struct{}, 1)},
+		ready:   make(chan struct{}),
+	}
+	n.interval.Store(int64(defaultInterval))
+	n.keys = &keys{fetch: n.fetchKeys, now: time.Now}
+	return n, nil
+}
+
+// Verify checks everything in an access token but its expiry. The error is
+// [ErrNoKeys] until the control plane has answered once.
+func (n *Node) Verify(ctx context.Context, token string) (ticket.Claims, error) {
+	return n.keys.Verify(ctx, token)
+}
+
+// Ready is closed when the control plane's keys are known and a heartbeat was
+// answered.
+func (n *Node) Ready() <-chan struct{} { return n.ready }
+
+// Joined reports whether the control plane has answered a heartbeat lately:
+// whether this gateway still holds its lease.
+func (n *Node) Joined() bool {
+	heard := n.heard.Load()
+	return heard != 0 && time.Since(time.Unix(0, heard)) < missed*time.Duration(n.interval.Load())
+}
+
+// Run speaks with the control plane until ctx ends: keys, heartbeats, the word
+// about ended sessions. Errors of the control plane are logged and never end
+// it. Before it returns it tells of the sessions that have ended by then, as
+// far as that takes no more than a few seconds.
+func (n *Node) Run(ctx context.Context) {
+	defer n.control.http.CloseIdleConnections()
+	told := make(chan struct{})
+	go func() {
+		defer close(told)
+		n.tellEnded(ctx)
+	}()
+	defer func() { <-told }()
+
+	refreshed := make(chan struct{})
+	go func() {
+		defer close(refreshed)
+		n.keepKeys(ctx)
+	}()
+	defer func() { <-refreshed }()
+
+	n.keepBeating(ctx)
+}
+
+// keepKeys fetches the control plane's configuration at the start and every
+// five minutes.
+func (n *Node) keepKeys(ctx context.Context) {
+	retry := backoff{}
+	for {
+		wait := jitter(configInterval)
+		if err := n.keys.refresh(ctx); err != nil {
+			if ctx.Err() != nil {
+				return
+			}
+			n.cfg.Log.WarnContext(ctx, "control plane configuration not fetched", "error", err)
+			wait = retry.next()
+		} else {
+			retry = backoff{}
+			n.announce()
+		}
+		if !sleep(ctx, wait) {
+			return
+		}
+	}
+}
+
+// announce closes Ready once both of its conditions hold.
+func (n *Node) announce() {
+	if n.heard.Load() != 0 && n.keys.load() != nil {
+		n.once.Do(func() { close(n.ready) })
+	}
+}
+
+func (n *Node) fetchKeys(ctx context.Context) (*ticket.Verifier, error) {
+	var answer struct {
+		ServiceID string      `json:"service_id"`
+		Issuer    string      `json:"issuer"`
+		JWKS      ticket.JWKS `json:"jwks"`
+	}
+	err := n.control.call(ctx, http.MethodGet, "/api/v1/gateway/config", nil, &answer)
+	if err == nil {
+		switch {
+		case answer.ServiceID != n.cfg.State.ServiceID || answer.Issuer != n.cfg.State.Issuer:
+			// Whoever answers is not the service that this gateway joined.
+			err = errors.New("the control plane is of another service")
+		case len(answer.JWKS.Keys) == 0:
+			err = errors.New("the control plane told no keys")
+		}
+	}
+	n.cfg.Observe("config", err)
+	if err != nil {
+		return nil, err
+	}
+	return ticket.NewVerifier(answer.Issuer, answer.ServiceID, answer.JWKS), nil
+}
+
+// keepBeating sends heartbeats.
+func (n *Node) keepBeating(ctx context.Context) {
+	retry := backoff{}
+	reachable := true
+	for {
+		err := n.beat(ctx)
+		interval := time.Duration(n.interval.Load()) // as the answer has it
+		wait := jitter(interval)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil:
+			if reachable {
+				n.cfg.Log.WarnContext(ctx, "heartbeat not answered", "error", err)
+			}
+			reachable = false
+			wait = min(retry.next(), interval)
+		default:
+			if !reachable {
+				n.cfg.Log.InfoContext(ctx, "heartbeat answered again")
+			}
+			reachable, retry = true, backoff{}
+			n.announce()
+		}
+		if !sleep(ctx, wait) {
+			return
+		}
+	}
+}
+
+// beat sends one heartbeat and passes on what its answer says.
+func (n *Node) beat(ctx context.Context) error {
+	load := n.cfg.Load()
+	var answer struct {
+		IntervalMS int64 `json:"interval_ms"`
+		Close      []struct {
+			SessionID string      `json:"session_id"`
+			Reason    reason.Code `json:"reason"`
+		} `json:"close"`
+	}
+	err := n.control.call(ctx, http.MethodPost, "/api/v1/gateway/heartbeat", map[string]any{
+		"boot_id": n.boot, "version": n.cfg.Version, "url": n.cfg.URL,
+		"sessions": load.Sessions, "streams": load.Streams,
+	}, &answer)
+	n.cfg.Observe("heartbeat", err)
+	if err != nil {
+		return err
+	}
+	n.heard.Store(time.Now().UnixNano())
+	if answer.IntervalMS > 0 {
+		asked := time.Duration(min(answer.IntervalMS, maxInterval.Milliseconds())) * time.Millisecond
+		n.interval.Store(int64(max(asked, minInterval)))
+	}
+	for _, closing := range answer.Close {
+		var id [16]byte
+		if raw, err := hex.DecodeString(closing.SessionID); err != nil || copy(id[:], raw) != len(id) || len(raw) != len(id) {
+			n.cfg.Log.WarnContext(ctx, "heartbeat names a session that is none")
+			continue
+		}
+		n.cfg.Close(Closing{Session: id, Reason: closing.Reason})
+	}
+	return nil
+}
+
+// Question asks whether a device may have a session.
+type Question struct {
+	Session    [16]byte
+	Device     [16]byte
+	Thumbprint string
+	Generation int64
+}
+
+// Decision is the control plane's answer to a [Question].
+type Decision struct {
+	Allowed    bool
+	Reason     reason.Code // why not
+	MaxStreams int         // of the plan; 0: no word
+	ExpiresAt  time.Time   // end of the subscription; zero: none
+}
+
+// Validate asks for the decision about a device that has proven who it is. An
+// allowed session exists at the control plane from then on: its end must be
+// told by [Node.Ended]. The error is [ErrUndecided]; the session's end is then
+// told by Validate, because the answer may be what was lost.
+func (n *Node) Validate(ctx context.Context, q Question) (Decision, error) {
+	decide, cancel := context.WithTimeout(ctx, decisionTimeout)
+	defer cancel()
+	var answer struct {
+		Allowed bool        `json:"allowed"`
+		Reason  reason.Code `json:"reason"`
+		Limits  struct {
+			MaxStreams int `json:"max_streams"`
+		} `json:"limits"`
+		ExpiresAt *time.Time `json:"expires_at"`
+	}
+	err := n.control.call(decide, http.MethodPost, "/api/v1/auth/validate-device", map[string]any{
+		"session_id":     hex.EncodeToString(q.Session[:]),
+		"device_id":      uuid.UUID(q.Device).String(),
+		"key_thumbprint": q.Thumbprint,
+		"generation":     q.Generation,
+		"boot_id":        n.boot,
+	}, &answer)
+	if err == nil && !answer.Allowed && answer.Reason == "" {
+		err = errors.New("a refusal without its reason")
+	}
+	n.cfg.Observe("validate", err)
+	if err != nil {
+		n.Ended(q.Session, string(reason.RetryLater))
+		n.cfg.Log.WarnContext(ctx, "device not decided", "error", err)
+		return Decision{}, fmt.Errorf("%w: %w", ErrUndecided, err)
+	}
+	decision := Decision{Allowed: answer.Allowed, Reason: answer.Reason, MaxStreams: answer.Limits.MaxStreams}
+	if answer.ExpiresAt != nil {
+		decision.ExpiresAt = *answer.ExpiresAt
+	}
+	return decision, nil
+}
+
+// backoff doubles the wait between tries.
+type backoff struct{ last time.Duration }
+
+func (b *backoff) next() time.Duration {
+	b.last = min(max(2*b.last, retryFirst), retryLongest)
+	return jitter(b.last)
+}
+
+// jitter moves d by up to a tenth either way, so that gateways that were
+// started together do not stay together.
+func jitter(d time.Duration) time.Duration {
+	return d - d/10 + rand.N(d/5+1) //nolint:gosec // spreads load; nobody gains by guessing it
+}
+
+// sleep waits for d and reports whether ctx has not ended.
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

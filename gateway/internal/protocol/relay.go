@@ -1,0 +1,163 @@
+package protocol
+
+import (
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/httvps/httvps/sdk/go/mux"
+	"github.com/httvps/httvps/sdk/go/wire"
+)
+
+// relay moves bytes between a stream and its target, each direction by itself:
+//
+//	the device ends its direction (FIN)     → the target reads the end
+//	the target ends its direction           → FIN
+//	the device resets, or its session ends  → the target's connection is reset
+//	the target resets                       → RESET(target_reset)
+//	the target takes no more                → STOP; what it still says is passed on
+//	the device reads no more (STOP)         → the target's bytes are not read any more
+//	nothing moves for too long              → RESET(idle)
+type relay struct {
+	stream *mux.Stream
+	target *watched
+	halfIn time.Duration // idle limit once a direction has ended
+
+	mu    sync.Mutex // guards the following fields
+	limit time.Duration
+	timer *time.Timer
+	ended bool
+}
+
+func newRelay(stream *mux.Stream, target Conn, meter Meter, idle, halfClosedIdle time.Duration) *relay {
+	return &relay{
+		stream: stream,
+		target: &watched{Conn: target, meter: meter, began: time.Now()},
+		halfIn: min(idle, halfClosedIdle),
+		limit:  idle,
+	}
+}
+
+// run returns when both directions have ended and the target is closed.
+func (r *relay) run() {
+	r.mu.Lock()
+	r.timer = time.AfterFunc(r.limit, r.checkIdle)
+	r.mu.Unlock()
+
+	var up sync.WaitGroup
+	up.Go(r.up)
+	r.down()
+	up.Wait()
+
+	r.mu.Lock()
+	r.ended = true
+	r.timer.Stop()
+	r.mu.Unlock()
+	_ = r.target.Close()
+	_ = r.stream.Close()
+}
+
+// up moves bytes to the target.
+func (r *relay) up() {
+	_, err := io.Copy(r.target, r.stream) // the stream hands its bytes over without a copy
+	switch {
+	case err == nil:
+		_ = r.target.CloseWrite() // a target that is gone shows in the other direction
+	case r.target.writeFailed.Load():
+		_ = r.stream.CloseRead()
+	default:
+		abort(r.target.Conn)
+	}
+	r.halfClosed()
+}
+
+// down moves bytes to the device.
+func (r *relay) down() {
+	_, err := io.Copy(r.stream, r.target)
+	switch {
+	case err == nil:
+		_ = r.stream.CloseWrite() // fails only when the stream has ended, which up sees too
+	case r.target.readFailed.Load():
+		r.stream.Reset(wire.CodeTargetReset)
+	default:
+		if half, ok := r.target.Conn.(interface{ CloseRead() error }); ok {
+			_ = half.CloseRead() // a stream that was reset ends in the other direction
+		}
+	}
+	r.halfClosed()
+}
+
+// halfClosed shortens the patience with what is left.
+func (r *relay) halfClosed() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.ended || r.limit == r.halfIn {
+		return
+	}
+	r.limit = r.halfIn
+	r.target.touch()
+	r.timer.Reset(r.limit)
+}
+
+func (r *relay) checkIdle() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.ended {
+		return
+	}
+	if left := r.limit - r.target.idle(); left > 0 {
+		r.timer.Reset(left)
+		return
+	}
+	r.stream.Reset(wire.CodeIdle)
+	abort(r.target.Conn)
+}
+
+// abort closes a connection so that the other end sees a reset and not an end.
+func abort(conn Conn) {
+	if tcp, ok := conn.(interface{ SetLinger(seconds int) error }); ok {
+		_ = tcp.SetLinger(0)
+	}
+	_ = conn.Close()
+}
+
+// watched is a connection to a target whose bytes are counted as they move. It
+// remembers when one did, and on which side an error came up.
+type watched struct {
+	Conn
+	meter                   Meter
+	began                   time.Time
+	moved                   atomic.Int64 // when, since began
+	readFailed, writeFailed atomic.Bool
+}
+
+func (w *watched) Read(p []byte) (int, error) {
+	n, err := w.Conn.Read(p)
+	if n > 0 {
+		w.meter.AddDown(n)
+		w.touch()
+	}
+	if err != nil && err != io.EOF { //nolint:errorlint // a reader returns io.EOF itself
+		w.readFailed.Store(true)
+	}
+	return n, err
+}
+
+func (w *watched) Write(p []byte) (int, error) {
+	n, err := w.Conn.Write(p)
+	if n > 0 {
+		w.meter.AddUp(n)
+		w.touch()
+	}
+	if err != nil {
+		w.writeFailed.Store(true)
+	}
+	return n, err
+}
+
+func (w *watched) touch() { w.moved.Store(int64(time.Since(w.began))) }
+
+func (w *watched) idle() time.Duration {
+	return time.Since(w.began) - time.Duration(w.moved.Load())
+}

@@ -1,0 +1,444 @@
+package protocol
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/httvps/httvps/sdk/go/mux"
+	"github.com/httvps/httvps/sdk/go/mux/muxtest"
+	"github.com/httvps/httvps/sdk/go/wire"
+)
+
+// duplex is one end of a connection in memory whose directions end separately.
+type duplex struct {
+	net.Conn          // read
+	out      net.Conn // written
+	linger   atomic.Int32
+}
+
+const lingerUnset = -1
+
+// newTarget returns a connection to a target and the target's end of it.
+func newTarget() (conn, target *duplex) {
+	down, downFar := net.Pipe()
+	upFar, up := net.Pipe()
+	conn, target = &duplex{Conn: down, out: up}, &duplex{Conn: upFar, out: downFar}
+	conn.linger.Store(lingerUnset)
+	return conn, target
+}
+
+func (d *duplex) Write(p []byte) (int, error)        { return d.out.Write(p) }
+func (d *duplex) CloseWrite() error                  { return d.out.Close() }
+func (d *duplex) SetWriteDeadline(t time.Time) error { return d.out.SetWriteDeadline(t) }
+func (d *duplex) SetLinger(seconds int) error        { d.linger.Store(int32(seconds)); return nil }
+func (d *duplex) Close() error {
+	_ = d.out.Close()
+	return d.Conn.Close()
+}
+
+// wasReset reports whether the connection was closed with a reset.
+func (d *duplex) wasReset() bool { return d.linger.Load() == 0 }
+
+type meter struct{ up, down, streams atomic.Int64 }
+
+func (m *meter) AddUp(n int)      { m.up.Add(int64(n)) }
+func (m *meter) AddDown(n int)    { m.down.Add(int64(n)) }
+func (m *meter) AddStreams(n int) { m.streams.Add(int64(n)) }
+
+// rig is a session whose device the test plays frame by frame.
+type rig struct {
+	*muxtest.Peer
+	streams *Streams
+	meter   meter
+	session *mux.Session
+	results chan string
+	served  chan error
+	ended   sync.WaitGroup
+}
+
+func (r *rig) open(id uint64) {
+	r.Send(wire.AppendOpen(nil, id, wire.Open{Kind: wire.KindTCP, RecvWindow: 1 << 20, Target: wire.Addr{Name: "target.example", Port: 80}}))
+}
+
+// hangUp ends the session and waits until nothing of it is left.
+func (r *rig) hangUp() {
+	r.Close()
+	r.ended.Wait()
+}
+
+// newRig serves a session with dial until its device hangs up.
+func newRig(t *testing.T, dial func(context.Context, wire.Addr) (Conn, error), change func(*Streams)) *rig {
+	t.Helper()
+	ours, theirs := muxtest.Pipe()
+	r := &rig{Peer: muxtest.NewPeer(t, theirs), results: make(chan string, 1000), served: make(chan error, 1)}
+	r.streams = &Streams{
+		Dial: dial, Slots: make(chan struct{}, 100), SessionDials: 100, Idle: 2 * time.Hour, HalfClosedIdle: 5 * time.Minute,
+		Observe: func(result string, _ time.Duration) { r.results <- result },
+	}
+	if change != nil {
+		change(r.streams)
+	}
+	r.session = mux.New(ours, mux.Config{Role: mux.Gateway, Limits: wire.DefaultLimits()})
+	r.ended.Go(func() { _ = r.session.Run(t.Context()) })
+	r.ended.Go(func() { r.served <- r.streams.Serve(t.Context(), r.session, &r.meter) })
+	return r
+}
+
+// dialTo returns a dial function that connects to the returned targets.
+func dialTo() (func(context.Context, wire.Addr) (Conn, error), <-chan *duplex, <-chan *duplex) {
+	conns, targets := make(chan *duplex, 100), make(chan *duplex, 100)
+	return func(context.Context, wire.Addr) (Conn, error) {
+		conn, target := newTarget()
+		conns <- conn
+		targets <- target
+		return conn, nil
+	}, conns, targets
+}
+
+func TestBytesAndTheEndOfEachDirectionPassByThemselves(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dial, _, targets := dialTo()
+		r := newRig(t, dial, nil)
+		r.open(1)
+		r.WantOpened(1)
+		target := <-targets
+		r.Send(wire.AppendFin(nil, 1, []byte("question")))
+		if got, err := io.ReadAll(target); string(got) != "question" || err != nil {
+			t.Errorf("the target read %q, %v", got, err)
+		}
+		if _, err := io.WriteString(target, "answer"); err != nil {
+			t.Errorf("the target answers after the device's FIN: %v", err)
+		}
+		if got := r.Want(wire.TypeData, 1); string(got) != "answer" {
+			t.Errorf("the device read %q", got)
+		}
+		target.Close()
+		if got := r.Want(wire.TypeFin, 1); len(got) != 0 {
+			t.Errorf("FIN with %q", got)
+		}
+		synctest.Wait()
+		if r.meter.up.Load() != 8 || r.meter.down.Load() != 6 || r.meter.streams.Load() != 0 || r.session.Streams() != 0 {
+			t.Errorf("counted %d up, %d down; %d and %d streams are left", r.meter.up.Load(), r.meter.down.Load(),
+				r.meter.streams.Load(), r.session.Streams())
+		}
+		if got := <-r.results; got != "opened" {
+			t.Errorf("observed %q", got)
+		}
+		r.hangUp()
+	})
+}
+
+func TestTheTargetMayEndFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dial, _, targets := dialTo()
+		r := newRig(t, dial, nil)
+		r.open(1)
+		r.WantOpened(1)
+		target := <-targets
+		_ = target.CloseWrite()
+		r.Want(wire.TypeFin, 1)
+		r.Send(wire.AppendData(nil, 1, []byte("still")), wire.AppendFin(nil, 1, []byte(" here")))
+		if got, err := io.ReadAll(target); string(got) != "still here" || err != nil {
+			t.Errorf("the target read %q, %v", got, err)
+		}
+		r.hangUp()
+	})
+}
+
+// failure is an error as package upstream makes it.
+type failure string
+
+func (f failure) Error() string  { return "dial 10.0.0.1:80 failed: " + string(f) }
+func (f failure) Reason() string { return string(f) }
+
+func TestEachFailureOfADialHasItsCode(t *testing.T) {
+	cases := []struct {
+		err  error
+		want wire.Code
+	}{
+		{errors.New("anything"), wire.CodeInternal},
+		{failure("a reason from the future"), wire.CodeInternal},
+		{context.DeadlineExceeded, wire.CodeConnTimeout},
+		{context.Canceled, wire.CodeCancelled},
+	}
+	for reason, code := range failures {
+		cases = append(cases, struct {
+			err  error
+			want wire.Code
+		}{failure(reason), code})
+	}
+	for _, tc := range cases {
+		t.Run(tc.want.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t, func(context.Context, wire.Addr) (Conn, error) { return nil, tc.err }, nil)
+				r.open(1)
+				r.WantReset(1, tc.want)
+				if got := <-r.results; got != tc.want.String() {
+					t.Errorf("observed %q", got)
+				}
+				r.hangUp()
+			})
+		})
+	}
+}
+
+// TestADialKeepsItsPlaceUntilItEnds is rapid reset: a device that opens and
+// resets must not get more dials than one that waits.
+func TestADialKeepsItsPlaceUntilItEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var dials atomic.Int32
+		answer := make(chan struct{})
+		r := newRig(t, func(ctx context.Context, _ wire.Addr) (Conn, error) {
+			dials.Add(1)
+			select {
+			case <-answer:
+			case <-ctx.Done():
+			}
+			return nil, failure("refused")
+		}, func(s *Streams) { s.SessionDials = 2 })
+		for id := uint64(1); id < 41; id += 2 {
+			r.open(id)
+			r.Send(wire.AppendReset(nil, id, wire.CodeCancelled))
+			synctest.Wait()
+		}
+		if n := dials.Load(); n != 2 {
+			t.Errorf("%d dials are under way, want 2", n)
+		}
+		close(answer)
+		synctest.Wait()
+		r.open(41)
+		for r.Next().Stream != 41 { // before it, what was refused
+		}
+		if n := dials.Load(); n != 3 {
+			t.Errorf("%d dials after the first two ended, want 3", n)
+		}
+		r.hangUp()
+	})
+}
+
+func TestDialsBeyondTheSessionsPlacesAreRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, func(ctx context.Context, _ wire.Addr) (Conn, error) {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}, func(s *Streams) { s.SessionDials = 1 })
+		began := time.Now()
+		r.open(1)
+		r.open(3)
+		r.WantReset(3, wire.CodeEnhanceCalm)
+		r.WantReset(1, wire.CodeConnTimeout)
+		if took := time.Since(began); took >= wire.OpenedTimeout {
+			t.Errorf("answered after %v", took)
+		}
+		r.hangUp()
+	})
+}
+
+func TestADialWaitsForAPlaceInTheProcess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dial, _, targets := dialTo()
+		r := newRig(t, dial, func(s *Streams) {
+			s.Slots = make(chan struct{}, 1)
+			s.Slots <- struct{}{} // another session's
+		})
+		r.open(1)
+		r.WantQuiet()
+		<-r.streams.Slots
+		r.WantOpened(1)
+		(<-targets).Close()
+		if len(r.streams.Slots) != 0 {
+			t.Error("the place is not free after the dial")
+		}
+		r.streams.Slots <- struct{}{}
+		r.Want(wire.TypeFin, 1)
+		r.open(3)
+		for f := r.Next(); f.Stream != 3; f = r.Next() { // what stream 1 still says
+		}
+		r.hangUp()
+	})
+}
+
+func TestTheEndOfTheSessionEndsItsDialsAndConnections(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		connected, conns, _ := dialTo()
+		var calls atomic.Int32
+		dialEnded := make(chan error, 1)
+		r := newRig(t, func(ctx context.Context, to wire.Addr) (Conn, error) {
+			if calls.Add(1) == 1 {
+				return connected(ctx, to)
+			}
+			<-ctx.Done()
+			dialEnded <- ctx.Err()
+			return nil, ctx.Err()
+		}, nil)
+		r.open(1)
+		r.WantOpened(1)
+		conn := <-conns
+		r.open(3)
+		synctest.Wait()
+		r.hangUp() // synctest fails the test if anything waits for ever
+		if err := <-dialEnded; !errors.Is(err, context.Canceled) {
+			t.Errorf("the dial ended with %v", err)
+		}
+		if err := <-r.served; !errors.Is(err, mux.ErrEnded) {
+			t.Errorf("Serve = %v", err)
+		}
+		if !conn.wasReset() {
+			t.Error("the target saw an orderly end of a session that broke off")
+		}
+	})
+}
+
+func TestTheDevicesResetReachesTheTarget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dial, conns, targets := dialTo()
+		r := newRig(t, dial, nil)
+		r.open(1)
+		r.WantOpened(1)
+		conn, target := <-conns, <-targets
+		r.Send(wire.AppendReset(nil, 1, wire.CodeCancelled))
+		if _, err := target.Read(make([]byte, 1)); err == nil {
+			t.Error("the target's connection goes on")
+		}
+		synctest.Wait()
+		if !conn.wasReset() || r.meter.streams.Load() != 0 {
+			t.Errorf("reset %v, %d streams", conn.wasReset(), r.meter.streams.Load())
+		}
+		r.hangUp()
+	})
+}
+
+// broken is a target whose writes fail, or whose reads from a moment on.
+type broken struct {
+	*duplex
+	read, write error
+	from        chan struct{}
+}
+
+func (b *broken) Read(p []byte) (int, error) {
+	if b.read != nil {
+		<-b.from
+		return 0, b.read
+	}
+	return b.duplex.Read(p)
+}
+
+func (b *broken) Write(p []byte) (int, error) {
+	if b.write != nil {
+		return 0, b.write
+	}
+	return b.duplex.Write(p)
+}
+
+func TestTheTargetsResetReachesTheDevice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		from := make(chan struct{})
+		r := newRig(t, func(context.Context, wire.Addr) (Conn, error) {
+			conn, _ := newTarget()
+			return &broken{duplex: conn, read: syscall.ECONNRESET, from: from}, nil
+		}, nil)
+		r.open(1)
+		r.WantOpened(1)
+		close(from)
+		r.WantReset(1, wire.CodeTargetReset)
+		r.hangUp()
+	})
+}
+
+func TestATargetThatTakesNoMoreMayStillAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		targets := make(chan *duplex, 1)
+		r := newRig(t, func(context.Context, wire.Addr) (Conn, error) {
+			conn, target := newTarget()
+			targets <- target
+			return &broken{duplex: conn, write: syscall.EPIPE}, nil
+		}, nil)
+		r.open(1)
+		r.WantOpened(1)
+		target := <-targets
+		r.Send(wire.AppendData(nil, 1, []byte("a long upload")))
+		r.WantStop(1, wire.CodeCancelled)
+		r.Send(wire.AppendFin(nil, 1, nil))
+		if _, err := io.WriteString(target, "413"); err != nil {
+			t.Fatal(err)
+		}
+		if got := r.Want(wire.TypeData, 1); string(got) != "413" {
+			t.Errorf("the device read %q", got)
+		}
+		_ = target.CloseWrite()
+		r.Want(wire.TypeFin, 1)
+		r.hangUp()
+	})
+}
+
+func TestAnIdleStreamIsEnded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dial, conns, targets := dialTo()
+		r := newRig(t, dial, nil)
+		r.open(1)
+		r.WantOpened(1)
+		conn, target := <-conns, <-targets
+		time.AfterFunc(time.Hour, func() { _, _ = target.Write([]byte("x")) })
+		r.Want(wire.TypeData, 1)
+		moved := time.Now()
+		r.WantReset(1, wire.CodeIdle)
+		if idle := time.Since(moved); idle != 2*time.Hour {
+			t.Errorf("ended after %v without a byte, want 2h", idle)
+		}
+		synctest.Wait()
+		if !conn.wasReset() {
+			t.Error("the target's connection was not reset")
+		}
+		r.hangUp()
+	})
+}
+
+func TestAHalfClosedStreamIsEndedSooner(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dial, _, targets := dialTo()
+		r := newRig(t, dial, nil)
+		r.open(1)
+		r.WantOpened(1)
+		target := <-targets
+		r.Send(wire.AppendFin(nil, 1, nil))
+		if _, err := target.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+			t.Fatal(err)
+		}
+		closed := time.Now()
+		r.WantReset(1, wire.CodeIdle)
+		if idle := time.Since(closed); idle != 5*time.Minute {
+			t.Errorf("ended after %v, want 5m", idle)
+		}
+		r.hangUp()
+	})
+}
+
+func TestAStreamResetWhileItsTargetConnectsLeavesNoConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		answer := make(chan struct{})
+		conn, target := newTarget()
+		r := newRig(t, func(context.Context, wire.Addr) (Conn, error) {
+			<-answer
+			return conn, nil
+		}, nil)
+		r.open(1)
+		r.Send(wire.AppendReset(nil, 1, wire.CodeCancelled))
+		synctest.Wait()
+		close(answer)
+		if _, err := target.Read(make([]byte, 1)); err == nil {
+			t.Error("the connection goes on")
+		}
+		if got := <-r.results; got != wire.CodeCancelled.String() {
+			t.Errorf("observed %q", got)
+		}
+		r.hangUp()
+	})
+}

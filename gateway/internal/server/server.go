@@ -1,0 +1,320 @@
+// Package server joins the parts of a gateway: it listens, lets devices in and
+// takes the gateway down again.
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/httvps/httvps/gateway/internal/auth"
+	"github.com/httvps/httvps/gateway/internal/config"
+	"github.com/httvps/httvps/gateway/internal/metrics"
+	"github.com/httvps/httvps/gateway/internal/nodes"
+	"github.com/httvps/httvps/gateway/internal/protocol"
+	"github.com/httvps/httvps/gateway/internal/sessions"
+	"github.com/httvps/httvps/gateway/internal/upstream"
+	"github.com/httvps/httvps/sdk/go/wire"
+)
+
+const (
+	// halfClosedIdle ends a stream of which one direction has ended and the
+	// other does not move.
+	halfClosedIdle = 5 * time.Minute
+	// shutdownTimeout is what requests that are no tunnels have to finish.
+	shutdownTimeout = 5 * time.Second
+	// drainPoll is how often a draining gateway looks whether it is empty.
+	drainPoll = 100 * time.Millisecond
+)
+
+// errStopping ends handshakes under way when the gateway stops.
+var errStopping = errors.New("the gateway is stopping")
+
+// Run serves as the member that cfg.DataDir says until ctx ends, and returns
+// when every session, connection and goroutine is over. The error is nil when
+// ctx was the reason.
+func Run(ctx context.Context, cfg config.Config) error {
+	if err := cfg.Validate(); err != nil {
+		return err
+	}
+	state, key, err := nodes.LoadState(cfg.DataDir)
+	if err != nil {
+		return err
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.GetCertificate == nil {
+		loaded, err := loadCertificate(cfg.TLS.CertFile, cfg.TLS.KeyFile, cfg.Log)
+		if err != nil {
+			return err
+		}
+		cfg.GetCertificate = loaded.get
+	}
+	listeners, err := listen(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer listeners.close()
+	g := &gateway{cfg: cfg, listeners: listeners}
+	if err := g.build(nodes.Config{State: state, Key: key}); err != nil {
+		return err
+	}
+	return g.run(ctx)
+}
+
+// listeners are the addresses that the gateway is reached at.
+type listeners struct {
+	public net.Listener
+	admin  net.Listener // nil: none
+}
+
+func listen(ctx context.Context, cfg config.Config) (listeners, error) {
+	var (
+		l   listeners
+		lc  net.ListenConfig
+		err error
+	)
+	if l.public = cfg.Listener; l.public == nil {
+		if l.public, err = lc.Listen(ctx, "tcp", cfg.Listen); err != nil {
+			return listeners{}, fmt.Errorf("listen: %w", err)
+		}
+	}
+	if cfg.AdminListen != "" {
+		if l.admin, err = lc.Listen(ctx, "tcp", cfg.AdminListen); err != nil {
+			l.close()
+			return listeners{}, fmt.Errorf("admin_listen: %w", err)
+		}
+	}
+	return l, nil
+}
+
+func (l listeners) close() {
+	_ = l.public.Close() // closed already when all went well
+	if l.admin != nil {
+		_ = l.admin.Close()
+	}
+}
+
+func (l listeners) addrs() []net.Addr {
+	addrs := []net.Addr{l.public.Addr()}
+	if l.admin != nil {
+		addrs = append(addrs, l.admin.Addr())
+	}
+	return addrs
+}
+
+// gateway is one start of the gateway.
+type gateway struct {
+	cfg       config.Config
+	listeners listeners
+	gate      *gate
+	prom      *prometheus.Registry
+	metrics   *metrics.Metrics
+	registry  *sessions.Registry
+	node      *nodes.Node
+	tunnels   *tunnels
+}
+
+// build makes the parts. It starts nothing.
+func (g *gateway) build(member nodes.Config) error {
+	dialer, err := newDialer(g.cfg.Upstream, g.listeners.addrs())
+	if err != nil {
+		return err
+	}
+	limits := g.cfg.Limits
+	g.registry = sessions.New(limits.Sessions)
+	g.gate = newGate(g.listeners.public, limits.Unauthenticated, limits.UnauthenticatedPerPrefix,
+		func(limit string) { g.metrics.TurnedAway(limit) })
+
+	member.URL, member.Version, member.Log = g.cfg.URL, g.cfg.Version, g.cfg.Log
+	member.MaxEnded = 2 * limits.Sessions
+	member.Load = func() nodes.Load {
+		return nodes.Load{Sessions: g.registry.Len(), Streams: g.registry.Streams()}
+	}
+	member.Close = func(c nodes.Closing) { g.registry.End(c.Session, c.Reason.Wire()) }
+	member.Observe = func(call string, err error) { g.metrics.Control(call, err) }
+	if g.node, err = nodes.New(member); err != nil {
+		return err
+	}
+	if err := g.buildMetrics(); err != nil {
+		return err
+	}
+	g.tunnels = &tunnels{
+		limits:    limits,
+		handshake: protocol.Handshake{Timeout: limits.HandshakeTimeout.Std(), Offer: wire.KnownCapabilities},
+		checker:   auth.New(auth.Config{Tokens: tokens{g.node}, RequireBinding: g.cfg.RequireChannelBinding}),
+		node:      g.node,
+		registry:  g.registry,
+		streams:   newStreams(limits, dialer, g.metrics),
+		metrics:   g.metrics,
+		log:       g.cfg.Log,
+	}
+	return nil
+}
+
+func newStreams(limits config.Limits, dialer upstream.Dialer, counters *metrics.Metrics) *protocol.Streams {
+	return &protocol.Streams{
+		Dial: func(ctx context.Context, target wire.Addr) (protocol.Conn, error) {
+			return dialer.Dial(ctx, target)
+		},
+		Slots:          make(chan struct{}, limits.Dials),
+		SessionDials:   limits.MaxStreams,
+		Idle:           limits.IdleTimeout.Std(),
+		HalfClosedIdle: halfClosedIdle,
+		Observe:        counters.Opened,
+	}
+}
+
+func (g *gateway) buildMetrics() error {
+	g.prom = prometheus.NewRegistry()
+	g.prom.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	total := g.registry.Total()
+	var err error
+	g.metrics, err = metrics.New(g.prom, g.cfg.Version, metrics.Gauges{
+		Sessions:        func() float64 { return float64(g.registry.Len()) },
+		Streams:         func() float64 { return float64(g.registry.Streams()) },
+		Up:              func() float64 { return float64(total.Up()) },
+		Down:            func() float64 { return float64(total.Down()) },
+		Unauthenticated: func() float64 { return float64(g.gate.unauthenticated()) },
+		Joined: func() float64 {
+			if g.node.Joined() {
+				return 1
+			}
+			return 0
+		},
+	})
+	return err
+}
+
+// run serves until ctx ends or a listener fails.
+func (g *gateway) run(ctx context.Context) error {
+	u, err := config.ParseURL(g.cfg.URL)
+	if err != nil {
+		return err
+	}
+	handshakes, stopHandshakes := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer stopHandshakes(nil)
+	public := newPublic(handshakes, newFront(u, g.tunnels), g.cfg.GetCertificate, g.cfg.Log)
+	failed := make(chan error, 2)
+	serving := 1
+	go func() { failed <- serve("listen", public.ServeTLS(g.gate, "", "")) }()
+
+	var admin *http.Server
+	if g.listeners.admin != nil {
+		admin = newAdmin(g.prom, g.unready)
+		serving++
+		go func() { failed <- serve("admin_listen", admin.Serve(g.listeners.admin)) }()
+	}
+	membership, leave := context.WithCancel(context.WithoutCancel(ctx))
+	defer leave()
+	left := make(chan struct{})
+	go func() {
+		defer close(left)
+		g.node.Run(membership)
+	}()
+
+	err = g.wait(ctx, failed, &serving)
+
+	g.cfg.Log.InfoContext(ctx, "gateway stopping", "sessions", g.registry.Len())
+	g.registry.Stop()
+	stopHandshakes(errStopping)
+	shutdown(ctx, public)
+	g.drain(ctx)
+	g.tunnels.wait()
+	leave() // the control plane hears of the sessions that ended
+	<-left
+	if admin != nil {
+		shutdown(ctx, admin)
+	}
+	for range serving {
+		err = errors.Join(err, <-failed)
+	}
+	return err
+}
+
+// wait tells when the gateway is ready, and returns when it has to stop.
+func (g *gateway) wait(ctx context.Context, failed <-chan error, serving *int) error {
+	select {
+	case <-g.node.Ready():
+		g.cfg.Log.InfoContext(ctx, "gateway ready", "url", g.cfg.URL)
+		if g.cfg.OnReady != nil {
+			g.cfg.OnReady(g.ready())
+		}
+	case <-ctx.Done():
+		return nil
+	case err := <-failed:
+		*serving--
+		return err
+	}
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-failed:
+		*serving--
+		return err
+	}
+}
+
+func (g *gateway) ready() config.Ready {
+	ready := config.Ready{Gateway: g.cfg.URL}
+	if g.listeners.admin != nil {
+		ready.Admin = g.listeners.admin.Addr().String()
+	}
+	return ready
+}
+
+// unready lists what keeps devices from being served.
+func (g *gateway) unready() []string {
+	var missing []string
+	select {
+	case <-g.node.Ready():
+		if !g.node.Joined() {
+			missing = append(missing, "the control plane does not answer")
+		}
+	default:
+		missing = append(missing, "the control plane has not answered yet")
+	}
+	if g.registry.Stopping() {
+		missing = append(missing, "stopping")
+	}
+	return missing
+}
+
+// drain gives sessions their time to end by themselves, and ends the rest.
+func (g *gateway) drain(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), g.cfg.DrainTimeout.Std())
+	defer cancel()
+	ticker := time.NewTicker(drainPoll)
+	defer ticker.Stop()
+	for g.registry.Len() > 0 && ctx.Err() == nil {
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+		}
+	}
+	g.registry.EndAll(wire.CodeShutdown)
+}
+
+// serve turns the end that was asked for into no error.
+func serve(which string, err error) error {
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", which, err)
+}
+
+func shutdown(ctx context.Context, server *http.Server) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
+	defer cancel()
+	if err := server.Shutdown(ctx); err != nil {
+		_ = server.Close() // whoever is still there had his time
+	}
+}

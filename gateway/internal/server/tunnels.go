@@ -1,0 +1,264 @@
+package server
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/httvps/httvps/gateway/internal/auth"
+	"github.com/httvps/httvps/gateway/internal/config"
+	"github.com/httvps/httvps/gateway/internal/metrics"
+	"github.com/httvps/httvps/gateway/internal/nodes"
+	"github.com/httvps/httvps/gateway/internal/protocol"
+	"github.com/httvps/httvps/gateway/internal/sessions"
+	"github.com/httvps/httvps/internal/reason"
+	"github.com/httvps/httvps/internal/ticket"
+	"github.com/httvps/httvps/sdk/go/carrier"
+	"github.com/httvps/httvps/sdk/go/mux"
+	"github.com/httvps/httvps/sdk/go/wire"
+)
+
+const (
+	// A device that is told retry_later waits so long: the control plane
+	// could not be asked, or the gateway is full.
+	retryUndecided = 2 * time.Second
+	retryFull      = 15 * time.Second
+
+	// A session that says nothing is asked for a sign of life.
+	pingInterval = 45 * time.Second
+	pingTimeout  = 30 * time.Second
+
+	// carrierLost is how a session ended whose carrier just went away.
+	carrierLost = "carrier_lost"
+)
+
+// tunnels serves carriers from the upgrade to the end of their sessions.
+type tunnels struct {
+	limits    config.Limits
+	handshake protocol.Handshake
+	checker   *auth.Checker
+	node      *nodes.Node
+	registry  *sessions.Registry
+	streams   *protocol.Streams
+	metrics   *metrics.Metrics
+	log       *slog.Logger
+
+	mu      sync.Mutex // guards the following fields
+	closed  bool
+	running sync.WaitGroup
+}
+
+// enter counts a tunnel in unless the gateway is stopping.
+func (t *tunnels) enter() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.closed {
+		t.running.Add(1)
+	}
+	return !t.closed
+}
+
+// wait returns when every tunnel has ended; none begins any more.
+func (t *tunnels) wait() {
+	t.mu.Lock()
+	t.closed = true
+	t.mu.Unlock()
+	t.running.Wait()
+}
+
+func (t *tunnels) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if !t.enter() {
+		http.NotFound(w, r)
+		return
+	}
+	defer t.running.Done()
+	conn, err := carrier.Upgrade(w, r)
+	if err != nil {
+		t.log.DebugContext(r.Context(), "upgrade not finished", "error", err)
+		return
+	}
+	began := time.Now()
+	live, accepted, err := t.shake(r.Context(), conn, strings.ToLower(r.Host))
+	if err != nil {
+		t.refused(r.Context(), err, time.Since(began))
+		return
+	}
+	t.metrics.Handshake("ready", time.Since(began))
+	// The server's context ends when new sessions are not wanted any more.
+	// Those that live end by their own word.
+	t.carry(context.WithoutCancel(r.Context()), conn, live, accepted)
+}
+
+// shake does the handshake. When it succeeds there is a live session, here and
+// at the control plane.
+func (t *tunnels) shake(ctx context.Context, conn *carrier.Conn, host string) (*sessions.Session, protocol.Accepted, error) {
+	var live *sessions.Session
+	accepted, err := t.handshake.Run(ctx, conn, func(ctx context.Context, hello wire.Hello, nonce [32]byte) (protocol.Grant, error) {
+		var (
+			grant protocol.Grant
+			err   error
+		)
+		live, grant, err = t.admit(ctx, conn, hello, auth.Connection{Nonce: nonce, Host: host})
+		return grant, err
+	})
+	if err != nil && live != nil {
+		t.gone(live, carrierLost)
+	}
+	return live, accepted, err
+}
+
+// admit decides whether a device gets a session, and makes it.
+func (t *tunnels) admit(ctx context.Context, conn *carrier.Conn, hello wire.Hello, to auth.Connection) (*sessions.Session, protocol.Grant, error) {
+	if hello.Capabilities.Has(wire.ChannelBinding) {
+		binding, err := conn.ExportKeyingMaterial()
+		if err != nil {
+			return nil, protocol.Grant{}, err
+		}
+		to.Binding = binding
+	}
+	device, err := t.checker.Check(ctx, hello, to)
+	switch {
+	case errors.Is(err, auth.ErrUnready):
+		return nil, protocol.Grant{}, &protocol.RefusedError{Code: wire.CodeRetryLater, RetryAfter: retryUndecided}
+	case errors.Is(err, auth.ErrExpired):
+		return nil, protocol.Grant{}, &protocol.RefusedError{Code: wire.CodeTokenExpired}
+	case err != nil:
+		return nil, protocol.Grant{}, &protocol.RefusedError{Code: wire.CodeInvalidToken}
+	}
+	authenticated(ctx)
+
+	var id sessions.ID
+	_, _ = rand.Read(id[:]) // never fails (crypto/rand)
+	decision, err := t.node.Validate(ctx, nodes.Question{
+		Session: id, Device: device.Device, Thumbprint: device.Thumbprint, Generation: device.Generation,
+	})
+	switch {
+	case err != nil, !decision.Allowed && decision.Reason == reason.RetryLater:
+		return nil, protocol.Grant{}, &protocol.RefusedError{Code: wire.CodeRetryLater, RetryAfter: retryUndecided}
+	case !decision.Allowed:
+		return nil, protocol.Grant{}, &protocol.RefusedError{Code: decision.Reason.Wire()}
+	}
+	live, err := t.registry.Add(id, device.Device, decision.ExpiresAt)
+	if err != nil {
+		t.node.Ended(id, wire.CodeRetryLater.String())
+		return nil, protocol.Grant{}, &protocol.RefusedError{Code: wire.CodeRetryLater, RetryAfter: retryFull}
+	}
+	grant := protocol.Grant{Session: id, Limits: t.limitsFor(decision), Deadline: decision.ExpiresAt}
+	return live, grant, nil
+}
+
+// limitsFor returns the gateway's limits, or the plan's where they are lower.
+func (t *tunnels) limitsFor(decision nodes.Decision) wire.Limits {
+	streams := t.limits.MaxStreams
+	if decision.MaxStreams > 0 {
+		streams = min(streams, decision.MaxStreams)
+	}
+	return wire.Limits{
+		MaxStreams:  uint64(streams),
+		EarlyWindow: uint64(t.limits.EarlyWindow),
+		OpenBurst:   uint64(t.limits.OpenBurst),
+		OpenRate:    uint64(t.limits.OpenRate),
+	}
+}
+
+// carry serves a live session until it ends.
+func (t *tunnels) carry(ctx context.Context, conn *carrier.Conn, live *sessions.Session, accepted protocol.Accepted) {
+	began := time.Now()
+	t.log.InfoContext(ctx, "session begun", "session", live.ID.String())
+	session := mux.New(conn, mux.Config{
+		Role:   mux.Gateway,
+		Limits: accepted.Limits,
+		Budget: uint64(t.limits.SessionBudget),
+		First:  accepted.First,
+	})
+	var parts sync.WaitGroup
+	parts.Go(func() {
+		select {
+		case <-live.Ending():
+			session.Close(live.Code(), "")
+		case <-session.Done():
+		}
+	})
+	parts.Go(func() { keepAlive(ctx, session) })
+	parts.Go(func() { _ = t.streams.Serve(ctx, session, live) }) // its error is the session's
+	err := session.Run(ctx)
+	parts.Wait()
+
+	why := carrierLost
+	if closed, ok := errors.AsType[*mux.CloseError](err); ok {
+		why = closed.Code.Meaning().String()
+		if !closed.Remote {
+			t.metrics.Closed(why)
+		}
+	}
+	t.gone(live, why)
+	t.log.InfoContext(ctx, "session ended", "session", live.ID.String(), "reason", why, "took", time.Since(began).Round(time.Millisecond).String(),
+		"bytes_up", live.Up(), "bytes_down", live.Down())
+}
+
+// gone forgets a session here and at the control plane.
+func (t *tunnels) gone(live *sessions.Session, why string) {
+	t.registry.Remove(live)
+	t.node.Ended(live.ID, why)
+}
+
+// keepAlive ends a session whose other end is gone without a word.
+func keepAlive(ctx context.Context, session *mux.Session) {
+	timer := time.NewTimer(pingInterval)
+	defer timer.Stop()
+	for {
+		select {
+		case <-timer.C:
+		case <-session.Done():
+			return
+		}
+		asked, cancel := context.WithTimeout(ctx, pingTimeout)
+		_, err := session.Ping(asked)
+		cancel()
+		if err != nil {
+			session.Close(wire.CodeNoError, "no answer to PING")
+			return
+		}
+		timer.Reset(pingInterval)
+	}
+}
+
+// refused notes how a handshake failed. What anybody can cause goes to debug.
+func (t *tunnels) refused(ctx context.Context, err error, took time.Duration) {
+	var (
+		refusal   *protocol.RefusedError
+		violation *protocol.ViolationError
+		level     = slog.LevelDebug
+		result    = carrierLost
+	)
+	switch {
+	case errors.As(err, &refusal):
+		result = refusal.Code.String()
+		if refusal.Code != wire.CodeInvalidToken {
+			level = slog.LevelInfo
+		}
+	case errors.As(err, &violation):
+		result = violation.Code.String()
+	case ctx.Err() != nil:
+		result = wire.CodeShutdown.String()
+	}
+	t.metrics.Handshake(result, took)
+	t.log.Log(ctx, level, "handshake failed", "result", result, "error", err)
+}
+
+// tokens verifies with a node's keys.
+type tokens struct{ node *nodes.Node }
+
+func (t tokens) Verify(ctx context.Context, token string) (ticket.Claims, error) {
+	claims, err := t.node.Verify(ctx, token)
+	if errors.Is(err, nodes.ErrNoKeys) {
+		err = fmt.Errorf("%w: %w", auth.ErrUnready, err)
+	}
+	return claims, err
+}

@@ -1,0 +1,225 @@
+// Package sessions knows the live sessions of this gateway: it bounds them,
+// counts their bytes and passes on the word that one must end.
+package sessions
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/httvps/httvps/sdk/go/wire"
+)
+
+// ErrFull is what [Registry.Add] returns when the gateway has all the sessions
+// it may have.
+var ErrFull = errors.New("no room for another session")
+
+// ErrStopping is what [Registry.Add] returns after [Registry.EndAll].
+var ErrStopping = errors.New("the gateway is stopping")
+
+// ID is a session's id; it is random and says nothing.
+type ID [16]byte
+
+// String returns 32 hexadecimal digits.
+func (id ID) String() string { return hex.EncodeToString(id[:]) }
+
+// ParseID reads what [ID.String] returns.
+func ParseID(text string) (ID, error) {
+	var id ID
+	if len(text) != hex.EncodedLen(len(id)) {
+		return ID{}, fmt.Errorf("session id of %d characters, want %d", len(text), hex.EncodedLen(len(id)))
+	}
+	if _, err := hex.Decode(id[:], []byte(text)); err != nil {
+		return ID{}, errors.New("session id is not hexadecimal")
+	}
+	return id, nil
+}
+
+// Device is a device's id.
+type Device [16]byte
+
+// Traffic is payload bytes, counted where they are written to or read from a
+// target. It is safe for concurrent use.
+type Traffic struct{ up, down atomic.Int64 }
+
+// Up is what was written to targets.
+func (t *Traffic) Up() int64 { return t.up.Load() }
+
+// Down is what was read from targets.
+func (t *Traffic) Down() int64 { return t.down.Load() }
+
+// Session is one live session.
+type Session struct {
+	ID     ID
+	Device Device
+	Traffic
+
+	all     *Traffic
+	streams atomic.Int64
+	ending  chan struct{} // closed when the session must end
+	once    sync.Once
+	code    wire.Code // why; readable once ending is closed
+	timer   *time.Timer
+}
+
+// AddUp counts n bytes that were written to a target.
+func (s *Session) AddUp(n int) {
+	s.up.Add(int64(n))
+	s.all.up.Add(int64(n))
+}
+
+// AddDown counts n bytes that were read from a target.
+func (s *Session) AddDown(n int) {
+	s.down.Add(int64(n))
+	s.all.down.Add(int64(n))
+}
+
+// AddStreams changes the number of streams in being by n.
+func (s *Session) AddStreams(n int) { s.streams.Add(int64(n)) }
+
+// Ending is closed when the session must end; [Session.Code] then says why.
+func (s *Session) Ending() <-chan struct{} { return s.ending }
+
+// Code is why the session must end, once Ending is closed.
+func (s *Session) Code() wire.Code {
+	<-s.ending
+	return s.code
+}
+
+// End tells the session to end. Only the first call counts.
+func (s *Session) End(code wire.Code) {
+	s.once.Do(func() {
+		s.code = code
+		close(s.ending)
+	})
+}
+
+// Registry knows every live session of this gateway.
+type Registry struct {
+	limit int
+	total Traffic
+
+	mu       sync.Mutex // guards the following fields
+	sessions map[ID]*Session
+	devices  map[Device]map[ID]*Session
+	stopping bool
+}
+
+// New returns a registry for at most limit sessions.
+func New(limit int) *Registry {
+	return &Registry{
+		limit:    limit,
+		sessions: make(map[ID]*Session),
+		devices:  make(map[Device]map[ID]*Session),
+	}
+}
+
+// Add makes a live session, which ends as subscription_expired at deadline
+// unless that is zero. The caller must [Registry.Remove] it.
+func (r *Registry) Add(id ID, device Device, deadline time.Time) (*Session, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.stopping {
+		return nil, ErrStopping
+	}
+	if len(r.sessions) >= r.limit {
+		return nil, ErrFull
+	}
+	if _, taken := r.sessions[id]; taken {
+		return nil, fmt.Errorf("session id %s is in use", id)
+	}
+	s := &Session{ID: id, Device: device, all: &r.total, ending: make(chan struct{})}
+	if !deadline.IsZero() {
+		s.timer = time.AfterFunc(time.Until(deadline), func() { s.End(wire.CodeSubscriptionExpired) })
+	}
+	r.sessions[id] = s
+	if r.devices[device] == nil {
+		r.devices[device] = make(map[ID]*Session)
+	}
+	r.devices[device][id] = s
+	return s, nil
+}
+
+// Remove forgets a session that has ended.
+func (r *Registry) Remove(s *Session) {
+	if s.timer != nil {
+		s.timer.Stop()
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.sessions, s.ID)
+	delete(r.devices[s.Device], s.ID)
+	if len(r.devices[s.Device]) == 0 {
+		delete(r.devices, s.Device)
+	}
+}
+
+// End tells one session to end and reports whether there is such a session.
+func (r *Registry) End(id ID, code wire.Code) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s, live := r.sessions[id]
+	if live {
+		s.End(code)
+	}
+	return live
+}
+
+// EndDevice tells every session of a device to end and reports how many there
+// are.
+func (r *Registry) EndDevice(device Device, code wire.Code) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, s := range r.devices[device] {
+		s.End(code)
+	}
+	return len(r.devices[device])
+}
+
+// Stop makes every later Add fail.
+func (r *Registry) Stop() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.stopping = true
+}
+
+// Stopping reports whether Stop or EndAll was called.
+func (r *Registry) Stopping() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.stopping
+}
+
+// EndAll stops the registry and tells every session to end.
+func (r *Registry) EndAll(code wire.Code) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.stopping = true
+	for _, s := range r.sessions {
+		s.End(code)
+	}
+}
+
+// Len is how many sessions are live.
+func (r *Registry) Len() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.sessions)
+}
+
+// Streams is how many streams the live sessions have.
+func (r *Registry) Streams() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var n int64
+	for _, s := range r.sessions {
+		n += s.streams.Load()
+	}
+	return int(n)
+}
+
+// Total is the traffic of all sessions, past ones included.
+func (r *Registry) Total() *Traffic { return &r.total }

@@ -1,0 +1,162 @@
+package sessions
+
+import (
+	"errors"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/httvps/httvps/sdk/go/wire"
+)
+
+func add(t *testing.T, r *Registry, id, device byte) *Session {
+	t.Helper()
+	s, err := r.Add(ID{id}, Device{device}, time.Time{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// ending reports why s must end, or that it need not.
+func ending(s *Session) (wire.Code, bool) {
+	select {
+	case <-s.Ending():
+		return s.Code(), true
+	default:
+		return 0, false
+	}
+}
+
+func TestASessionEndsForTheFirstReason(t *testing.T) {
+	r := New(10)
+	s := add(t, r, 1, 1)
+	if _, must := ending(s); must {
+		t.Error("a new session must end")
+	}
+	if !r.End(s.ID, wire.CodeDeviceRevoked) || !r.End(s.ID, wire.CodeShutdown) {
+		t.Error("End does not know a live session")
+	}
+	if code, must := ending(s); !must || code != wire.CodeDeviceRevoked {
+		t.Errorf("ends with %v, %v", code, must)
+	}
+	if r.End(ID{9}, wire.CodeShutdown) {
+		t.Error("End knows a session that is none")
+	}
+}
+
+func TestEndDeviceEndsTheSessionsOfThatDeviceOnly(t *testing.T) {
+	r := New(10)
+	mine, also, other := add(t, r, 1, 1), add(t, r, 2, 1), add(t, r, 3, 2)
+	if n := r.EndDevice(Device{1}, wire.CodeUserDisabled); n != 2 {
+		t.Errorf("EndDevice = %d, want 2", n)
+	}
+	for _, s := range []*Session{mine, also} {
+		if code, must := ending(s); !must || code != wire.CodeUserDisabled {
+			t.Errorf("session %s ends with %v, %v", s.ID, code, must)
+		}
+	}
+	if _, must := ending(other); must {
+		t.Error("another device's session ends")
+	}
+	r.Remove(mine)
+	r.Remove(also)
+	if n := r.EndDevice(Device{1}, wire.CodeUserDisabled); n != 0 || len(r.devices) != 1 {
+		t.Errorf("EndDevice = %d after the device's sessions were removed, %d devices", n, len(r.devices))
+	}
+}
+
+func TestTheRegistryIsBounded(t *testing.T) {
+	r := New(2)
+	first := add(t, r, 1, 1)
+	add(t, r, 2, 1)
+	if _, err := r.Add(ID{3}, Device{1}, time.Time{}); !errors.Is(err, ErrFull) {
+		t.Errorf("Add = %v, want ErrFull", err)
+	}
+	r.Remove(first)
+	add(t, r, 3, 1)
+	if _, err := r.Add(ID{3}, Device{1}, time.Time{}); err == nil || r.Len() != 2 {
+		t.Errorf("Add = %v with %d sessions", err, r.Len())
+	}
+}
+
+func TestAStoppingRegistryTakesNoSession(t *testing.T) {
+	r := New(2)
+	s := add(t, r, 1, 1)
+	r.Stop()
+	if _, must := ending(s); must || !r.Stopping() {
+		t.Error("Stop ended a session, or is not known")
+	}
+	if _, err := r.Add(ID{2}, Device{1}, time.Time{}); !errors.Is(err, ErrStopping) {
+		t.Errorf("Add = %v, want ErrStopping", err)
+	}
+	r.EndAll(wire.CodeShutdown)
+	if code, must := ending(s); !must || code != wire.CodeShutdown {
+		t.Errorf("ends with %v, %v", code, must)
+	}
+}
+
+func TestASessionEndsWithTheSubscription(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := New(2)
+		began := time.Now()
+		s, err := r.Add(ID{1}, Device{1}, began.Add(36*time.Hour))
+		if err != nil {
+			t.Fatal(err)
+		}
+		<-s.Ending()
+		if code := s.Code(); code != wire.CodeSubscriptionExpired || time.Since(began) != 36*time.Hour {
+			t.Errorf("ended as %v after %v", code, time.Since(began))
+		}
+		r.Remove(s)
+
+		removed, err := r.Add(ID{2}, Device{1}, time.Now().Add(time.Hour))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Remove(removed)
+		<-time.After(2 * time.Hour)
+		if _, must := ending(removed); must {
+			t.Error("a removed session's deadline still runs")
+		}
+	})
+}
+
+func TestBytesAreCountedOnceForTheSessionAndForAll(t *testing.T) {
+	r := New(10)
+	a, b := add(t, r, 1, 1), add(t, r, 2, 1)
+	var counting sync.WaitGroup
+	for _, s := range []*Session{a, b} {
+		for range 8 {
+			counting.Go(func() {
+				for range 1000 {
+					s.AddUp(3)
+					s.AddDown(5)
+				}
+			})
+		}
+	}
+	counting.Wait()
+	a.AddStreams(2)
+	b.AddStreams(1)
+	if a.Up() != 24_000 || b.Down() != 40_000 || r.Total().Up() != 48_000 || r.Total().Down() != 80_000 || r.Streams() != 3 {
+		t.Errorf("counted %d %d %d %d, %d streams", a.Up(), b.Down(), r.Total().Up(), r.Total().Down(), r.Streams())
+	}
+	r.Remove(a)
+	if r.Total().Up() != 48_000 || r.Streams() != 1 {
+		t.Errorf("after the session's end %d bytes up, %d streams", r.Total().Up(), r.Streams())
+	}
+}
+
+func TestParseID(t *testing.T) {
+	id := ID{1, 2, 3, 0xff}
+	if got, err := ParseID(id.String()); err != nil || got != id {
+		t.Errorf("ParseID(%s) = %v, %v", id, got, err)
+	}
+	for _, bad := range []string{"", "00", id.String() + "0", "zz" + id.String()[2:]} {
+		if _, err := ParseID(bad); err == nil {
+			t.Errorf("ParseID(%q) went through", bad)
+		}
+	}
+}

@@ -1,0 +1,247 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"syscall"
+	"time"
+
+	"github.com/httvps/httvps/sdk/go/wire"
+)
+
+// DialTimeout bounds one dial: name, policy and connection. It stays below
+// the 15 s in which the tunnel protocol wants an answer, which still has to
+// travel.
+const DialTimeout = wire.OpenedTimeout - time.Second
+
+const (
+	// headStart is what a connection attempt gets before the next address is
+	// tried beside it (RFC 8305 recommends 250 ms).
+	headStart = 250 * time.Millisecond
+	// maxAddresses of one name are tried. A name may have hundreds.
+	maxAddresses = 8
+	// maxLookups run at once by default.
+	maxLookups = 256
+	// keepAlive finds targets that vanished without a word.
+	keepAlive = 30 * time.Second
+)
+
+// DirectConfig is how a [Direct] dials.
+type DirectConfig struct {
+	Policy *Policy
+	// DialDNS connects to a name server of the host's configuration; nil means
+	// by the network.
+	DialDNS func(ctx context.Context, network, address string) (net.Conn, error)
+	// MaxLookups is how many names may be looked up at once; a further one
+	// waits within its dial's time. 0 means 256.
+	MaxLookups int
+}
+
+// Direct dials targets from this host.
+type Direct struct {
+	policy   *Policy
+	resolver *net.Resolver
+	lookups  chan struct{}
+}
+
+// NewDirect returns a dialer under cfg.Policy.
+func NewDirect(cfg DirectConfig) *Direct {
+	if cfg.DialDNS == nil {
+		cfg.DialDNS = new(net.Dialer).DialContext
+	}
+	if cfg.MaxLookups == 0 {
+		cfg.MaxLookups = maxLookups
+	}
+	return &Direct{policy: cfg.Policy, resolver: newResolver(cfg.DialDNS), lookups: make(chan struct{}, cfg.MaxLookups)}
+}
+
+// newResolver returns Go's resolver, which costs no thread for each name. A
+// lookup that nobody waits for any more ends at once: by itself the resolver
+// would go on reading until its own time-out, outside of every limit.
+func newResolver(dial func(context.Context, string, string) (net.Conn, error)) *net.Resolver {
+	return &net.Resolver{
+		PreferGo: true,
+		Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+			conn, err := dial(ctx, network, address)
+			if err == nil {
+				context.AfterFunc(ctx, func() { _ = conn.Close() }) // ctx ends with the exchange
+			}
+			return conn, err
+		},
+	}
+}
+
+// Dial connects to target. When some of a name's addresses are denied and
+// others are not, the others are used: a name with a private and a public
+// answer stays reachable, and the private one is never touched. It is denied
+// when nothing is left.
+func (d *Direct) Dial(ctx context.Context, target wire.Addr) (Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, DialTimeout)
+	defer cancel()
+	addrs, err := d.addresses(ctx, target)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := d.race(ctx, addrs)
+	if err != nil {
+		return nil, &Error{Failure: classify(err), Err: err}
+	}
+	return conn, nil
+}
+
+// addresses returns what target stands for, without the denied ones.
+func (d *Direct) addresses(ctx context.Context, target wire.Addr) ([]netip.AddrPort, error) {
+	found := []netip.Addr{target.IP}
+	if target.Name != "" {
+		var err error
+		if found, err = d.lookup(ctx, target.Name); err != nil {
+			return nil, err
+		}
+	}
+	allowed := make([]netip.AddrPort, 0, len(found))
+	for _, ip := range found {
+		addr := netip.AddrPortFrom(ip.Unmap(), target.Port)
+		if d.policy.Check(addr) == nil {
+			allowed = append(allowed, addr)
+		}
+	}
+	if len(allowed) == 0 {
+		return nil, &Error{Failure: Denied, Err: ErrDenied}
+	}
+	allowed = alternate(allowed)
+	return allowed[:min(len(allowed), maxAddresses)], nil
+}
+
+func (d *Direct) lookup(ctx context.Context, name string) ([]netip.Addr, error) {
+	select {
+	case d.lookups <- struct{}{}:
+		defer func() { <-d.lookups }()
+	case <-ctx.Done():
+		return nil, &Error{Failure: waitFailure(ctx), Err: fmt.Errorf("wait for a lookup: %w", ctx.Err())}
+	}
+	// The final dot keeps the host's search list out of it: a device that asks
+	// for "wiki" must not get "wiki.corp.example" of the gateway's network.
+	found, err := d.resolver.LookupNetIP(ctx, "ip", name+".")
+	switch {
+	case err == nil && len(found) > 0:
+		return found, nil
+	case err == nil:
+		err = errors.New("no addresses")
+	case errors.Is(ctx.Err(), context.Canceled):
+		return nil, &Error{Failure: Cancelled, Err: err}
+	}
+	return nil, &Error{Failure: DNS, Err: err}
+}
+
+func waitFailure(ctx context.Context) Failure {
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return Cancelled
+	}
+	return DNS
+}
+
+// alternate orders addresses so that the families take turns, beginning with
+// the resolver's first choice, as RFC 8305 wants it.
+func alternate(addrs []netip.AddrPort) []netip.AddrPort {
+	var first, second []netip.AddrPort
+	for _, addr := range addrs {
+		if addr.Addr().Is4() == addrs[0].Addr().Is4() {
+			first = append(first, addr)
+		} else {
+			second = append(second, addr)
+		}
+	}
+	ordered := make([]netip.AddrPort, 0, len(addrs))
+	for i := range max(len(first), len(second)) {
+		if i < len(first) {
+			ordered = append(ordered, first[i])
+		}
+		if i < len(second) {
+			ordered = append(ordered, second[i])
+		}
+	}
+	return ordered
+}
+
+type attempt struct {
+	conn Conn
+	err  error
+}
+
+// race connects to the addresses in order, each with a head start over the
+// next, and returns the first connection. The error is the first address's,
+// which is the resolver's preferred one.
+func (d *Direct) race(ctx context.Context, addrs []netip.AddrPort) (Conn, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	results := make([]attempt, len(addrs))
+	ended := make(chan int, len(addrs))
+	started, running, winner := 0, 0, -1
+	start := func() {
+		i := started
+		started++
+		running++
+		go func() {
+			results[i].conn, results[i].err = d.connect(ctx, addrs[i])
+			ended <- i
+		}()
+	}
+	start()
+	timer := time.NewTimer(headStart)
+	defer timer.Stop()
+	for running > 0 && winner < 0 {
+		select {
+		case i := <-ended:
+			running--
+			switch {
+			case results[i].err == nil:
+				winner = i
+			case started < len(addrs):
+				start()
+				timer.Reset(headStart)
+			}
+		case <-timer.C:
+			if started < len(addrs) {
+				start()
+				timer.Reset(headStart)
+			}
+		}
+	}
+	cancel()
+	for range running { // losers end at once now; a connection among them was not needed
+		if i := <-ended; results[i].err == nil {
+			_ = results[i].conn.Close()
+		}
+	}
+	if winner < 0 {
+		return nil, results[0].err
+	}
+	return results[winner].conn, nil
+}
+
+// connect connects to one literal address, asking the policy once more about
+// what the kernel is really told.
+func (d *Direct) connect(ctx context.Context, addr netip.AddrPort) (Conn, error) {
+	dialer := net.Dialer{
+		KeepAlive: keepAlive,
+		Control: func(_, address string, _ syscall.RawConn) error {
+			actual, err := netip.ParseAddrPort(address)
+			if err != nil {
+				return ErrDenied
+			}
+			return d.policy.Check(actual)
+		},
+	}
+	conn, err := dialer.DialContext(ctx, "tcp", addr.String())
+	if err != nil {
+		return nil, err
+	}
+	tcp, ok := conn.(*net.TCPConn)
+	if !ok {
+		_ = conn.Close()
+		return nil, fmt.Errorf("connection of type %T", conn)
+	}
+	return tcp, nil
+}

@@ -1,0 +1,31 @@
+// Package upstream is how a stream leaves the gateway: a [Dialer] opens the
+// connection to a stream's target.
+//
+// [Direct] connects from the gateway's own host. [Echo] and [Devnull] are
+// targets without a network, for development and load tests.
+//
+// A target is chosen by a device and is hostile until judged. [Policy] judges
+// addresses, never names: Direct resolves a name once, drops the answers that
+// the policy denies, connects to what is left by literal address, and asks the
+// policy again about the very address of each connect call.
+package upstream
+
+import (
+	"context"
+	"net"
+
+	"github.com/httvps/httvps/sdk/go/wire"
+)
+
+// Conn is a connection to a target whose two directions end separately.
+type Conn interface {
+	net.Conn
+	// CloseWrite tells the target that no more bytes will come.
+	CloseWrite() error
+}
+
+// A Dialer opens connections to targets. Every error that Dial returns is an
+// [*Error]. Dial returns by ctx's end and within [DialTimeout].
+type Dialer interface {
+	Dial(ctx context.Context, target wire.Addr) (Conn, error)
+}
