@@ -1,0 +1,281 @@
+// Package backend is the control plane of HTTVPS: the service that knows users,
+// devices, plans and gateways and decides who may connect.
+package backend
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/httvps/httvps/backend/internal/config"
+	"github.com/httvps/httvps/backend/internal/control"
+	"github.com/httvps/httvps/backend/internal/httpapi"
+	"github.com/httvps/httvps/backend/internal/metrics"
+	"github.com/httvps/httvps/backend/internal/seal"
+	"github.com/httvps/httvps/backend/internal/store"
+)
+
+// Config is how a control plane is set up. Start from DefaultConfig or LoadConfig.
+type Config = config.Config
+
+// Ready says where a started control plane is.
+type Ready = config.Ready
+
+// DefaultConfig returns the settings that hold unless said otherwise.
+func DefaultConfig() Config { return config.Default() }
+
+// LoadConfig returns the settings of the YAML file at path (empty: none) and
+// the HTTVPS_BACKEND_ variables of environ. Run judges them.
+func LoadConfig(path string, environ []string) (Config, error) { return config.Load(path, environ) }
+
+const (
+	shutdownTimeout = 10 * time.Second
+	readyTimeout    = time.Second
+	pruneInterval   = 5 * time.Minute
+	maxHeader       = 32 << 10
+)
+
+// Run serves the control plane until ctx ends, and then lets running requests
+// finish for at most 10 s. It returns nil when ctx ended it.
+func Run(ctx context.Context, cfg Config) (err error) {
+	if err := cfg.Validate(); err != nil {
+		return fmt.Errorf("configuration: %w", err)
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	tlsConfig, err := tlsConfig(cfg)
+	if err != nil {
+		return err
+	}
+	// Addresses first: a port in use must leave nothing behind.
+	var closers []func() error
+	defer func() {
+		for _, closer := range slices.Backward(closers) {
+			err = errors.Join(err, closer())
+		}
+	}()
+	public := cfg.Listener
+	if public == nil {
+		if public, err = listen(ctx, "listen", cfg.Listen); err != nil {
+			return err
+		}
+	}
+	closers = append(closers, closeQuietly(public))
+	var admin net.Listener
+	if cfg.AdminListen != "" {
+		if admin, err = listen(ctx, "admin_listen", cfg.AdminListen); err != nil {
+			return err
+		}
+		closers = append(closers, closeQuietly(admin))
+	}
+
+	records, err := openStore(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	closers = append(closers, records.Close)
+	authority, err := openAuthority(ctx, cfg, records, public, admin)
+	if err != nil {
+		return err
+	}
+	measured := metrics.New()
+	handlers, err := httpapi.New(httpapi.Options{
+		Authority: authority, Log: cfg.Log, Observer: measured, Metrics: measured.Handler(),
+		Ready: func(ctx context.Context) error {
+			ctx, cancel := context.WithTimeout(ctx, readyTimeout)
+			defer cancel()
+			err := records.Ping(ctx)
+			measured.Ready(err == nil)
+			return err
+		},
+		AdminApart: admin != nil, Diagnostics: isLoopback(public), RefusalsPerMinute: cfg.RefusalsPerMinute,
+	})
+	if err != nil {
+		return err
+	}
+	ready, err := announce(ctx, cfg, authority)
+	if err != nil {
+		return err
+	}
+
+	g, gctx := errgroup.WithContext(ctx)
+	serve := func(l net.Listener, handler http.Handler) {
+		server := newServer(handler, tlsConfig, cfg.Log)
+		g.Go(func() error { return serveUntil(gctx, server, l) })
+	}
+	serve(public, handlers.Public)
+	if admin != nil {
+		serve(admin, handlers.Admin)
+	}
+	g.Go(func() error { return prune(gctx, authority, measured, cfg.Log) })
+	cfg.Log.InfoContext(ctx, "control plane ready", "listen", public.Addr().String())
+	if ready.Bootstrap != "" {
+		cfg.Log.WarnContext(ctx, "there is no operator yet: open the one-time bootstrap link within 15 minutes",
+			"bootstrap", ready.Bootstrap)
+	}
+	if cfg.OnReady != nil {
+		cfg.OnReady(ready)
+	}
+	if err := g.Wait(); err != nil && ctx.Err() == nil {
+		return err
+	}
+	cfg.Log.Info("control plane stopped") //nolint:sloglint // ctx is over
+	return nil
+}
+
+func tlsConfig(cfg Config) (*tls.Config, error) {
+	if cfg.TLS != nil {
+		return cfg.TLS.Clone(), nil
+	}
+	certificate, err := tls.LoadX509KeyPair(cfg.Certificate.CertFile, cfg.Certificate.KeyFile)
+	if err != nil {
+		return nil, fmt.Errorf("tls.cert_file and tls.key_file: %w", err)
+	}
+	return &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{certificate}}, nil
+}
+
+func listen(ctx context.Context, key, address string) (net.Listener, error) {
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", key, err)
+	}
+	return l, nil
+}
+
+// closeQuietly closes a listener that its server has most likely closed already.
+func closeQuietly(l net.Listener) func() error {
+	return func() error {
+		if err := l.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+			return err
+		}
+		return nil
+	}
+}
+
+func openStore(ctx context.Context, cfg Config) (*store.Store, error) {
+	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
+		return nil, fmt.Errorf("data_dir: %w", err)
+	}
+	return store.Open(ctx, cfg.DatabasePath())
+}
+
+func openAuthority(ctx context.Context, cfg Config, records *store.Store, public, admin net.Listener) (*control.Authority, error) {
+	sealed, err := records.HasSecrets(ctx)
+	if err != nil {
+		return nil, err
+	}
+	key, err := seal.Load(cfg.DataDir, !sealed)
+	if err != nil {
+		return nil, err
+	}
+	opts := control.Options{
+		Store: records, Sealer: key, Now: time.Now, ServiceName: cfg.ServiceName, PublicURL: cfg.PublicURL, AdminURL: cfg.AdminURL,
+		Pin: cfg.Pin, Heartbeat: time.Duration(cfg.GatewayHeartbeat),
+	}
+	if opts.PublicURL == "" {
+		opts.PublicURL = addressOf(cfg.Listen, public)
+	}
+	if admin != nil && opts.AdminURL == "" {
+		opts.AdminURL = addressOf(cfg.AdminListen, admin)
+	}
+	return control.Open(ctx, opts)
+}
+
+// addressOf is the URL of a listener, under the name it was configured with.
+func addressOf(configured string, l net.Listener) string {
+	host, _, _ := net.SplitHostPort(configured)
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	return "https://" + net.JoinHostPort(host, port)
+}
+
+func isLoopback(l net.Listener) bool {
+	addr, ok := l.Addr().(*net.TCPAddr)
+	return ok && addr.IP.IsLoopback()
+}
+
+// announce makes what the ready line carries.
+func announce(ctx context.Context, cfg Config, authority *control.Authority) (Ready, error) {
+	ready := Ready{API: authority.APIBase(), Admin: authority.AdminBase()}
+	if cfg.Dev {
+		access, err := authority.OpenDev(ctx)
+		if err != nil {
+			return Ready{}, err
+		}
+		ready.Invite, ready.Token = access.Invite, access.Token
+	}
+	if cfg.LocalGateway != "" {
+		var err error
+		if ready.GatewayJoin, err = authority.OpenLocalGateway(ctx); err != nil {
+			return Ready{}, err
+		}
+	}
+	var err error
+	ready.Bootstrap, err = authority.OpenBootstrap(ctx)
+	return ready, err
+}
+
+func newServer(handler http.Handler, tlsConfig *tls.Config, log *slog.Logger) *http.Server {
+	return &http.Server{
+		Handler:           handler,
+		TLSConfig:         tlsConfig.Clone(), // the server adds to it
+		ReadHeaderTimeout: 10 * time.Second,
+		ReadTimeout:       30 * time.Second,
+		WriteTimeout:      30 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    maxHeader,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug), // strangers' broken handshakes
+	}
+}
+
+// serveUntil serves until ctx ends and then lets running requests finish.
+func serveUntil(ctx context.Context, server *http.Server, l net.Listener) error {
+	drained := make(chan error, 1)
+	stop := context.AfterFunc(ctx, func() {
+		bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
+		defer cancel()
+		err := server.Shutdown(bound)
+		if err != nil {
+			err = errors.Join(err, server.Close())
+		}
+		drained <- err
+	})
+	err := server.ServeTLS(l, "", "")
+	if stop() { // ctx has not ended: serving failed by itself
+		return fmt.Errorf("serve %s: %w", l.Addr(), err)
+	}
+	return <-drained
+}
+
+// prune removes what is over, at the start and then every few minutes.
+func prune(ctx context.Context, authority *control.Authority, measured *metrics.Metrics, log *slog.Logger) error {
+	ticker := time.NewTicker(pruneInterval)
+	defer ticker.Stop()
+	for {
+		pruned, err := authority.Prune(ctx)
+		for kind, n := range map[string]int{
+			"invitation": pruned.Invitations, "session": pruned.Sessions, "lost_session": pruned.LostSessions,
+			"idempotency_key": pruned.OnceResults, "api_token": pruned.APITokens,
+		} {
+			measured.Pruned(kind, n)
+		}
+		if err != nil && ctx.Err() == nil {
+			log.ErrorContext(ctx, "clean-up failed", "error", err.Error())
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+	}
+}

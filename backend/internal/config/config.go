@@ -1,0 +1,196 @@
+// Package config says how a control plane is set up: from a YAML file, then
+// HTTVPS_BACKEND_ variables, then flags.
+package config
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/url"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/httvps/httvps/internal/configfile"
+)
+
+// EnvPrefix begins the names of the variables that are settings.
+const EnvPrefix = "HTTVPS_BACKEND_"
+
+// Config is how a control plane is set up. Start from Default.
+type Config struct {
+	// Listen is the address (HOST:PORT) of the device and gateway API.
+	Listen string `yaml:"listen" env:"LISTEN"`
+	// AdminListen is the address of the admin API, health and metrics. When empty
+	// they are served at Listen.
+	AdminListen string `yaml:"admin_listen" env:"ADMIN_LISTEN"`
+	// PublicURL (https://HOST[:PORT]) is where devices and gateways reach Listen;
+	// links carry it. Empty: the address of Listen.
+	PublicURL string `yaml:"public_url" env:"PUBLIC_URL"`
+	// AdminURL (https://HOST[:PORT]) is where operators reach AdminListen. Empty:
+	// the address of AdminListen.
+	AdminURL string `yaml:"admin_url" env:"ADMIN_URL"`
+	// ServiceName is what people see as the name of the service.
+	ServiceName string `yaml:"service_name" env:"SERVICE_NAME"`
+	// DataDir holds the key-encryption key, and the database unless that is elsewhere.
+	DataDir string `yaml:"data_dir" env:"DATA_DIR"`
+	// Database says where the records are.
+	Database Database `yaml:"database" envPrefix:"DATABASE_"`
+	// Certificate is used when TLS is nil.
+	Certificate Certificate `yaml:"tls" envPrefix:"TLS_"`
+	// GatewayHeartbeat is how often gateways report; they count as gone after three.
+	GatewayHeartbeat configfile.Duration `yaml:"gateway_heartbeat" env:"GATEWAY_HEARTBEAT"`
+	// RefusalsPerMinute is how often a client address may present a wrong code.
+	RefusalsPerMinute int `yaml:"refusals_per_minute" env:"REFUSALS_PER_MINUTE"`
+	// LogLevel is debug, info, warn or error.
+	LogLevel string `yaml:"log_level" env:"LOG_LEVEL"`
+
+	// What follows comes from the program, not from files.
+
+	// Listener replaces Listen, which still names the address. Run closes it.
+	Listener net.Listener `yaml:"-"`
+	// TLS is used by all listeners instead of Certificate when not nil.
+	TLS *tls.Config `yaml:"-"`
+	// Pin is appended to links and tokens when our own authority signed the certificate.
+	Pin string `yaml:"-"`
+	// Dev makes a user, a plan, a subscription, an invitation and an API token at each start.
+	Dev bool `yaml:"-"`
+	// LocalGateway is the wss URL of a gateway in the same process, if there is one.
+	LocalGateway string `yaml:"-"`
+	// Log takes the log; nil discards it.
+	Log *slog.Logger `yaml:"-"`
+	// OnReady is called once when the service answers.
+	OnReady func(Ready) `yaml:"-"`
+}
+
+// Database says where the records are.
+type Database struct {
+	// Path of the SQLite file. Empty: backend.db in the data directory.
+	Path string `yaml:"path" env:"PATH"`
+}
+
+// Certificate names PEM files.
+type Certificate struct {
+	CertFile string `yaml:"cert_file" env:"CERT_FILE"`
+	KeyFile  string `yaml:"key_file" env:"KEY_FILE"`
+}
+
+// Ready says where a started service is. Its links and its token are secrets.
+type Ready struct {
+	API         string // base address of the device and gateway API, with the secret prefix
+	Admin       string // base address of the admin API
+	Bootstrap   string // one-time link, only while there is no operator
+	Invite      string // with Dev
+	Token       string // with Dev
+	GatewayJoin string // with LocalGateway
+}
+
+// Default returns the settings that hold unless said otherwise.
+func Default() Config {
+	return Config{
+		Listen:            "127.0.0.1:8443",
+		ServiceName:       "HTTVPS",
+		DataDir:           "data",
+		GatewayHeartbeat:  configfile.Duration(5 * time.Second),
+		RefusalsPerMinute: 5,
+		LogLevel:          "info",
+	}
+}
+
+// Load returns the settings of the file at path (empty: none) and environ
+// without judging them: flags may follow. Validate judges.
+func Load(path string, environ []string) (Config, error) {
+	c := Default()
+	if err := configfile.Load(path, EnvPrefix, &c, environ); err != nil {
+		return Config{}, err
+	}
+	return c, nil
+}
+
+// DatabasePath returns where the database file is.
+func (c Config) DatabasePath() string {
+	if c.Database.Path != "" {
+		return c.Database.Path
+	}
+	return filepath.Join(c.DataDir, "backend.db")
+}
+
+// Level returns LogLevel as slog wants it.
+func (c Config) Level() (slog.Level, error) {
+	switch c.LogLevel {
+	case "debug":
+		return slog.LevelDebug, nil
+	case "info":
+		return slog.LevelInfo, nil
+	case "warn":
+		return slog.LevelWarn, nil
+	case "error":
+		return slog.LevelError, nil
+	default:
+		return 0, fmt.Errorf("log_level is %q, want debug, info, warn or error", c.LogLevel)
+	}
+}
+
+// Validate returns everything that is wrong, joined.
+func (c Config) Validate() error {
+	var problems []error
+	complain := func(format string, args ...any) { problems = append(problems, fmt.Errorf(format, args...)) }
+
+	check := func(key, address string) (host string) {
+		host, _, err := net.SplitHostPort(address)
+		if err != nil {
+			complain("%s is %q, want HOST:PORT", key, address)
+		}
+		return host
+	}
+	host := check("listen", c.Listen)
+	if c.PublicURL == "" && isUnspecified(host) {
+		complain("public_url is empty, want https://HOST[:PORT]: it cannot be guessed from listen %q", c.Listen)
+	}
+	if c.AdminListen != "" {
+		host := check("admin_listen", c.AdminListen)
+		if c.AdminURL == "" && isUnspecified(host) {
+			complain("admin_url is empty, want https://HOST[:PORT]: it cannot be guessed from admin_listen %q", c.AdminListen)
+		}
+	} else if c.AdminURL != "" {
+		complain("admin_url is set without admin_listen")
+	}
+	if c.PublicURL != "" && !isBase(c.PublicURL) {
+		complain("public_url is not https://HOST[:PORT] alone, without a path or credentials")
+	}
+	if c.AdminURL != "" && !isBase(c.AdminURL) {
+		complain("admin_url is not https://HOST[:PORT] alone, without a path or credentials")
+	}
+	if c.ServiceName == "" || len(c.ServiceName) > 100 {
+		complain("service_name has %d bytes, want 1 to 100", len(c.ServiceName))
+	}
+	if c.DataDir == "" {
+		complain("data_dir is empty")
+	}
+	if c.TLS == nil && (c.Certificate.CertFile == "" || c.Certificate.KeyFile == "") {
+		complain("tls.cert_file and tls.key_file are both needed: the API is never served without TLS")
+	}
+	if d := time.Duration(c.GatewayHeartbeat); d < time.Second || d > time.Minute {
+		complain("gateway_heartbeat is %v, want 1s to 1m", d)
+	}
+	if c.RefusalsPerMinute < 1 || c.RefusalsPerMinute > 6000 {
+		complain("refusals_per_minute is %d, want 1 to 6000", c.RefusalsPerMinute)
+	}
+	if _, err := c.Level(); err != nil {
+		problems = append(problems, err)
+	}
+	return errors.Join(problems...)
+}
+
+func isUnspecified(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "" || ip != nil && ip.IsUnspecified()
+}
+
+func isBase(s string) bool {
+	u, err := url.Parse(s)
+	return err == nil && u.Scheme == "https" && u.Hostname() != "" && u.User == nil && u.Path == "" &&
+		!strings.ContainsAny(s, "?#")
+}

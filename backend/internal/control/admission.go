@@ -1,0 +1,250 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/httvps/httvps/internal/reason"
+)
+
+// maxEntitlements bounds how many of a user's subscriptions are looked at;
+// the running one that lasts longest is always among them.
+const maxEntitlements = 32
+
+// Standing is everything that decides whether a device may run sessions.
+type Standing struct {
+	Device       Device
+	User         User
+	Entitlements []Entitlement
+}
+
+// Admit returns the entitlement that a session of the device would rest on, or
+// the reason why there can be none; the reason is empty when it may.
+func (s Standing) Admit(now time.Time) (Entitlement, reason.Code) {
+	switch {
+	case s.Device.RevokedAt != nil:
+		return Entitlement{}, reason.DeviceRevoked
+	case s.User.DisabledAt != nil:
+		return Entitlement{}, reason.UserDisabled
+	}
+	var best *Entitlement
+	for i, e := range s.Entitlements {
+		if e.Status(now) == Active && (best == nil || outlasts(e.EndsAt, best.EndsAt)) {
+			best = &s.Entitlements[i]
+		}
+	}
+	if best != nil {
+		return *best, ""
+	}
+	expired := func(e Entitlement) bool { return e.Status(now) == Expired }
+	if slices.ContainsFunc(s.Entitlements, expired) {
+		return Entitlement{}, reason.SubscriptionExpired
+	}
+	return Entitlement{}, reason.NoActiveSubscription
+}
+
+// outlasts reports whether a subscription that ends at a lasts longer than one
+// that ends at b.
+func outlasts(a, b *time.Time) bool {
+	return b != nil && (a == nil || a.After(*b))
+}
+
+// standing reads a device's standing; ErrNotFound means the device.
+func standing(ctx context.Context, tx Tx, deviceID string) (Standing, error) {
+	var s Standing
+	var err error
+	if s.Device, err = tx.Device(ctx, deviceID); err != nil {
+		return Standing{}, err
+	}
+	if s.User, err = tx.User(ctx, s.Device.UserID); err != nil {
+		return Standing{}, err
+	}
+	s.Entitlements, err = tx.Entitlements(ctx, s.Device.UserID, maxEntitlements)
+	return s, err
+}
+
+// Session is one device's tunnel on one gateway.
+type Session struct {
+	ID             string // 32 hexadecimal digits, chosen by the gateway
+	DeviceID       string
+	UserID         string
+	SubscriptionID string
+	GatewayID      string
+	BootID         string // of the gateway process that carries it
+	StartedAt      time.Time
+	EndedAt        *time.Time // nil: not ended
+	EndReason      string
+	Live           bool // not ended, and its gateway's lease holds
+}
+
+// SessionState selects sessions.
+type SessionState string
+
+// The states that sessions can be listed by.
+const (
+	LiveSessions  SessionState = "live"
+	EndedSessions SessionState = "ended"
+	AllSessions   SessionState = "all"
+)
+
+// SessionFilter selects sessions; empty fields select all.
+type SessionFilter struct {
+	State     SessionState
+	UserID    string
+	DeviceID  string
+	GatewayID string
+}
+
+// SessionEnd says that a session is over and why.
+type SessionEnd struct {
+	ID     string
+	Reason string
+}
+
+// Why sessions end when it was not their gateway that said so.
+const (
+	endedRestart = "gateway_restarted"
+	endedLost    = "gateway_lost"
+	endedDeleted = "gateway_deleted"
+)
+
+// UnwantedSession is a session that its gateway should close, with what there
+// is against it.
+type UnwantedSession struct {
+	ID            string
+	Lost          bool // ended already, because the gateway had not been heard of
+	DeviceGone    bool
+	DeviceRevoked bool
+	UserDisabled  bool
+	Expired       bool // a subscription has ended and none runs
+}
+
+// reason gives the reason that Standing.Admit would give.
+func (u UnwantedSession) reason() reason.Code {
+	switch {
+	case u.Lost:
+		return reason.SessionUnknown
+	case u.DeviceGone:
+		return reason.DeviceNotFound
+	case u.DeviceRevoked:
+		return reason.DeviceRevoked
+	case u.UserDisabled:
+		return reason.UserDisabled
+	case u.Expired:
+		return reason.SubscriptionExpired
+	default:
+		return reason.NoActiveSubscription
+	}
+}
+
+// SessionRequest is a gateway's question whether a device may have a session.
+type SessionRequest struct {
+	SessionID     string
+	DeviceID      string
+	KeyThumbprint string
+	Generation    int64
+	BootID        string
+}
+
+// Decision is the answer to a SessionRequest. Reason is empty when the session
+// may run, and only then the rest is set.
+type Decision struct {
+	Reason      reason.Code
+	UserID      string
+	Entitlement Entitlement
+}
+
+// Decide says whether a device may have a session on a gateway, and if so begins
+// it. Asked again about the same session it answers the same. The question is
+// also a sign of life of the gateway.
+func (a *Authority) Decide(ctx context.Context, gateway Gateway, r SessionRequest) (Decision, error) {
+	var decision Decision
+	err := a.store.Write(ctx, func(ctx context.Context, tx Tx) error {
+		now := a.now()
+		decision = Decision{}
+		if err := a.renew(ctx, tx, gateway, Lease{BootID: r.BootID}, now); err != nil {
+			return err
+		}
+		s, err := standing(ctx, tx, r.DeviceID)
+		if errors.Is(err, ErrNotFound) {
+			decision.Reason = reason.DeviceNotFound
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if s.Device.Thumbprint() != r.KeyThumbprint || s.Device.Generation != r.Generation {
+			decision.Reason = reason.DeviceMismatch
+			return nil
+		}
+		entitlement, why := s.Admit(now)
+		if why != "" {
+			decision.Reason = why
+			return nil
+		}
+		if decision.Reason, err = a.begin(ctx, tx, gateway, r, entitlement, now); err != nil || decision.Reason != "" {
+			return err
+		}
+		decision.UserID, decision.Entitlement = s.User.ID, entitlement
+		return nil
+	})
+	return decision, err
+}
+
+// begin makes the row of an admitted session.
+func (a *Authority) begin(ctx context.Context, tx Tx, gateway Gateway, r SessionRequest, e Entitlement, now time.Time) (reason.Code, error) {
+	if _, err := tx.LockUser(ctx, e.UserID); err != nil {
+		return "", err
+	}
+	earlier, err := tx.Session(ctx, r.SessionID)
+	switch {
+	case err == nil && earlier.EndedAt == nil && earlier.GatewayID == gateway.ID && earlier.DeviceID == r.DeviceID:
+		return "", nil
+	case err == nil:
+		return reason.SessionUnknown, nil
+	case !errors.Is(err, ErrNotFound):
+		return "", err
+	}
+	session := Session{
+		ID: r.SessionID, DeviceID: r.DeviceID, UserID: e.UserID, SubscriptionID: e.ID,
+		GatewayID: gateway.ID, BootID: r.BootID, StartedAt: now,
+	}
+	began, err := tx.StartSession(ctx, session, now, e.Plan.MaxSessions)
+	if err != nil {
+		return "", err
+	}
+	if !began {
+		return reason.SessionLimit, nil
+	}
+	return "", nil
+}
+
+// Session returns a session.
+func (a *Authority) Session(ctx context.Context, id string) (Session, error) {
+	var session Session
+	err := a.store.Read(ctx, func(ctx context.Context, tx Tx) error {
+		var err error
+		if session, err = tx.Session(ctx, id); err != nil {
+			return err
+		}
+		if session.EndedAt != nil {
+			return nil
+		}
+		gateway, err := tx.Gateway(ctx, session.GatewayID)
+		if errors.Is(err, ErrNotFound) {
+			return nil
+		}
+		session.Live = gateway.Online(a.now())
+		return err
+	})
+	return session, err
+}
+
+// Sessions lists sessions, newest first.
+func (a *Authority) Sessions(ctx context.Context, filter SessionFilter, page Page) ([]Session, error) {
+	return list(ctx, a, func(ctx context.Context, tx Tx) ([]Session, error) {
+		return tx.Sessions(ctx, filter, a.now(), page)
+	})
+}

@@ -1,0 +1,152 @@
+// Package control is the domain of the control plane: what users, devices,
+// plans, subscriptions, gateways and sessions are, and who may do what. It
+// knows neither SQL nor HTTP: rows come and go through [Store], and answers
+// are values and typed errors.
+package control
+
+import (
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/httvps/httvps/internal/ticket"
+)
+
+// Times that are part of the API's promises.
+const (
+	InvitationTTL    = 24 * time.Hour // of an invitation or join link unless said otherwise
+	MaxInvitationTTL = 30 * 24 * time.Hour
+	BootstrapTTL     = 15 * time.Minute
+	NonceTTL         = 120 * time.Second
+	AccessTokenTTL   = 60 * time.Minute
+	APITokenTTL      = 90 * 24 * time.Hour
+	DevTokenTTL      = 24 * time.Hour
+
+	leaseIntervals = 3 // heartbeats that a gateway may miss
+)
+
+// Sealer keeps secrets readable to this service only while they lie in the
+// database. The same aad, which says where a secret lies, opens what it sealed.
+type Sealer interface {
+	Seal(plain []byte, aad string) ([]byte, error)
+	Open(sealed []byte, aad string) ([]byte, error)
+}
+
+// Options are what an Authority needs.
+type Options struct {
+	Store  Store
+	Sealer Sealer
+	Now    func() time.Time
+	// ServiceName is what people see as the name of the service.
+	ServiceName string
+	// PublicURL is the address of the device and gateway API without the secret
+	// prefix and without a slash at its end. AdminURL is the same for the admin
+	// API when that has a listener of its own, else empty.
+	PublicURL string
+	AdminURL  string
+	// Pin is appended to links and tokens when not empty.
+	Pin string
+	// Heartbeat is how often gateways report; their lease is three of them.
+	Heartbeat time.Duration
+}
+
+// Authority decides who may connect and keeps the records that this rests on.
+// It is safe for concurrent use.
+type Authority struct {
+	store     Store
+	now       func() time.Time
+	opts      Options
+	identity  Identity
+	signer    *ticket.Signer
+	verifier  *ticket.Verifier
+	keys      ticket.JWKS
+	nonces    nonceMint
+	heartbeat time.Duration
+}
+
+// Identity is what a service is called, made once at its first start.
+type Identity struct {
+	ServiceID string // a UUID, the audience of access tokens
+	Issuer    string
+	Prefix    string // the secret path segment of the API
+}
+
+// Open returns the Authority over a store. At the first start it makes the
+// service's identity and its secret keys.
+func Open(ctx context.Context, opts Options) (*Authority, error) {
+	a := &Authority{store: opts.Store, now: opts.Now, opts: opts, heartbeat: opts.Heartbeat}
+	var keyring keyring
+	err := a.store.Write(ctx, func(ctx context.Context, tx Tx) error {
+		var err error
+		if a.identity, err = openIdentity(ctx, tx); err != nil {
+			return err
+		}
+		keyring, err = openKeyring(ctx, tx, opts.Sealer, a.now())
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open service: %w", err)
+	}
+	a.signer = ticket.NewSigner(keyring.signing[0], a.identity.Issuer, a.identity.ServiceID)
+	for _, key := range keyring.signing {
+		public, _ := key.Public().(ed25519.PublicKey)
+		a.keys.Keys = append(a.keys.Keys, ticket.Key{ID: ticket.Thumbprint(public), Public: public})
+	}
+	a.verifier = ticket.NewVerifier(a.identity.Issuer, a.identity.ServiceID, a.keys)
+	a.nonces = nonceMint{key: keyring.nonce}
+	return a, nil
+}
+
+// Identity returns what the service is called.
+func (a *Authority) Identity() Identity { return a.identity }
+
+// ServiceName returns what people call the service.
+func (a *Authority) ServiceName() string { return a.opts.ServiceName }
+
+// JWKS returns the keys that verify access tokens.
+func (a *Authority) JWKS() ticket.JWKS { return a.keys }
+
+// HeartbeatInterval returns how often gateways are to report.
+func (a *Authority) HeartbeatInterval() time.Duration { return a.heartbeat }
+
+// Now returns the service's time.
+func (a *Authority) Now() time.Time { return a.now() }
+
+const (
+	settingServiceID = "service_id"
+	settingIssuer    = "issuer"
+	settingPrefix    = "api_prefix"
+	settingBootstrap = "bootstrap_code"
+)
+
+func openIdentity(ctx context.Context, tx Tx) (Identity, error) {
+	var id Identity
+	for _, s := range []struct {
+		name  string
+		value *string
+		make  func() string
+	}{
+		{settingServiceID, &id.ServiceID, newID},
+		{settingIssuer, &id.Issuer, func() string { return "urn:httvps:" + id.ServiceID }},
+		{settingPrefix, &id.Prefix, newPrefix},
+	} {
+		value, err := tx.Setting(ctx, s.name)
+		if errors.Is(err, ErrNotFound) {
+			value = s.make()
+			err = tx.PutSetting(ctx, s.name, value)
+		}
+		if err != nil {
+			return Identity{}, err
+		}
+		*s.value = value
+	}
+	return id, nil
+}
+
+// newID returns a UUIDv7: ids grow with time, so lists ordered by id are in the
+// order of creation.
+func newID() string { return uuid.Must(uuid.NewV7()).String() }

@@ -1,0 +1,281 @@
+package control
+
+import (
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/httvps/httvps/internal/reason"
+	"github.com/httvps/httvps/internal/ticket"
+)
+
+// Device is one enrolled key pair of a user.
+type Device struct {
+	ID         string
+	UserID     string
+	Name       string
+	Platform   string
+	PublicKey  ed25519.PublicKey
+	Generation int64
+	RevokedAt  *time.Time // nil: in use
+	LastSeenAt *time.Time // when it last got an access token
+	CreatedAt  time.Time
+}
+
+// Thumbprint names the device's key as access tokens do.
+func (d Device) Thumbprint() string { return ticket.Thumbprint(d.PublicKey) }
+
+// devicesWithoutPlan is how many devices a user may have before the first
+// subscription says otherwise.
+const devicesWithoutPlan = 1
+
+const maxPlatform = 64 // characters
+
+// Enrolment is a device's request to be let in.
+type Enrolment struct {
+	Code      string
+	PublicKey ed25519.PublicKey
+	Proof     Proof
+	Name      string
+	Platform  string
+}
+
+// Enrolled is the answer to an Enrolment.
+type Enrolled struct {
+	Device   Device
+	UserName string
+	New      bool // false: the same code and key had been enrolled before
+}
+
+// Enroll redeems an invitation for a device's key. The same code with the same
+// key again gives the same device, so that a lost answer costs nothing.
+func (a *Authority) Enroll(ctx context.Context, e Enrolment) (Enrolled, error) {
+	var c checks
+	c.that(validName(e.Name), "name", nameRule)
+	c.that(validText(e.Platform, maxPlatform), "platform", "want at most 64 characters, none of them a control character")
+	if err := c.err(); err != nil {
+		return Enrolled{}, err
+	}
+	code, ok := canonicalCode(e.Code)
+	if !ok {
+		return Enrolled{}, ErrInvalidInvitation
+	}
+	if err := a.checkCodeProof(purposeEnrol, code, e.PublicKey, e.Proof); err != nil {
+		return Enrolled{}, err
+	}
+	device := Device{ID: newID(), Name: e.Name, Platform: e.Platform, PublicKey: e.PublicKey, Generation: 1}
+	var enrolled Enrolled
+	err := a.store.Write(ctx, func(ctx context.Context, tx Tx) error {
+		now := a.now()
+		invitation, err := tx.InvitationByCode(ctx, hashCode(code))
+		if errors.Is(err, ErrNotFound) {
+			return ErrInvalidInvitation
+		}
+		if err != nil {
+			return err
+		}
+		if invitation.UsedAt != nil {
+			enrolled, err = enrolledBefore(ctx, tx, invitation, e.PublicKey)
+			return err
+		}
+		if !now.Before(invitation.ExpiresAt) {
+			return ErrInvalidInvitation
+		}
+		user, err := tx.LockUser(ctx, invitation.UserID)
+		if err != nil {
+			return err
+		}
+		if user.DisabledAt != nil {
+			return &RefusedError{Reason: reason.UserDisabled}
+		}
+		limit, err := deviceLimit(ctx, tx, user.ID, now)
+		if err != nil {
+			return err
+		}
+		device := device
+		device.UserID, device.CreatedAt = user.ID, now
+		inserted, err := tx.InsertDevice(ctx, device, limit)
+		if err != nil {
+			return err
+		}
+		if !inserted {
+			return &RefusedError{Reason: reason.DeviceLimit}
+		}
+		redeemed, err := tx.RedeemInvitation(ctx, invitation.ID, device.ID, now)
+		if err != nil {
+			return err
+		}
+		if !redeemed {
+			return ErrInvalidInvitation
+		}
+		enrolled = Enrolled{Device: device, UserName: user.Name, New: true}
+		return nil
+	})
+	return enrolled, err
+}
+
+// enrolledBefore answers for an invitation that has been used.
+func enrolledBefore(ctx context.Context, tx Tx, invitation Invitation, key ed25519.PublicKey) (Enrolled, error) {
+	device, err := tx.Device(ctx, invitation.DeviceID)
+	if errors.Is(err, ErrNotFound) {
+		return Enrolled{}, ErrInvalidInvitation
+	}
+	if err != nil {
+		return Enrolled{}, err
+	}
+	if !bytes.Equal(device.PublicKey, key) {
+		return Enrolled{}, ErrInvalidInvitation
+	}
+	if device.RevokedAt != nil {
+		return Enrolled{}, &RefusedError{Reason: reason.DeviceRevoked}
+	}
+	user, err := tx.User(ctx, device.UserID)
+	if err != nil {
+		return Enrolled{}, err
+	}
+	return Enrolled{Device: device, UserName: user.Name}, nil
+}
+
+// deviceLimit returns how many devices a user may have: what the running
+// subscription says, else the last one.
+func deviceLimit(ctx context.Context, tx Tx, userID string, now time.Time) (int, error) {
+	entitlements, err := tx.Entitlements(ctx, userID, maxEntitlements)
+	if err != nil {
+		return 0, err
+	}
+	if running, why := (Standing{Entitlements: entitlements}).Admit(now); why == "" {
+		return running.Plan.MaxDevices, nil
+	}
+	if len(entitlements) > 0 {
+		return entitlements[0].Plan.MaxDevices, nil
+	}
+	return devicesWithoutPlan, nil
+}
+
+// Issued is an access token and what goes with it.
+type Issued struct {
+	AccessToken string
+	ExpiresIn   time.Duration
+	Gateways    []Gateway
+}
+
+// IssueToken gives a device that proves its key an access token. Whatever is
+// wrong with the proof, and when there is no such device, the answer is
+// ErrUnauthorized.
+func (a *Authority) IssueToken(ctx context.Context, deviceID string, proof Proof) (Issued, error) {
+	var issued Issued
+	err := a.store.Write(ctx, func(ctx context.Context, tx Tx) error {
+		now := a.now()
+		s, err := standing(ctx, tx, deviceID)
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return err
+		}
+		key := s.Device.PublicKey
+		if err != nil {
+			key = decoy
+		}
+		if holds := a.tokenProofHolds(deviceID, key, proof); !holds || err != nil {
+			return ErrUnauthorized
+		}
+		if _, why := s.Admit(now); why != "" {
+			return &RefusedError{Reason: why}
+		}
+		token, err := a.signer.Sign(ticket.Claims{
+			ID: newID(), Device: s.Device.ID, Generation: s.Device.Generation, KeyThumbprint: s.Device.Thumbprint(),
+			IssuedAt: now, ExpiresAt: now.Add(AccessTokenTTL),
+		})
+		if err != nil {
+			return err
+		}
+		gateways, err := liveGateways(ctx, tx, s.Device.ID, now)
+		if err != nil {
+			return err
+		}
+		issued = Issued{AccessToken: token, ExpiresIn: AccessTokenTTL, Gateways: gateways}
+		return tx.TouchDevice(ctx, s.Device.ID, now)
+	})
+	return issued, err
+}
+
+// GatewaysFor lists the gateways that the bearer of an access token may use,
+// in the order in which it should try them.
+func (a *Authority) GatewaysFor(ctx context.Context, accessToken string) ([]Gateway, error) {
+	claims, err := a.verifier.Verify(accessToken)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrUnauthorized, err)
+	}
+	if claims.Expired(a.now()) {
+		return nil, fmt.Errorf("%w: %w", ErrUnauthorized, errTokenExpired)
+	}
+	var gateways []Gateway
+	err = a.store.Read(ctx, func(ctx context.Context, tx Tx) error {
+		now := a.now()
+		s, err := standing(ctx, tx, claims.Device)
+		if errors.Is(err, ErrNotFound) {
+			return ErrUnauthorized
+		}
+		if err != nil {
+			return err
+		}
+		if s.Device.Thumbprint() != claims.KeyThumbprint || s.Device.Generation != claims.Generation {
+			return ErrUnauthorized
+		}
+		if _, why := s.Admit(now); why != "" {
+			return &RefusedError{Reason: why}
+		}
+		gateways, err = liveGateways(ctx, tx, s.Device.ID, now)
+		return err
+	})
+	return gateways, err
+}
+
+// errTokenExpired goes with ErrUnauthorized for a genuine token that is too old.
+var errTokenExpired = errors.New("token expired")
+
+// IsTokenExpired reports whether err says that a genuine token is too old.
+func IsTokenExpired(err error) bool { return errors.Is(err, errTokenExpired) }
+
+// Device returns a device.
+func (a *Authority) Device(ctx context.Context, id string) (Device, error) {
+	return get(ctx, a, id, Tx.Device)
+}
+
+// Devices lists devices, all or a user's.
+func (a *Authority) Devices(ctx context.Context, userID string, page Page) ([]Device, error) {
+	return list(ctx, a, func(ctx context.Context, tx Tx) ([]Device, error) { return tx.Devices(ctx, userID, page) })
+}
+
+// RenameDevice changes a device's name.
+func (a *Authority) RenameDevice(ctx context.Context, id, name string) (Device, error) {
+	var c checks
+	c.that(validName(name), "name", nameRule)
+	if err := c.err(); err != nil {
+		return Device{}, err
+	}
+	return a.changeDevice(ctx, id, func(ctx context.Context, tx Tx) error { return tx.RenameDevice(ctx, id, name) })
+}
+
+// RevokeDevice ends a device for good: its key is refused from now on, and its
+// sessions close at their gateways' next heartbeat.
+func (a *Authority) RevokeDevice(ctx context.Context, id string) (Device, error) {
+	return a.changeDevice(ctx, id, func(ctx context.Context, tx Tx) error { return tx.RevokeDevice(ctx, id, a.now()) })
+}
+
+func (a *Authority) changeDevice(ctx context.Context, id string, change func(context.Context, Tx) error) (Device, error) {
+	var device Device
+	err := a.store.Write(ctx, func(ctx context.Context, tx Tx) error {
+		if _, err := tx.Device(ctx, id); err != nil {
+			return err
+		}
+		if err := change(ctx, tx); err != nil {
+			return err
+		}
+		var err error
+		device, err = tx.Device(ctx, id)
+		return err
+	})
+	return device, err
+}

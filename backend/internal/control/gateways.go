@@ -1,0 +1,349 @@
+package control
+
+import (
+	"bytes"
+	"context"
+	"crypto/ed25519"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/httvps/httvps/internal/ticket"
+)
+
+// Region is where gateways stand. Its code is unique.
+type Region struct {
+	ID        string
+	Code      string
+	Name      string
+	CreatedAt time.Time
+}
+
+// RegionFields are what an operator decides about a region; nil leaves it.
+type RegionFields struct {
+	Code *string
+	Name *string
+}
+
+var regionCode = regexp.MustCompile(`^[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?$`)
+
+func (r *Region) apply(f RegionFields) error {
+	set(&r.Code, f.Code)
+	set(&r.Name, f.Name)
+	var c checks
+	c.that(regionCode.MatchString(r.Code), "code", "want 1 to 32 of a-z, 0-9 and, inside, -")
+	c.that(validName(r.Name), "name", nameRule)
+	return c.err()
+}
+
+// CreateRegion adds a region. The second result is as in CreateUser.
+func (a *Authority) CreateRegion(ctx context.Context, f RegionFields, once Once) (Region, bool, error) {
+	region := Region{ID: newID(), CreatedAt: a.now()}
+	if f.Name == nil {
+		f.Name = f.Code
+	}
+	if err := region.apply(f); err != nil {
+		return Region{}, false, err
+	}
+	return create(ctx, a, once, region.ID, func(ctx context.Context, tx Tx) error { return tx.InsertRegion(ctx, region) }, Tx.Region)
+}
+
+// Region returns a region.
+func (a *Authority) Region(ctx context.Context, id string) (Region, error) {
+	return get(ctx, a, id, Tx.Region)
+}
+
+// Regions lists regions, all or the one with a code.
+func (a *Authority) Regions(ctx context.Context, code string, page Page) ([]Region, error) {
+	return list(ctx, a, func(ctx context.Context, tx Tx) ([]Region, error) { return tx.Regions(ctx, code, page) })
+}
+
+// UpdateRegion changes a region.
+func (a *Authority) UpdateRegion(ctx context.Context, id string, f RegionFields) (Region, error) {
+	var region Region
+	err := a.store.Write(ctx, func(ctx context.Context, tx Tx) error {
+		var err error
+		if region, err = tx.Region(ctx, id); err != nil {
+			return err
+		}
+		if err := region.apply(f); err != nil {
+			return err
+		}
+		return tx.UpdateRegion(ctx, region)
+	})
+	return region, err
+}
+
+// DeleteRegion removes a region that no gateway stands in.
+func (a *Authority) DeleteRegion(ctx context.Context, id string) error {
+	return a.store.Write(ctx, func(ctx context.Context, tx Tx) error { return tx.DeleteRegion(ctx, id) })
+}
+
+// Gateway is a node of the data plane: pending until it joins with its code,
+// and then known by its key.
+type Gateway struct {
+	ID            string
+	Name          string
+	RegionID      string
+	Region        string // its code
+	JoinCodeHash  []byte
+	JoinExpiresAt time.Time
+	JoinedAt      *time.Time // nil: pending
+	PublicKey     ed25519.PublicKey
+	URL           string // wss, where devices find it
+	Version       string
+	BootID        string
+	LeaseUntil    *time.Time
+	Sessions      int // as last reported
+	Streams       int
+	CreatedAt     time.Time
+}
+
+// Online reports whether the gateway's lease holds at now.
+func (g Gateway) Online(now time.Time) bool { return g.LeaseUntil != nil && now.Before(*g.LeaseUntil) }
+
+// Status is "pending", "online" or "offline".
+func (g Gateway) Status(now time.Time) string {
+	switch {
+	case g.JoinedAt == nil:
+		return "pending"
+	case g.Online(now):
+		return "online"
+	default:
+		return "offline"
+	}
+}
+
+// NewGateway is what an operator says about a new gateway. The region is given
+// by its id or its code.
+type NewGateway struct {
+	Name   string
+	Region string
+}
+
+// CreateGateway makes a gateway that can join, and the link that carries its
+// code, which is nowhere else to be had. When the same request had been made
+// before, the link is empty and the third result true.
+func (a *Authority) CreateGateway(ctx context.Context, n NewGateway, once Once) (Gateway, string, bool, error) {
+	var c checks
+	c.that(validName(n.Name), "name", nameRule)
+	if err := c.err(); err != nil {
+		return Gateway{}, "", false, err
+	}
+	code, hash := newCode()
+	now := a.now()
+	gateway := Gateway{ID: newID(), Name: n.Name, JoinCodeHash: hash, JoinExpiresAt: now.Add(InvitationTTL), CreatedAt: now}
+	insert := func(ctx context.Context, tx Tx) error {
+		region, err := tx.RegionByCode(ctx, n.Region)
+		if errors.Is(err, ErrNotFound) {
+			region, err = tx.Region(ctx, n.Region)
+		}
+		if errors.Is(err, ErrNotFound) {
+			return &InvalidError{Fields: []FieldError{{Field: "region", Detail: "no such region"}}}
+		}
+		if err != nil {
+			return err
+		}
+		gateway := gateway
+		gateway.RegionID = region.ID
+		return tx.InsertGateway(ctx, gateway)
+	}
+	gateway, replayed, err := create(ctx, a, once, gateway.ID, insert, Tx.Gateway)
+	if err != nil || replayed {
+		return gateway, "", replayed, err
+	}
+	return gateway, a.link(a.APIBase(), "gateway-join", code), false, nil
+}
+
+// Gateway returns a gateway.
+func (a *Authority) Gateway(ctx context.Context, id string) (Gateway, error) {
+	return get(ctx, a, id, Tx.Gateway)
+}
+
+// Gateways lists gateways, all or a region's.
+func (a *Authority) Gateways(ctx context.Context, regionID string, page Page) ([]Gateway, error) {
+	return list(ctx, a, func(ctx context.Context, tx Tx) ([]Gateway, error) { return tx.Gateways(ctx, regionID, page) })
+}
+
+// DeleteGateway removes a gateway: its key is refused from now on, and its
+// sessions are over.
+func (a *Authority) DeleteGateway(ctx context.Context, id string) error {
+	return a.store.Write(ctx, func(ctx context.Context, tx Tx) error {
+		if err := tx.EndOtherBoots(ctx, id, "", endedDeleted, a.now()); err != nil {
+			return err
+		}
+		return tx.DeleteGateway(ctx, id)
+	})
+}
+
+// Join is a gateway's request to be let in.
+type Join struct {
+	Code      string
+	PublicKey ed25519.PublicKey
+	Proof     Proof
+	URL       string
+	Version   string
+}
+
+// Joined is what a gateway brings when it joins.
+type Joined struct {
+	PublicKey ed25519.PublicKey
+	URL       string
+	Version   string
+	At        time.Time
+}
+
+const maxVersion = 64 // characters
+
+// JoinGateway redeems a join code for a gateway's key. The same code with the
+// same key again gives the same gateway; new is false then.
+func (a *Authority) JoinGateway(ctx context.Context, j Join) (gateway Gateway, isNew bool, err error) {
+	var c checks
+	c.that(validTunnelURL(j.URL), "url", tunnelURLRule)
+	c.that(validText(j.Version, maxVersion), "version", "want at most 64 printable characters")
+	if err := c.err(); err != nil {
+		return Gateway{}, false, err
+	}
+	code, ok := canonicalCode(j.Code)
+	if !ok {
+		return Gateway{}, false, ErrInvalidInvitation
+	}
+	if err := a.checkCodeProof(purposeJoin, code, j.PublicKey, j.Proof); err != nil {
+		return Gateway{}, false, err
+	}
+	err = a.store.Write(ctx, func(ctx context.Context, tx Tx) error {
+		now := a.now()
+		isNew = false
+		gateway, err = tx.GatewayByJoinCode(ctx, hashCode(code))
+		if errors.Is(err, ErrNotFound) {
+			return ErrInvalidInvitation
+		}
+		if err != nil {
+			return err
+		}
+		if gateway.JoinedAt != nil {
+			if !bytes.Equal(gateway.PublicKey, j.PublicKey) {
+				return ErrInvalidInvitation
+			}
+			return nil
+		}
+		redeemed, err := tx.RedeemJoin(ctx, gateway.ID, Joined{PublicKey: j.PublicKey, URL: j.URL, Version: j.Version, At: now})
+		if err != nil {
+			return err
+		}
+		if !redeemed {
+			return ErrInvalidInvitation
+		}
+		isNew = true
+		gateway, err = tx.Gateway(ctx, gateway.ID)
+		return err
+	})
+	return gateway, isNew, err
+}
+
+const tunnelURLRule = "want wss://HOST[:PORT]/PATH of at most 500 characters"
+
+func validTunnelURL(s string) bool {
+	u, err := url.Parse(s)
+	return err == nil && len(s) <= 500 && u.Scheme == "wss" && u.Hostname() != "" && u.User == nil &&
+		u.RawQuery == "" && !strings.Contains(s, "#")
+}
+
+// AuthenticateGateway returns the gateway that signed an assertion.
+func (a *Authority) AuthenticateGateway(ctx context.Context, assertion string) (Gateway, error) {
+	var gateway Gateway
+	_, err := ticket.VerifyAssertion(assertion, a.now(), func(id string) (ed25519.PublicKey, error) {
+		var err error
+		if gateway, err = a.Gateway(ctx, id); err != nil {
+			return nil, err
+		}
+		if gateway.JoinedAt == nil {
+			return nil, ErrNotFound
+		}
+		return gateway.PublicKey, nil
+	})
+	if errors.Is(err, ticket.ErrInvalid) || errors.Is(err, ErrNotFound) {
+		return Gateway{}, fmt.Errorf("%w: %w", ErrUnauthorized, err)
+	}
+	return gateway, err
+}
+
+// Lease is what a gateway says about itself when it reports. Empty fields leave
+// what is known.
+type Lease struct {
+	BootID   string
+	URL      string
+	Version  string
+	Sessions *int
+	Streams  *int
+	Until    time.Time
+}
+
+// maxClose bounds the sessions that one heartbeat asks a gateway to close.
+const maxClose = 1000
+
+// Heartbeat renews a gateway's lease, and with it all its sessions, and returns
+// the sessions that it should close. A new boot ends those of earlier ones.
+func (a *Authority) Heartbeat(ctx context.Context, gateway Gateway, l Lease) ([]SessionEnd, error) {
+	var c checks
+	c.that(l.URL == "" || validTunnelURL(l.URL), "url", tunnelURLRule)
+	c.that(validText(l.Version, maxVersion), "version", "want at most 64 printable characters")
+	if err := c.err(); err != nil {
+		return nil, err
+	}
+	var ends []SessionEnd
+	err := a.store.Write(ctx, func(ctx context.Context, tx Tx) error {
+		now := a.now()
+		if err := a.renew(ctx, tx, gateway, l, now); err != nil {
+			return err
+		}
+		unwanted, err := tx.UnwantedSessions(ctx, gateway.ID, now, maxClose)
+		if err != nil {
+			return err
+		}
+		ends = make([]SessionEnd, 0, len(unwanted))
+		for _, u := range unwanted {
+			ends = append(ends, SessionEnd{ID: u.ID, Reason: string(u.reason())})
+		}
+		return nil
+	})
+	return ends, err
+}
+
+func (a *Authority) renew(ctx context.Context, tx Tx, gateway Gateway, l Lease, now time.Time) error {
+	l.Until = now.Add(leaseIntervals * a.heartbeat)
+	if err := tx.RenewLease(ctx, gateway.ID, l); err != nil {
+		return err
+	}
+	return tx.EndOtherBoots(ctx, gateway.ID, l.BootID, endedRestart, now)
+}
+
+// EndSessions records that sessions of a gateway are over. Sessions that are
+// over already, or not the gateway's, are left as they are.
+func (a *Authority) EndSessions(ctx context.Context, gateway Gateway, ends []SessionEnd) error {
+	return a.store.Write(ctx, func(ctx context.Context, tx Tx) error {
+		return tx.EndSessions(ctx, gateway.ID, ends, a.now())
+	})
+}
+
+const maxGatewaysShown = 64
+
+// liveGateways lists the gateways that a device may use. The order differs from
+// device to device, so that the load spreads, and is stable for each.
+func liveGateways(ctx context.Context, tx Tx, deviceID string, now time.Time) ([]Gateway, error) {
+	gateways, err := tx.LiveGateways(ctx, now, maxGatewaysShown)
+	if err != nil {
+		return nil, err
+	}
+	weight := func(g Gateway) []byte {
+		sum := sha256.Sum256([]byte(deviceID + "|" + g.ID))
+		return sum[:]
+	}
+	slices.SortFunc(gateways, func(x, y Gateway) int { return bytes.Compare(weight(x), weight(y)) })
+	return gateways, nil
+}

@@ -1,0 +1,90 @@
+package control
+
+import (
+	"context"
+	"net/url"
+	"time"
+)
+
+// Invitation lets one device of a user enrol, once.
+type Invitation struct {
+	ID        string
+	UserID    string
+	CodeHash  []byte
+	ExpiresAt time.Time
+	UsedAt    *time.Time
+	DeviceID  string // of the device that used it, else empty
+	CreatedAt time.Time
+}
+
+// Invite makes an invitation that is valid for ttl (0: InvitationTTL) and
+// returns the link that carries its code, which is nowhere else to be had. When
+// the same request had been made before, the link is empty and the third result true.
+func (a *Authority) Invite(ctx context.Context, userID string, ttl time.Duration, once Once) (Invitation, string, bool, error) {
+	if ttl == 0 {
+		ttl = InvitationTTL
+	}
+	var c checks
+	c.that(ttl >= time.Minute && ttl <= MaxInvitationTTL, "ttl_seconds", "want 60 to 2592000 (30 days)")
+	if err := c.err(); err != nil {
+		return Invitation{}, "", false, err
+	}
+	code, hash := newCode()
+	now := a.now()
+	invitation := Invitation{ID: newID(), UserID: userID, CodeHash: hash, ExpiresAt: now.Add(ttl), CreatedAt: now}
+	insert := func(ctx context.Context, tx Tx) error {
+		if _, err := tx.User(ctx, userID); err != nil {
+			return err
+		}
+		return tx.InsertInvitation(ctx, invitation)
+	}
+	invitation, replayed, err := create(ctx, a, once, invitation.ID, insert, Tx.Invitation)
+	if err != nil || replayed {
+		return invitation, "", replayed, err
+	}
+	return invitation, a.link(a.APIBase(), "join", code), false, nil
+}
+
+// Invitations lists a user's invitations.
+func (a *Authority) Invitations(ctx context.Context, userID string, page Page) ([]Invitation, error) {
+	return list(ctx, a, func(ctx context.Context, tx Tx) ([]Invitation, error) {
+		if _, err := tx.User(ctx, userID); err != nil {
+			return nil, err
+		}
+		return tx.Invitations(ctx, userID, page)
+	})
+}
+
+// DeleteInvitation withdraws an invitation of a user.
+func (a *Authority) DeleteInvitation(ctx context.Context, userID, id string) error {
+	return a.store.Write(ctx, func(ctx context.Context, tx Tx) error {
+		invitation, err := tx.Invitation(ctx, id)
+		if err != nil {
+			return err
+		}
+		if invitation.UserID != userID {
+			return ErrNotFound
+		}
+		return tx.DeleteInvitation(ctx, id)
+	})
+}
+
+// APIBase is the address under which devices and gateways find the API.
+func (a *Authority) APIBase() string { return a.opts.PublicURL + "/" + a.identity.Prefix }
+
+// AdminBase is the address under which operators find the API.
+func (a *Authority) AdminBase() string {
+	if a.opts.AdminURL != "" {
+		return a.opts.AdminURL
+	}
+	return a.APIBase()
+}
+
+// link puts a code, and the pin if there is one, where no server sees it.
+func (a *Authority) link(base, page, code string) string {
+	fragment := "code=" + url.QueryEscape(code)
+	if a.opts.Pin != "" {
+		fragment += "&pin=" + url.QueryEscape(a.opts.Pin)
+	}
+	return base + "/" + page + "#" + fragment
+}

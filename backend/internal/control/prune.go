@@ -1,0 +1,64 @@
+package control
+
+import (
+	"context"
+	"time"
+)
+
+// How long ended things are kept, and how many go at a time: a batch is one
+// short write, so that requests get their turn in between.
+const (
+	keepInvitations = 7 * 24 * time.Hour
+	keepSessions    = 30 * 24 * time.Hour
+	keepTokens      = 7 * 24 * time.Hour
+	lostAfter       = time.Hour // without a gateway's heartbeat
+	pruneBatch      = 500
+)
+
+// Pruned counts what Prune removed or ended.
+type Pruned struct {
+	Invitations  int
+	Sessions     int
+	LostSessions int
+	OnceResults  int
+	APITokens    int
+}
+
+// Prune deletes what has been over for long, in bounded batches until nothing is
+// left, and ends sessions whose gateway has been lost.
+func (a *Authority) Prune(ctx context.Context) (Pruned, error) {
+	var p Pruned
+	now := a.now()
+	for _, job := range []struct {
+		count *int
+		run   func(context.Context, Tx) (int, error)
+	}{
+		{&p.LostSessions, func(ctx context.Context, tx Tx) (int, error) {
+			return tx.EndLostSessions(ctx, now.Add(-lostAfter), endedLost, now, pruneBatch)
+		}},
+		{&p.Sessions, func(ctx context.Context, tx Tx) (int, error) {
+			return tx.PruneSessions(ctx, now.Add(-keepSessions), pruneBatch)
+		}},
+		{&p.Invitations, func(ctx context.Context, tx Tx) (int, error) {
+			return tx.PruneInvitations(ctx, now.Add(-keepInvitations), pruneBatch)
+		}},
+		{&p.OnceResults, func(ctx context.Context, tx Tx) (int, error) {
+			return tx.PruneOnceResults(ctx, now.Add(-OnceTTL), pruneBatch)
+		}},
+		{&p.APITokens, func(ctx context.Context, tx Tx) (int, error) {
+			return tx.PruneAPITokens(ctx, now.Add(-keepTokens), pruneBatch)
+		}},
+	} {
+		for n := pruneBatch; n == pruneBatch; *job.count += n {
+			err := a.store.Write(ctx, func(ctx context.Context, tx Tx) error {
+				var err error
+				n, err = job.run(ctx, tx)
+				return err
+			})
+			if err != nil {
+				return p, err
+			}
+		}
+	}
+	return p, nil
+}

@@ -1,0 +1,175 @@
+package control
+
+import (
+	"context"
+	"time"
+)
+
+// Store runs units of work on the records. When fn returns an error, nothing of
+// it remains. fn may run more than once, so it must change nothing but through tx.
+type Store interface {
+	// Read shows fn one moment of the records.
+	Read(ctx context.Context, fn func(context.Context, Tx) error) error
+	// Write makes fn's changes together and durable.
+	Write(ctx context.Context, fn func(context.Context, Tx) error) error
+}
+
+// Tx is a unit of work. Methods that look for one object return ErrNotFound;
+// inserts and updates that break a rule of uniqueness or reference return a
+// *ConflictError.
+type Tx interface {
+	settingRows
+	userRows
+	planRows
+	subscriptionRows
+	deviceRows
+	invitationRows
+	gatewayRows
+	sessionRows
+	operatorRows
+	pruning
+}
+
+type settingRows interface {
+	Setting(ctx context.Context, name string) (string, error)
+	PutSetting(ctx context.Context, name, value string) error
+	// TakeSetting deletes the setting if it has this value, and reports whether
+	// it did: of several takers one succeeds.
+	TakeSetting(ctx context.Context, name, value string) (bool, error)
+	// Secrets returns the secrets of a kind, newest first.
+	Secrets(ctx context.Context, kind string) ([]SealedSecret, error)
+	InsertSecret(ctx context.Context, s SealedSecret) error
+	// OnceResult returns what an operator's idempotency key led to.
+	OnceResult(ctx context.Context, operatorID, key string) (OnceResult, error)
+	InsertOnceResult(ctx context.Context, operatorID, key string, r OnceResult) error
+}
+
+type userRows interface {
+	InsertUser(ctx context.Context, u User) error
+	User(ctx context.Context, id string) (User, error)
+	// LockUser is User, and until the unit of work ends nobody else can lock the
+	// user: what counts a user's devices or sessions begins with it.
+	LockUser(ctx context.Context, id string) (User, error)
+	UserByName(ctx context.Context, name string) (User, error)
+	Users(ctx context.Context, name string, page Page) ([]User, error)
+	UpdateUser(ctx context.Context, u User) error
+	DeleteUser(ctx context.Context, id string) error
+}
+
+type planRows interface {
+	InsertPlan(ctx context.Context, p Plan) error
+	Plan(ctx context.Context, id string) (Plan, error)
+	Plans(ctx context.Context, name string, page Page) ([]Plan, error)
+	UpdatePlan(ctx context.Context, p Plan) error
+	DeletePlan(ctx context.Context, id string) error
+}
+
+type subscriptionRows interface {
+	InsertSubscription(ctx context.Context, s Subscription) error
+	Subscription(ctx context.Context, id string) (Subscription, error)
+	Subscriptions(ctx context.Context, userID string, page Page) ([]Subscription, error)
+	// Entitlements returns a user's subscriptions with their plans: those that
+	// run longest first, at most limit.
+	Entitlements(ctx context.Context, userID string, limit int) ([]Entitlement, error)
+	UpdateSubscription(ctx context.Context, s Subscription) error
+	DeleteSubscription(ctx context.Context, id string) error
+}
+
+type deviceRows interface {
+	// InsertDevice adds a device unless its user has limit devices in use, and
+	// reports whether it did.
+	InsertDevice(ctx context.Context, d Device, limit int) (bool, error)
+	Device(ctx context.Context, id string) (Device, error)
+	Devices(ctx context.Context, userID string, page Page) ([]Device, error)
+	RenameDevice(ctx context.Context, id, name string) error
+	// RevokeDevice revokes a device that is not revoked yet.
+	RevokeDevice(ctx context.Context, id string, at time.Time) error
+	TouchDevice(ctx context.Context, id string, at time.Time) error
+}
+
+type invitationRows interface {
+	InsertInvitation(ctx context.Context, i Invitation) error
+	Invitation(ctx context.Context, id string) (Invitation, error)
+	InvitationByCode(ctx context.Context, codeHash []byte) (Invitation, error)
+	Invitations(ctx context.Context, userID string, page Page) ([]Invitation, error)
+	// RedeemInvitation marks an unused, unexpired invitation as used by a device
+	// and reports whether it did: of several redeemers one succeeds.
+	RedeemInvitation(ctx context.Context, id, deviceID string, at time.Time) (bool, error)
+	DeleteInvitation(ctx context.Context, id string) error
+}
+
+type gatewayRows interface {
+	InsertRegion(ctx context.Context, r Region) error
+	Region(ctx context.Context, id string) (Region, error)
+	RegionByCode(ctx context.Context, code string) (Region, error)
+	Regions(ctx context.Context, code string, page Page) ([]Region, error)
+	UpdateRegion(ctx context.Context, r Region) error
+	DeleteRegion(ctx context.Context, id string) error
+
+	InsertGateway(ctx context.Context, g Gateway) error
+	Gateway(ctx context.Context, id string) (Gateway, error)
+	GatewayByJoinCode(ctx context.Context, codeHash []byte) (Gateway, error)
+	Gateways(ctx context.Context, regionID string, page Page) ([]Gateway, error)
+	// LiveGateways returns at most limit gateways whose lease holds at now.
+	LiveGateways(ctx context.Context, now time.Time, limit int) ([]Gateway, error)
+	// RedeemJoin gives a pending gateway its key and address, and reports whether
+	// it did: of several joiners one succeeds.
+	RedeemJoin(ctx context.Context, id string, j Joined) (bool, error)
+	RenewLease(ctx context.Context, id string, l Lease) error
+	DeleteGateway(ctx context.Context, id string) error
+}
+
+type sessionRows interface {
+	// StartSession adds a session unless its user has limit live ones at now, and
+	// reports whether it did. A session is live until it ends or its gateway's
+	// lease does.
+	StartSession(ctx context.Context, s Session, now time.Time, limit int) (bool, error)
+	Session(ctx context.Context, id string) (Session, error)
+	Sessions(ctx context.Context, filter SessionFilter, now time.Time, page Page) ([]Session, error)
+	// EndSessions ends those of a gateway's sessions that are named, once each.
+	EndSessions(ctx context.Context, gatewayID string, ends []SessionEnd, at time.Time) error
+	// EndOtherBoots ends a gateway's sessions that another boot of it began.
+	EndOtherBoots(ctx context.Context, gatewayID, bootID, reason string, at time.Time) error
+	// EndLostSessions ends at most limit live sessions whose gateway's lease
+	// ended before a time, or which have no gateway any more.
+	EndLostSessions(ctx context.Context, leaseBefore time.Time, reason string, at time.Time, limit int) (int, error)
+	// UnwantedSessions returns at most limit sessions that a gateway carries and
+	// should close: those that no longer may run, and those ended as lost.
+	UnwantedSessions(ctx context.Context, gatewayID string, now time.Time, limit int) ([]UnwantedSession, error)
+}
+
+type operatorRows interface {
+	CountOperators(ctx context.Context) (int, error)
+	InsertOperator(ctx context.Context, o Operator) error
+	OperatorByName(ctx context.Context, name string) (Operator, error)
+	InsertAPIToken(ctx context.Context, t APIToken) error
+	// OperatorByToken returns whose unexpired token has this hash.
+	OperatorByToken(ctx context.Context, hash []byte, now time.Time) (Operator, error)
+}
+
+type pruning interface {
+	// Each deletes at most limit rows that ended before a time, and returns how
+	// many.
+	PruneInvitations(ctx context.Context, expiredBefore time.Time, limit int) (int, error)
+	PruneSessions(ctx context.Context, endedBefore time.Time, limit int) (int, error)
+	PruneOnceResults(ctx context.Context, createdBefore time.Time, limit int) (int, error)
+	PruneAPITokens(ctx context.Context, expiredBefore time.Time, limit int) (int, error)
+}
+
+// MaxPageSize is the largest number of objects in a part of a list.
+const MaxPageSize = 500
+
+// Page asks for a part of a list: at most Limit objects after the object
+// with id After. Lists are ordered by id, sessions newest first.
+type Page struct {
+	After string
+	Limit int
+}
+
+// SealedSecret is a secret of the service as the database keeps it.
+type SealedSecret struct {
+	ID        string
+	Kind      string
+	Sealed    []byte
+	CreatedAt time.Time
+}

@@ -1,0 +1,138 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// Subscription is a user's plan for a period.
+type Subscription struct {
+	ID        string
+	UserID    string
+	PlanID    string
+	StartsAt  time.Time
+	EndsAt    *time.Time // nil: without end
+	CreatedAt time.Time
+}
+
+// Entitlement is a subscription with its plan.
+type Entitlement struct {
+	Subscription
+	Plan Plan
+}
+
+// Status says where in its life a subscription is.
+type Status string
+
+// The statuses of a subscription.
+const (
+	Scheduled Status = "scheduled"
+	Active    Status = "active"
+	Expired   Status = "expired"
+)
+
+// Status returns the subscription's status at now.
+func (s Subscription) Status(now time.Time) Status {
+	switch {
+	case s.EndsAt != nil && !now.Before(*s.EndsAt):
+		return Expired
+	case now.Before(s.StartsAt):
+		return Scheduled
+	default:
+		return Active
+	}
+}
+
+// NewSubscription is what an operator says about a new subscription. StartsAt
+// is now and EndsAt follows from the plan when they are nil.
+type NewSubscription struct {
+	UserID   string
+	PlanID   string
+	StartsAt *time.Time
+	EndsAt   *time.Time
+}
+
+// SubscriptionFields are what an operator may change; nil leaves it as it is.
+type SubscriptionFields struct {
+	StartsAt *time.Time
+	EndsAt   *time.Time
+}
+
+func (s Subscription) validate() error {
+	var c checks
+	c.that(s.StartsAt.Year() >= 1971 && s.StartsAt.Year() <= 9999, "starts_at", "want a year from 1971 to 9999")
+	if s.EndsAt != nil {
+		c.that(s.EndsAt.After(s.StartsAt), "ends_at", "want a time after starts_at")
+		c.that(s.EndsAt.Year() <= 9999, "ends_at", "want a year up to 9999")
+	}
+	return c.err()
+}
+
+// CreateSubscription adds a subscription. The second result is as in CreateUser.
+func (a *Authority) CreateSubscription(ctx context.Context, n NewSubscription, once Once) (Subscription, bool, error) {
+	sub := Subscription{ID: newID(), UserID: n.UserID, PlanID: n.PlanID, StartsAt: a.now(), EndsAt: n.EndsAt, CreatedAt: a.now()}
+	set(&sub.StartsAt, n.StartsAt)
+	insert := func(ctx context.Context, tx Tx) error {
+		sub := sub // fn may run again
+		var c checks
+		_, err := tx.User(ctx, sub.UserID)
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return err
+		}
+		c.that(err == nil, "user_id", "no such user")
+		plan, err := tx.Plan(ctx, sub.PlanID)
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return err
+		}
+		c.that(err == nil, "plan_id", "no such plan")
+		if err := c.err(); err != nil {
+			return err
+		}
+		if sub.EndsAt == nil && plan.DurationDays != nil {
+			ends := sub.StartsAt.AddDate(0, 0, *plan.DurationDays)
+			sub.EndsAt = &ends
+		}
+		if err := sub.validate(); err != nil {
+			return err
+		}
+		return tx.InsertSubscription(ctx, sub)
+	}
+	return create(ctx, a, once, sub.ID, insert, Tx.Subscription)
+}
+
+// Subscription returns a subscription.
+func (a *Authority) Subscription(ctx context.Context, id string) (Subscription, error) {
+	return get(ctx, a, id, Tx.Subscription)
+}
+
+// Subscriptions lists subscriptions, all or a user's.
+func (a *Authority) Subscriptions(ctx context.Context, userID string, page Page) ([]Subscription, error) {
+	return list(ctx, a, func(ctx context.Context, tx Tx) ([]Subscription, error) { return tx.Subscriptions(ctx, userID, page) })
+}
+
+// UpdateSubscription moves a subscription's times.
+func (a *Authority) UpdateSubscription(ctx context.Context, id string, f SubscriptionFields) (Subscription, error) {
+	var sub Subscription
+	err := a.store.Write(ctx, func(ctx context.Context, tx Tx) error {
+		var err error
+		if sub, err = tx.Subscription(ctx, id); err != nil {
+			return err
+		}
+		set(&sub.StartsAt, f.StartsAt)
+		if f.EndsAt != nil {
+			sub.EndsAt = f.EndsAt
+		}
+		if err := sub.validate(); err != nil {
+			return err
+		}
+		return tx.UpdateSubscription(ctx, sub)
+	})
+	return sub, err
+}
+
+// DeleteSubscription removes a subscription; sessions that rested on it end at
+// their gateways' next heartbeat.
+func (a *Authority) DeleteSubscription(ctx context.Context, id string) error {
+	return a.store.Write(ctx, func(ctx context.Context, tx Tx) error { return tx.DeleteSubscription(ctx, id) })
+}

@@ -1,0 +1,291 @@
+package httpapi
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/httvps/httvps/backend/internal/control"
+)
+
+// User is a person or account.
+type User struct {
+	ID        string    `json:"id"`
+	Name      string    `json:"name"`
+	Disabled  bool      `json:"disabled"`
+	Note      string    `json:"note"`
+	CreatedAt time.Time `json:"created_at"`
+}
+
+func showUser(u control.User) User {
+	return User{ID: u.ID, Name: u.Name, Disabled: u.DisabledAt != nil, Note: u.Note, CreatedAt: u.CreatedAt}
+}
+
+// NewUser is what an operator says about a new user.
+type NewUser struct {
+	Name     string `json:"name" minLength:"1" maxLength:"100" doc:"Unique."`
+	Note     string `json:"note,omitempty" maxLength:"1000"`
+	Disabled bool   `json:"disabled,omitempty"`
+}
+
+// UserChange is what an operator may change about a user.
+type UserChange struct {
+	Name     *string `json:"name,omitempty" minLength:"1" maxLength:"100"`
+	Note     *string `json:"note,omitempty" maxLength:"1000"`
+	Disabled *bool   `json:"disabled,omitempty"`
+}
+
+type userListInput struct {
+	Paging
+	Name string `query:"name" maxLength:"100" doc:"Only the one with this name."`
+}
+
+type userChangeInput struct {
+	ByID
+	Body UserChange
+}
+
+func (s *server) registerUsers(api huma.API) {
+	register(s, api, s.admin("create-user", http.MethodPost, "/users", "Add a user"),
+		func(ctx context.Context, in *Creation[NewUser]) (*created[User], error) {
+			fields := control.UserFields{Name: &in.Body.Name, Note: &in.Body.Note, Disabled: &in.Body.Disabled}
+			user, replayed, err := s.authority.CreateUser(ctx, fields, in.once(ctx, "create-user"))
+			return createdAs(showUser(user), replayed), err
+		})
+	register(s, api, s.admin("list-users", http.MethodGet, "/users", "List users"),
+		func(ctx context.Context, in *userListInput) (*body[List[User]], error) {
+			users, err := s.authority.Users(ctx, in.Name, in.page())
+			return listOf(in.Paging, users, showUser, func(u control.User) string { return u.ID }), err
+		})
+	register(s, api, s.admin("show-user", http.MethodGet, "/users/{id}", "Show a user"),
+		func(ctx context.Context, in *ByID) (*body[User], error) {
+			user, err := s.authority.User(ctx, in.ID)
+			return &body[User]{showUser(user)}, err
+		})
+	register(s, api, s.admin("update-user", http.MethodPatch, "/users/{id}", "Change a user, or disable it, which ends its sessions"),
+		func(ctx context.Context, in *userChangeInput) (*body[User], error) {
+			fields := control.UserFields{Name: in.Body.Name, Note: in.Body.Note, Disabled: in.Body.Disabled}
+			user, err := s.authority.UpdateUser(ctx, in.ID, fields)
+			return &body[User]{showUser(user)}, err
+		})
+	register(s, api, s.admin("delete-user", http.MethodDelete, "/users/{id}", "Remove a user with its devices, subscriptions and invitations"),
+		func(ctx context.Context, in *ByID) (*struct{}, error) {
+			return nil, s.authority.DeleteUser(ctx, in.ID)
+		})
+}
+
+// Plan is what a subscription allows.
+type Plan struct {
+	ID           string    `json:"id"`
+	Name         string    `json:"name"`
+	MaxDevices   int       `json:"max_devices" doc:"Enrolled devices of a user."`
+	MaxSessions  int       `json:"max_sessions" doc:"Sessions of a user at once."`
+	MaxStreams   int       `json:"max_streams" doc:"TCP streams of a session at once."`
+	MaxUDP       int       `json:"max_udp" doc:"UDP flows of a session at once."`
+	DurationDays *int      `json:"duration_days" doc:"Of a new subscription; null: without end."`
+	CreatedAt    time.Time `json:"created_at"`
+}
+
+func showPlan(p control.Plan) Plan {
+	return Plan{
+		ID: p.ID, Name: p.Name, MaxDevices: p.MaxDevices, MaxSessions: p.MaxSessions, MaxStreams: p.MaxStreams, MaxUDP: p.MaxUDP,
+		DurationDays: p.DurationDays, CreatedAt: p.CreatedAt,
+	}
+}
+
+// NewPlan is what an operator says about a new plan.
+type NewPlan struct {
+	Name         string `json:"name" minLength:"1" maxLength:"100" doc:"Unique."`
+	MaxDevices   *int   `json:"max_devices,omitempty" minimum:"1" maximum:"1000" doc:"5 when absent."`
+	MaxSessions  *int   `json:"max_sessions,omitempty" minimum:"1" maximum:"1000" doc:"5 when absent."`
+	MaxStreams   *int   `json:"max_streams,omitempty" minimum:"1" maximum:"65535" doc:"1024 when absent."`
+	MaxUDP       *int   `json:"max_udp,omitempty" minimum:"0" maximum:"65535" doc:"256 when absent."`
+	DurationDays *int   `json:"duration_days,omitempty" nullable:"true" minimum:"0" maximum:"36500" doc:"Null, 0 or absent: without end."`
+}
+
+// PlanChange is what an operator may change about a plan.
+type PlanChange struct {
+	Name         *string `json:"name,omitempty" minLength:"1" maxLength:"100"`
+	MaxDevices   *int    `json:"max_devices,omitempty" minimum:"1" maximum:"1000"`
+	MaxSessions  *int    `json:"max_sessions,omitempty" minimum:"1" maximum:"1000"`
+	MaxStreams   *int    `json:"max_streams,omitempty" minimum:"1" maximum:"65535"`
+	MaxUDP       *int    `json:"max_udp,omitempty" minimum:"0" maximum:"65535"`
+	DurationDays *int    `json:"duration_days,omitempty" minimum:"0" maximum:"36500" doc:"0: without end."`
+}
+
+type planChangeInput struct {
+	ByID
+	Body PlanChange
+}
+
+func (s *server) registerPlans(api huma.API) {
+	register(s, api, s.admin("create-plan", http.MethodPost, "/plans", "Add a plan"),
+		func(ctx context.Context, in *Creation[NewPlan]) (*created[Plan], error) {
+			b := in.Body
+			plan, replayed, err := s.authority.CreatePlan(ctx, control.PlanFields{
+				Name: &b.Name, MaxDevices: b.MaxDevices, MaxSessions: b.MaxSessions, MaxStreams: b.MaxStreams, MaxUDP: b.MaxUDP,
+				DurationDays: b.DurationDays,
+			}, in.once(ctx, "create-plan"))
+			return createdAs(showPlan(plan), replayed), err
+		})
+	register(s, api, s.admin("list-plans", http.MethodGet, "/plans", "List plans"),
+		func(ctx context.Context, in *userListInput) (*body[List[Plan]], error) {
+			plans, err := s.authority.Plans(ctx, in.Name, in.page())
+			return listOf(in.Paging, plans, showPlan, func(p control.Plan) string { return p.ID }), err
+		})
+	register(s, api, s.admin("show-plan", http.MethodGet, "/plans/{id}", "Show a plan"),
+		func(ctx context.Context, in *ByID) (*body[Plan], error) {
+			plan, err := s.authority.Plan(ctx, in.ID)
+			return &body[Plan]{showPlan(plan)}, err
+		})
+	register(s, api, s.admin("update-plan", http.MethodPatch, "/plans/{id}", "Change a plan for what begins afterwards"),
+		func(ctx context.Context, in *planChangeInput) (*body[Plan], error) {
+			plan, err := s.authority.UpdatePlan(ctx, in.ID, control.PlanFields(in.Body))
+			return &body[Plan]{showPlan(plan)}, err
+		})
+	register(s, api, s.admin("delete-plan", http.MethodDelete, "/plans/{id}", "Remove a plan that has no subscription"),
+		func(ctx context.Context, in *ByID) (*struct{}, error) {
+			return nil, s.authority.DeletePlan(ctx, in.ID)
+		})
+}
+
+// Subscription is a user's plan for a period.
+type Subscription struct {
+	ID        string     `json:"id"`
+	UserID    string     `json:"user_id"`
+	PlanID    string     `json:"plan_id"`
+	StartsAt  time.Time  `json:"starts_at"`
+	EndsAt    *time.Time `json:"ends_at" doc:"Null: without end."`
+	Status    string     `json:"status" enum:"scheduled,active,expired"`
+	CreatedAt time.Time  `json:"created_at"`
+}
+
+func (s *server) showSubscription(b control.Subscription) Subscription {
+	return Subscription{
+		ID: b.ID, UserID: b.UserID, PlanID: b.PlanID, StartsAt: b.StartsAt.UTC(), EndsAt: utc(b.EndsAt),
+		Status: string(b.Status(s.authority.Now())), CreatedAt: b.CreatedAt,
+	}
+}
+
+func utc(t *time.Time) *time.Time {
+	if t == nil {
+		return nil
+	}
+	u := t.UTC()
+	return &u
+}
+
+// NewSubscription is what an operator says about a new subscription.
+type NewSubscription struct {
+	UserID   string     `json:"user_id" minLength:"36" maxLength:"36" pattern:"^[0-9a-f-]*$"`
+	PlanID   string     `json:"plan_id" minLength:"36" maxLength:"36" pattern:"^[0-9a-f-]*$"`
+	StartsAt *time.Time `json:"starts_at,omitempty" nullable:"true" doc:"Null or absent: now."`
+	EndsAt   *time.Time `json:"ends_at,omitempty" nullable:"true" doc:"Null or absent: what the plan's duration says."`
+}
+
+// SubscriptionChange moves a subscription's times.
+type SubscriptionChange struct {
+	StartsAt *time.Time `json:"starts_at,omitempty"`
+	EndsAt   *time.Time `json:"ends_at,omitempty"`
+}
+
+type ofUserInput struct {
+	Paging
+	UserID string `query:"user_id" maxLength:"36" pattern:"^[0-9a-f-]*$" doc:"Only this user's."`
+}
+
+type subscriptionChangeInput struct {
+	ByID
+	Body SubscriptionChange
+}
+
+func (s *server) registerSubscriptions(api huma.API) {
+	register(s, api, s.admin("create-subscription", http.MethodPost, "/subscriptions", "Give a user a plan"),
+		func(ctx context.Context, in *Creation[NewSubscription]) (*created[Subscription], error) {
+			sub, replayed, err := s.authority.CreateSubscription(ctx, control.NewSubscription(in.Body), in.once(ctx, "create-subscription"))
+			return createdAs(s.showSubscription(sub), replayed), err
+		})
+	register(s, api, s.admin("list-subscriptions", http.MethodGet, "/subscriptions", "List subscriptions"),
+		func(ctx context.Context, in *ofUserInput) (*body[List[Subscription]], error) {
+			subs, err := s.authority.Subscriptions(ctx, in.UserID, in.page())
+			return listOf(in.Paging, subs, s.showSubscription, func(b control.Subscription) string { return b.ID }), err
+		})
+	register(s, api, s.admin("show-subscription", http.MethodGet, "/subscriptions/{id}", "Show a subscription"),
+		func(ctx context.Context, in *ByID) (*body[Subscription], error) {
+			sub, err := s.authority.Subscription(ctx, in.ID)
+			return &body[Subscription]{s.showSubscription(sub)}, err
+		})
+	register(s, api, s.admin("update-subscription", http.MethodPatch, "/subscriptions/{id}", "Move a subscription's times"),
+		func(ctx context.Context, in *subscriptionChangeInput) (*body[Subscription], error) {
+			sub, err := s.authority.UpdateSubscription(ctx, in.ID, control.SubscriptionFields(in.Body))
+			return &body[Subscription]{s.showSubscription(sub)}, err
+		})
+	register(s, api, s.admin("delete-subscription", http.MethodDelete, "/subscriptions/{id}", "Remove a subscription, which ends the sessions that rest on it"),
+		func(ctx context.Context, in *ByID) (*struct{}, error) {
+			return nil, s.authority.DeleteSubscription(ctx, in.ID)
+		})
+}
+
+// Invitation lets one device of a user enrol, once.
+type Invitation struct {
+	ID        string     `json:"id"`
+	UserID    string     `json:"user_id"`
+	ExpiresAt time.Time  `json:"expires_at"`
+	UsedAt    *time.Time `json:"used_at" doc:"Null: not used."`
+	DeviceID  *string    `json:"device_id" doc:"The device that used it."`
+	CreatedAt time.Time  `json:"created_at"`
+}
+
+// NewInvitation is an invitation with its link, which is shown once.
+type NewInvitation struct {
+	Invitation
+	Link string `json:"link,omitempty" doc:"Absent when an earlier request with the same Idempotency-Key had made the invitation."`
+}
+
+func showInvitation(i control.Invitation) Invitation {
+	shown := Invitation{ID: i.ID, UserID: i.UserID, ExpiresAt: i.ExpiresAt.UTC(), UsedAt: i.UsedAt, CreatedAt: i.CreatedAt}
+	if i.DeviceID != "" {
+		shown.DeviceID = &i.DeviceID
+	}
+	return shown
+}
+
+// Invite is how long an invitation is to be valid.
+type Invite struct {
+	TTLSeconds int `json:"ttl_seconds,omitempty" minimum:"60" maximum:"2592000" doc:"86400 when absent."`
+}
+
+type inviteInput struct {
+	ByID
+	Creation[Invite]
+}
+
+type invitationListInput struct {
+	ByID
+	Paging
+}
+
+type invitationInput struct {
+	ByID
+	InvitationID string `path:"invitation_id" minLength:"36" maxLength:"36" pattern:"^[0-9a-f-]*$"`
+}
+
+func (s *server) registerInvitations(api huma.API) {
+	register(s, api, s.admin("create-invitation", http.MethodPost, "/users/{id}/invitations", "Invite a device of a user; the link is shown once"),
+		func(ctx context.Context, in *inviteInput) (*created[NewInvitation], error) {
+			ttl := time.Duration(in.Body.TTLSeconds) * time.Second
+			invitation, link, replayed, err := s.authority.Invite(ctx, in.ID, ttl, in.once(ctx, "create-invitation", in.ID))
+			return createdAs(NewInvitation{Invitation: showInvitation(invitation), Link: link}, replayed), err
+		})
+	register(s, api, s.admin("list-invitations", http.MethodGet, "/users/{id}/invitations", "List a user's invitations"),
+		func(ctx context.Context, in *invitationListInput) (*body[List[Invitation]], error) {
+			invitations, err := s.authority.Invitations(ctx, in.ID, in.page())
+			return listOf(in.Paging, invitations, showInvitation, func(i control.Invitation) string { return i.ID }), err
+		})
+	register(s, api, s.admin("delete-invitation", http.MethodDelete, "/users/{id}/invitations/{invitation_id}", "Withdraw an invitation"),
+		func(ctx context.Context, in *invitationInput) (*struct{}, error) {
+			return nil, s.authority.DeleteInvitation(ctx, in.ID, in.InvitationID)
+		})
+}

@@ -1,0 +1,212 @@
+// Package httpapi is the control plane's HTTP face: the device, gateway and
+// admin API, their OpenAPI document and the one table that turns the domain's
+// errors into answers.
+package httpapi
+
+import (
+	"context"
+	"crypto/subtle"
+	"encoding/json"
+	"log/slog"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humachi"
+	"github.com/go-chi/chi/v5"
+
+	"github.com/httvps/httvps/backend/internal/control"
+)
+
+const (
+	requestTimeout = 10 * time.Second
+	bodyTimeout    = 5 * time.Second
+	maxBody        = 64 << 10
+	maxEndsBody    = 512 << 10 // 1,000 ended sessions with their reasons
+)
+
+// Observer is told what happened, for metrics. Labels come from fixed sets.
+type Observer interface {
+	// Request says how an operation was answered.
+	Request(operation string, status int, took time.Duration)
+	// Decision says how a gateway's question was answered: "allowed" or a reason.
+	Decision(outcome string)
+	// Enrolment says how an enrolment ended: "enrolled", "repeated", a reason or a problem's code.
+	Enrolment(outcome string)
+}
+
+// Options are what the handlers need.
+type Options struct {
+	Authority *control.Authority
+	Log       *slog.Logger
+	Observer  Observer
+	// Ready says whether the service can do its work.
+	Ready func(context.Context) error
+	// Metrics answers /metrics.
+	Metrics http.Handler
+	// AdminApart puts the admin API, health and metrics on the admin handler
+	// only. Without it they are part of the public one.
+	AdminApart bool
+	// Diagnostics shows /metrics and /openapi.json on the public handler when
+	// the admin API is not apart.
+	Diagnostics bool
+	// RefusalsPerMinute bounds refused attempts to redeem codes per client address.
+	RefusalsPerMinute int
+}
+
+// Handlers are what the listeners serve.
+type Handlers struct {
+	Public http.Handler
+	Admin  http.Handler // nil unless AdminApart
+}
+
+// New returns the handlers.
+func New(opts Options) (Handlers, error) {
+	s := &server{
+		authority: opts.Authority, log: opts.Log, observer: opts.Observer,
+		attempts: newAttempts(opts.RefusalsPerMinute, opts.Authority.Now),
+	}
+	document, err := OpenAPI()
+	if err != nil {
+		return Handlers{}, err
+	}
+	diagnostics := http.NewServeMux()
+	diagnostics.HandleFunc("GET /livez", plain(func(context.Context) error { return nil }))
+	diagnostics.HandleFunc("GET /readyz", plain(opts.Ready))
+	diagnostics.HandleFunc("GET /api/v1/health", health(opts.Ready))
+	if opts.AdminApart || opts.Diagnostics {
+		diagnostics.Handle("GET /metrics", opts.Metrics)
+		diagnostics.HandleFunc("GET /openapi.json", func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			_, _ = w.Write(document) // the client may have gone
+		})
+	}
+
+	outer := &front{prefix: opts.Authority.Identity().Prefix}
+	api := s.router()
+	s.registerDevice(api.api)
+	s.registerGateway(api.api)
+	if opts.AdminApart {
+		outer.inner = s.wrap(api.router)
+		admin := s.router()
+		s.registerAdmin(admin.api)
+		return Handlers{Public: outer, Admin: orElse(diagnostics, s.wrap(admin.router))}, nil
+	}
+	s.registerAdmin(api.api)
+	api.router.Get("/api/v1/health", health(opts.Ready))
+	outer.inner = s.wrap(api.router)
+	outer.diagnostics = orElse(diagnostics, http.HandlerFunc(nothingHere))
+	return Handlers{Public: outer}, nil
+}
+
+// server holds what the operations share.
+type server struct {
+	authority *control.Authority
+	log       *slog.Logger
+	observer  Observer
+	attempts  *attempts
+}
+
+type routed struct {
+	router *chi.Mux
+	api    huma.API
+}
+
+func (s *server) router() routed {
+	setUpHuma()
+	router := chi.NewMux()
+	router.NotFound(func(w http.ResponseWriter, _ *http.Request) {
+		writeProblem(w, newProblem(http.StatusNotFound, codeNotFound, "there is nothing at this path"))
+	})
+	router.MethodNotAllowed(func(w http.ResponseWriter, _ *http.Request) {
+		writeProblem(w, newProblem(http.StatusMethodNotAllowed, codeMethodNotAllowed, "this path does not take this method"))
+	})
+	config := huma.DefaultConfig("HTTVPS control plane", "1")
+	config.Info.Description = "All addresses are below the service's API base, which invitations and ready lines carry; " +
+		"the admin API may have a listener of its own. Errors are application/problem+json with a stable code."
+	config.OpenAPIPath, config.DocsPath, config.SchemasPath = "", "", "" // nothing is served that we did not ask for
+	config.CreateHooks = nil                                             // no $schema in bodies
+	config.RejectUnknownQueryParameters = true
+	config.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
+		secureDevice:   {Type: "http", Scheme: "bearer", BearerFormat: "JWT", Description: "A device's access token."},
+		secureGateway:  {Type: "http", Scheme: "bearer", BearerFormat: "JWT", Description: "A gateway's own assertion (typ gw+jwt)."},
+		secureOperator: {Type: "http", Scheme: "bearer", Description: "An operator's API token (hvt1.…)."},
+	}
+	api := humachi.New(router, config)
+	api.UseMiddleware(s.observe)
+	return routed{router: router, api: api}
+}
+
+// OpenAPI returns the document that describes all operations.
+func OpenAPI() ([]byte, error) {
+	s := &server{}
+	r := s.router()
+	s.registerDevice(r.api)
+	s.registerGateway(r.api)
+	s.registerAdmin(r.api)
+	document, err := json.MarshalIndent(r.api.OpenAPI(), "", "  ")
+	if err != nil {
+		return nil, err
+	}
+	return append(document, '\n'), nil
+}
+
+// front is what a stranger meets. Without the prefix there is a bare 404, as
+// any server gives.
+type front struct {
+	prefix      string
+	inner       http.Handler
+	diagnostics http.Handler // nil when they are elsewhere
+}
+
+func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	segment, rest, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
+	switch {
+	case subtle.ConstantTimeCompare([]byte(segment), []byte(f.prefix)) == 1:
+		inner := r.Clone(r.Context())
+		inner.URL.Path, inner.URL.RawPath = "/"+rest, ""
+		f.inner.ServeHTTP(w, inner)
+	case f.diagnostics != nil:
+		f.diagnostics.ServeHTTP(w, r)
+	default:
+		nothingHere(w, r)
+	}
+}
+
+func nothingHere(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNotFound) }
+
+// orElse serves first when it has the path, else second.
+func orElse(first *http.ServeMux, second http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if handler, pattern := first.Handler(r); pattern != "" {
+			handler.ServeHTTP(w, r)
+			return
+		}
+		second.ServeHTTP(w, r)
+	})
+}
+
+func plain(check func(context.Context) error) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		if check(r.Context()) != nil {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			_, _ = w.Write([]byte("unavailable\n")) // the client may have gone
+			return
+		}
+		_, _ = w.Write([]byte("ok\n")) // the client may have gone
+	}
+}
+
+func health(check func(context.Context) error) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		status := "ok"
+		if check(r.Context()) != nil {
+			status = "unavailable"
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+		_ = json.NewEncoder(w).Encode(map[string]string{"status": status}) // the client may have gone
+	}
+}

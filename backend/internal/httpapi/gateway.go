@@ -1,0 +1,200 @@
+package httpapi
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/httvps/httvps/backend/internal/control"
+)
+
+// Join is a gateway's request to be let in.
+type Join struct {
+	Code      string `json:"code" minLength:"26" maxLength:"26" pattern:"^[A-Za-z2-7]*$" doc:"The join link's code."`
+	PublicKey string `json:"public_key" minLength:"43" maxLength:"43" pattern:"^[A-Za-z0-9_-]*$" doc:"Ed25519, base64url."`
+	Nonce     string `json:"nonce" minLength:"1" maxLength:"128" pattern:"^[A-Za-z0-9_-]*$" doc:"From a challenge."`
+	Signature string `json:"signature" minLength:"86" maxLength:"86" pattern:"^[A-Za-z0-9_-]*$" doc:"Ed25519 over \"HTTVPS1 join\", a zero byte, SHA-256 of the code in upper case, the public key and the nonce; base64url."`
+	URL       string `json:"url" minLength:"1" maxLength:"500" doc:"Where devices find the gateway: wss://HOST[:PORT]/PATH."`
+	Version   string `json:"version,omitempty" maxLength:"64"`
+}
+
+// Joined is what a gateway learns when it joins.
+type Joined struct {
+	GatewayID string `json:"gateway_id"`
+	Region    string `json:"region" doc:"A region's code."`
+	ServiceID string `json:"service_id" doc:"The audience of access tokens."`
+	Issuer    string `json:"issuer" doc:"The issuer of access tokens."`
+}
+
+// GatewayConfig is what a gateway needs to serve.
+type GatewayConfig struct {
+	GatewayID           string `json:"gateway_id"`
+	Region              string `json:"region" doc:"A region's code."`
+	ServiceID           string `json:"service_id" doc:"The audience of access tokens."`
+	ServiceName         string `json:"service_name"`
+	Issuer              string `json:"issuer" doc:"The issuer of access tokens."`
+	JWKS                KeySet `json:"jwks"`
+	HeartbeatIntervalMS int64  `json:"heartbeat_interval_ms"`
+}
+
+// ValidateDevice asks whether a device may have a session.
+type ValidateDevice struct {
+	SessionID     string `json:"session_id" minLength:"32" maxLength:"32" pattern:"^[0-9a-f]*$" doc:"Chosen by the gateway at random."`
+	DeviceID      string `json:"device_id" minLength:"36" maxLength:"36" pattern:"^[0-9a-f-]*$"`
+	KeyThumbprint string `json:"key_thumbprint" minLength:"43" maxLength:"43" pattern:"^[A-Za-z0-9_-]*$" doc:"RFC 7638, of the key that the device proved."`
+	Generation    int64  `json:"generation" minimum:"1" doc:"From the access token."`
+	BootID        string `json:"boot_id" minLength:"1" maxLength:"64" pattern:"^[A-Za-z0-9_-]*$" doc:"Of the gateway's process."`
+}
+
+// Decision says whether a device may have a session.
+type Decision struct {
+	Allowed        bool           `json:"allowed"`
+	Reason         string         `json:"reason,omitempty" doc:"Why not."`
+	UserID         string         `json:"user_id,omitempty"`
+	SubscriptionID string         `json:"subscription_id,omitempty"`
+	Limits         *SessionLimits `json:"limits,omitempty"`
+	ExpiresAt      *time.Time     `json:"expires_at,omitempty" doc:"When the subscription ends; absent when it does not."`
+}
+
+// SessionLimits are the plan's limits of one session.
+type SessionLimits struct {
+	MaxStreams int `json:"max_streams"`
+	MaxUDP     int `json:"max_udp"`
+}
+
+// Heartbeat is what a gateway says about itself.
+type Heartbeat struct {
+	BootID   string `json:"boot_id" minLength:"1" maxLength:"64" pattern:"^[A-Za-z0-9_-]*$" doc:"A new one with each start of the gateway's process; it ends the sessions of the one before."`
+	Version  string `json:"version,omitempty" maxLength:"64"`
+	URL      string `json:"url,omitempty" maxLength:"500"`
+	Sessions int    `json:"sessions" minimum:"0" maximum:"10000000"`
+	Streams  int    `json:"streams" minimum:"0" maximum:"1000000000"`
+}
+
+// HeartbeatAnswer is what a gateway is to do.
+type HeartbeatAnswer struct {
+	IntervalMS int64          `json:"interval_ms" doc:"Until the next heartbeat. The lease is three of them."`
+	ServerTime time.Time      `json:"server_time"`
+	Close      []SessionClose `json:"close" doc:"Sessions to close now, at most 1,000; the next heartbeat brings the rest."`
+}
+
+// SessionClose names a session and why it is over.
+type SessionClose struct {
+	SessionID string `json:"session_id" minLength:"32" maxLength:"32" pattern:"^[0-9a-f]*$"`
+	Reason    string `json:"reason" maxLength:"64" pattern:"^[a-z0-9_]*$"`
+}
+
+// SessionsEnd tells which sessions are over.
+type SessionsEnd struct {
+	Sessions []SessionClose `json:"sessions" maxItems:"1000"`
+}
+
+type joinInput struct {
+	Remote
+	Body Join
+}
+
+func (s *server) registerGateway(api huma.API) {
+	secure := []map[string][]string{{secureGateway: {}}}
+	register(s, api, huma.Operation{
+		OperationID: "gateway-join", Method: http.MethodPost, Path: "/api/v1/gateway/join", Tags: []string{"gateway"},
+		Summary: "Redeem a join link for a gateway's key", DefaultStatus: http.StatusCreated,
+		Description: "The same code with the same key again gives the same gateway, with status 200.",
+	}, s.join)
+	register(s, api, huma.Operation{
+		OperationID: "gateway-config", Method: http.MethodGet, Path: "/api/v1/gateway/config", Tags: []string{"gateway"},
+		Summary: "Get what a gateway needs to serve", Security: secure, Middlewares: s.asGateway(),
+	}, func(ctx context.Context, _ *struct{}) (*body[GatewayConfig], error) {
+		gateway, identity := gatewayOf(ctx), s.authority.Identity()
+		return &body[GatewayConfig]{GatewayConfig{
+			GatewayID: gateway.ID, Region: gateway.Region, ServiceID: identity.ServiceID, ServiceName: s.authority.ServiceName(),
+			Issuer: identity.Issuer, JWKS: s.keySet(), HeartbeatIntervalMS: s.authority.HeartbeatInterval().Milliseconds(),
+		}}, nil
+	})
+	register(s, api, huma.Operation{
+		OperationID: "validate-device", Method: http.MethodPost, Path: "/api/v1/auth/validate-device", Tags: []string{"gateway"},
+		Summary: "Ask whether a device may have a session, and begin it if so", Security: secure, Middlewares: s.asGateway(),
+		DefaultStatus: http.StatusOK,
+		Description:   "A refusal is a decision too and has status 200. Asked again about the same session, the answer is the same and counts once.",
+	}, s.validateDevice)
+	register(s, api, huma.Operation{
+		OperationID: "gateway-heartbeat", Method: http.MethodPost, Path: "/api/v1/gateway/heartbeat", Tags: []string{"gateway"},
+		Summary: "Renew a gateway's lease and with it its sessions", Security: secure, Middlewares: s.asGateway(),
+		DefaultStatus: http.StatusOK,
+	}, func(ctx context.Context, in *body[Heartbeat]) (*body[HeartbeatAnswer], error) {
+		ends, err := s.authority.Heartbeat(ctx, gatewayOf(ctx), control.Lease{
+			BootID: in.Body.BootID, URL: in.Body.URL, Version: in.Body.Version, Sessions: &in.Body.Sessions, Streams: &in.Body.Streams,
+		})
+		if err != nil {
+			return nil, err
+		}
+		out := HeartbeatAnswer{
+			IntervalMS: s.authority.HeartbeatInterval().Milliseconds(), ServerTime: s.authority.Now().UTC(),
+			Close: make([]SessionClose, 0, len(ends)),
+		}
+		for _, end := range ends {
+			out.Close = append(out.Close, SessionClose{SessionID: end.ID, Reason: end.Reason})
+		}
+		return &body[HeartbeatAnswer]{out}, nil
+	})
+	register(s, api, huma.Operation{
+		OperationID: "gateway-sessions-end", Method: http.MethodPost, Path: "/api/v1/gateway/sessions/end", Tags: []string{"gateway"},
+		Summary: "Say which sessions are over", Security: secure, Middlewares: s.asGateway(),
+		DefaultStatus: http.StatusNoContent, MaxBodyBytes: maxEndsBody,
+		Description: "Sessions that are over already, or not the gateway's, are left as they are.",
+	}, func(ctx context.Context, in *body[SessionsEnd]) (*struct{}, error) {
+		ends := make([]control.SessionEnd, 0, len(in.Body.Sessions))
+		for _, end := range in.Body.Sessions {
+			ends = append(ends, control.SessionEnd{ID: end.SessionID, Reason: end.Reason})
+		}
+		return nil, s.authority.EndSessions(ctx, gatewayOf(ctx), ends)
+	})
+}
+
+func (s *server) join(ctx context.Context, in *joinInput) (*answer[Joined], error) {
+	var (
+		gateway control.Gateway
+		isNew   bool
+	)
+	err := s.limited(in.address, func() (err error) {
+		gateway, isNew, err = s.authority.JoinGateway(ctx, control.Join{
+			Code: in.Body.Code, PublicKey: decode64(in.Body.PublicKey), URL: in.Body.URL, Version: in.Body.Version,
+			Proof: control.Proof{Nonce: decode64(in.Body.Nonce), Signature: decode64(in.Body.Signature)},
+		})
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	identity := s.authority.Identity()
+	out := &answer[Joined]{Status: http.StatusOK, Body: Joined{
+		GatewayID: gateway.ID, Region: gateway.Region, ServiceID: identity.ServiceID, Issuer: identity.Issuer,
+	}}
+	if isNew {
+		out.Status = http.StatusCreated
+		s.log.InfoContext(ctx, "gateway joined", "gateway_id", gateway.ID, "region", gateway.Region)
+	}
+	return out, nil
+}
+
+func (s *server) validateDevice(ctx context.Context, in *body[ValidateDevice]) (*body[Decision], error) {
+	decision, err := s.authority.Decide(ctx, gatewayOf(ctx), control.SessionRequest{
+		SessionID: in.Body.SessionID, DeviceID: in.Body.DeviceID, KeyThumbprint: in.Body.KeyThumbprint,
+		Generation: in.Body.Generation, BootID: in.Body.BootID,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if decision.Reason != "" {
+		s.observer.Decision(string(decision.Reason))
+		return &body[Decision]{Decision{Reason: string(decision.Reason)}}, nil
+	}
+	s.observer.Decision("allowed")
+	plan := decision.Entitlement.Plan
+	return &body[Decision]{Decision{
+		Allowed: true, UserID: decision.UserID, SubscriptionID: decision.Entitlement.ID,
+		Limits: &SessionLimits{MaxStreams: plan.MaxStreams, MaxUDP: plan.MaxUDP}, ExpiresAt: decision.Entitlement.EndsAt,
+	}}, nil
+}

@@ -1,0 +1,166 @@
+package httpapi
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"net/http"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/httvps/httvps/backend/internal/control"
+)
+
+const (
+	secureDevice   = "device"
+	secureGateway  = "gateway"
+	secureOperator = "operator"
+)
+
+type contextKey int
+
+const (
+	keyRequestID contextKey = iota
+	keyOperator
+	keyGateway
+)
+
+// wrap gives every request an id, a deadline and an end that is an answer even
+// when a handler panics.
+func (s *server) wrap(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var raw [12]byte
+		_, _ = rand.Read(raw[:]) // never fails
+		id := hex.EncodeToString(raw[:])
+		ctx, cancel := context.WithTimeout(context.WithValue(r.Context(), keyRequestID, id), requestTimeout)
+		defer cancel()
+		h := w.Header()
+		h.Set("X-Request-Id", id)
+		h.Set("Cache-Control", "no-store")
+		h.Set("X-Content-Type-Options", "nosniff")
+		defer func() {
+			fault := recover()
+			if fault == nil {
+				return
+			}
+			if err, ok := fault.(error); ok && errors.Is(err, http.ErrAbortHandler) {
+				panic(fault)
+			}
+			s.log.ErrorContext(ctx, "request panicked", "request_id", id, "stack", string(debug.Stack()))
+			writeProblem(w, newProblem(http.StatusInternalServerError, codeInternal, "the service has a fault of its own"))
+		}()
+		next.ServeHTTP(w, r.WithContext(ctx))
+	})
+}
+
+// observe counts and logs each operation. Paths, queries and bodies stay out of
+// the log: they may hold secrets.
+func (s *server) observe(ctx huma.Context, next func(huma.Context)) {
+	begin := time.Now()
+	next(ctx)
+	took := time.Since(begin)
+	operation := ctx.Operation().OperationID
+	s.observer.Request(operation, ctx.Status(), took)
+	s.log.DebugContext(ctx.Context(), "request", "operation", operation, "status", ctx.Status(),
+		"took_ms", took.Milliseconds(), "request_id", requestID(ctx.Context()))
+}
+
+func requestID(ctx context.Context) string {
+	id, _ := ctx.Value(keyRequestID).(string)
+	return id
+}
+
+// bearer returns the credential of a request, or nothing.
+func bearer(ctx huma.Context) string {
+	scheme, credential, found := strings.Cut(ctx.Header("Authorization"), " ")
+	if !found || !strings.EqualFold(scheme, "Bearer") || len(credential) > 4096 {
+		return ""
+	}
+	return credential
+}
+
+// authenticate makes an operation ask for a credential before it looks at
+// anything else of the request. check returns the context for the handler.
+func (s *server) authenticate(check func(ctx context.Context, credential string) (context.Context, error)) huma.Middlewares {
+	return huma.Middlewares{func(ctx huma.Context, next func(huma.Context)) {
+		inner, err := check(ctx.Context(), bearer(ctx))
+		if err != nil {
+			p := s.answer(ctx.Context(), err)
+			if p.Status == http.StatusUnauthorized {
+				ctx.SetHeader("WWW-Authenticate", "Bearer")
+			}
+			ctx.SetHeader("Content-Type", p.ContentType(""))
+			ctx.SetStatus(p.Status)
+			_, _ = ctx.BodyWriter().Write(mustJSON(p)) // the client may have gone
+			return
+		}
+		next(huma.WithContext(ctx, inner))
+	}}
+}
+
+func (s *server) asOperator() huma.Middlewares {
+	return s.authenticate(func(ctx context.Context, credential string) (context.Context, error) {
+		operator, err := s.authority.AuthenticateOperator(ctx, credential)
+		return context.WithValue(ctx, keyOperator, operator), err
+	})
+}
+
+func (s *server) asGateway() huma.Middlewares {
+	return s.authenticate(func(ctx context.Context, credential string) (context.Context, error) {
+		gateway, err := s.authority.AuthenticateGateway(ctx, credential)
+		return context.WithValue(ctx, keyGateway, gateway), err
+	})
+}
+
+func operatorOf(ctx context.Context) control.Operator {
+	operator, _ := ctx.Value(keyOperator).(control.Operator)
+	return operator
+}
+
+func gatewayOf(ctx context.Context) control.Gateway {
+	gateway, _ := ctx.Value(keyGateway).(control.Gateway)
+	return gateway
+}
+
+// answer turns an error into a problem, and logs it when it is our own.
+func (s *server) answer(ctx context.Context, err error) *Problem {
+	p := problemOf(err)
+	if p.Code == codeInternal {
+		if ctx.Err() != nil { // the client has gone, or the service is too slow: either way it was asked to wait
+			p = newProblem(http.StatusServiceUnavailable, codeTimeout, "the service could not answer in time: try again")
+		}
+		s.log.ErrorContext(ctx, "request failed", "error", err.Error(), "request_id", requestID(ctx))
+	}
+	return p
+}
+
+// register adds an operation whose errors are answered by the table.
+func register[I, O any](s *server, api huma.API, op huma.Operation, handle func(context.Context, *I) (*O, error)) {
+	if op.MaxBodyBytes == 0 {
+		op.MaxBodyBytes = maxBody
+	}
+	op.BodyReadTimeout = bodyTimeout
+	op.Responses = map[string]*huma.Response{"default": {
+		Description: "A problem.",
+		Content: map[string]*huma.MediaType{
+			"application/problem+json": {Schema: api.OpenAPI().Components.Schemas.Schema(problemType, true, "Problem")},
+		},
+	}}
+	huma.Register(api, op, func(ctx context.Context, in *I) (*O, error) {
+		out, err := handle(ctx, in)
+		if err == nil {
+			return out, nil
+		}
+		p := s.answer(ctx, err)
+		if limited, ok := errors.AsType[*control.RateLimitedError](err); ok {
+			wait := int(limited.RetryAfter/time.Second) + 1
+			return nil, huma.ErrorWithHeaders(p, http.Header{"Retry-After": {strconv.Itoa(wait)}})
+		}
+		return nil, p
+	})
+}

@@ -1,0 +1,84 @@
+// Package metrics counts what the control plane does. Every label has a fixed
+// set of values: nothing that a client chooses becomes one.
+package metrics
+
+import (
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// Metrics are the control plane's. It implements httpapi.Observer.
+type Metrics struct {
+	registry   *prometheus.Registry
+	requests   *prometheus.CounterVec
+	durations  *prometheus.HistogramVec
+	decisions  *prometheus.CounterVec
+	enrolments *prometheus.CounterVec
+	pruned     *prometheus.CounterVec
+	ready      prometheus.Gauge
+}
+
+// New returns metrics with a registry of their own.
+func New() *Metrics {
+	m := &Metrics{
+		registry: prometheus.NewRegistry(),
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "httvps_backend_requests_total", Help: "Requests answered, by operation and class of status.",
+		}, []string{"operation", "status"}),
+		durations: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "httvps_backend_request_duration_seconds", Help: "Time to answer a request, by operation.",
+			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
+		}, []string{"operation"}),
+		decisions: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "httvps_backend_decisions_total", Help: "Answers to gateways whether a device may have a session, by outcome.",
+		}, []string{"outcome"}),
+		enrolments: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "httvps_backend_enrolments_total", Help: "Attempts to enrol a device, by outcome.",
+		}, []string{"outcome"}),
+		pruned: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "httvps_backend_pruned_total", Help: "Records removed or ended because their time was over, by kind.",
+		}, []string{"kind"}),
+		ready: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "httvps_backend_ready", Help: "1 when the database could be read and written at the last check.",
+		}),
+	}
+	m.registry.MustRegister(
+		m.requests, m.durations, m.decisions, m.enrolments, m.pruned, m.ready,
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+	)
+	return m
+}
+
+// Handler answers scrapes.
+func (m *Metrics) Handler() http.Handler {
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4})
+}
+
+// Request counts an answered request.
+func (m *Metrics) Request(operation string, status int, took time.Duration) {
+	m.requests.WithLabelValues(operation, strconv.Itoa(status/100)+"xx").Inc()
+	m.durations.WithLabelValues(operation).Observe(took.Seconds())
+}
+
+// Decision counts an answer to a gateway.
+func (m *Metrics) Decision(outcome string) { m.decisions.WithLabelValues(outcome).Inc() }
+
+// Enrolment counts an attempt to enrol.
+func (m *Metrics) Enrolment(outcome string) { m.enrolments.WithLabelValues(outcome).Inc() }
+
+// Pruned counts records that a clean-up removed or ended.
+func (m *Metrics) Pruned(kind string, n int) { m.pruned.WithLabelValues(kind).Add(float64(n)) }
+
+// Ready says whether the database could be used.
+func (m *Metrics) Ready(ready bool) {
+	value := 0.0
+	if ready {
+		value = 1
+	}
+	m.ready.Set(value)
+}

@@ -1,0 +1,35 @@
+package metrics
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestWhatHappenedIsExported(t *testing.T) {
+	m := New()
+	m.Request("whoami", http.StatusUnauthorized, 3*time.Millisecond)
+	m.Decision("allowed")
+	m.Decision("session_limit")
+	m.Enrolment("enrolled")
+	m.Pruned("session", 7)
+	m.Ready(true)
+	w := httptest.NewRecorder()
+	m.Handler().ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", nil))
+	for _, want := range []string{
+		`httvps_backend_requests_total{operation="whoami",status="4xx"} 1`,
+		`httvps_backend_request_duration_seconds_bucket{operation="whoami",le="0.005"} 1`,
+		`httvps_backend_decisions_total{outcome="allowed"} 1`,
+		`httvps_backend_decisions_total{outcome="session_limit"} 1`,
+		`httvps_backend_enrolments_total{outcome="enrolled"} 1`,
+		`httvps_backend_pruned_total{kind="session"} 7`,
+		`httvps_backend_ready 1`,
+		`go_goroutines`,
+	} {
+		if !strings.Contains(w.Body.String(), want) {
+			t.Errorf("no %s", want)
+		}
+	}
+}

@@ -1,0 +1,129 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/httvps/httvps/backend/internal/control"
+)
+
+func scanText(r row) (s string, err error) {
+	err = r.Scan(&s)
+	return s, err
+}
+
+func scanCount(r row) (n int, err error) {
+	err = r.Scan(&n)
+	return n, err
+}
+
+func (t *tx) Setting(ctx context.Context, name string) (string, error) {
+	return one(ctx, t, scanText, "SELECT value FROM settings WHERE name = $1", name)
+}
+
+func (t *tx) PutSetting(ctx context.Context, name, value string) error {
+	_, err := t.exec(ctx, "", `INSERT INTO settings (name, value) VALUES ($1, $2)
+		ON CONFLICT (name) DO UPDATE SET value = excluded.value`, name, value)
+	return err
+}
+
+func (t *tx) TakeSetting(ctx context.Context, name, value string) (bool, error) {
+	return t.execIf(ctx, "", "DELETE FROM settings WHERE name = $1 AND value = $2", name, value)
+}
+
+func scanSecret(r row) (s control.SealedSecret, err error) {
+	err = r.Scan(&s.ID, &s.Kind, &s.Sealed, moment{&s.CreatedAt})
+	return s, err
+}
+
+func (t *tx) Secrets(ctx context.Context, kind string) ([]control.SealedSecret, error) {
+	return many(ctx, t, scanSecret, "SELECT id, kind, sealed, created_at FROM secrets WHERE kind = $1 ORDER BY id DESC", kind)
+}
+
+func (t *tx) InsertSecret(ctx context.Context, s control.SealedSecret) error {
+	_, err := t.exec(ctx, "", "INSERT INTO secrets (id, kind, sealed, created_at) VALUES ($1, $2, $3, $4)",
+		s.ID, s.Kind, s.Sealed, micros(s.CreatedAt))
+	return err
+}
+
+// HasSecrets reports whether the service has secrets, which only the
+// key-encryption key they were sealed with opens.
+func (s *Store) HasSecrets(ctx context.Context) (bool, error) {
+	n, err := scanCount(s.reader.QueryRowContext(ctx, "SELECT COUNT(*) FROM secrets"))
+	if err != nil {
+		return false, fmt.Errorf("query: %w", err)
+	}
+	return n > 0, nil
+}
+
+func scanOnceResult(r row) (o control.OnceResult, err error) {
+	var request []byte
+	err = r.Scan(&request, &o.ObjectID, moment{&o.CreatedAt})
+	copy(o.Request[:], request)
+	return o, err
+}
+
+func (t *tx) OnceResult(ctx context.Context, operatorID, key string) (control.OnceResult, error) {
+	return one(ctx, t, scanOnceResult,
+		"SELECT request, object_id, created_at FROM idempotency_keys WHERE operator_id = $1 AND key = $2", operatorID, key)
+}
+
+func (t *tx) InsertOnceResult(ctx context.Context, operatorID, key string, o control.OnceResult) error {
+	_, err := t.exec(ctx, "a request with this idempotency key is being answered", `INSERT INTO idempotency_keys
+		(operator_id, key, request, object_id, created_at) VALUES ($1, $2, $3, $4, $5)`,
+		operatorID, key, o.Request[:], o.ObjectID, micros(o.CreatedAt))
+	return err
+}
+
+const operatorColumns = "o.id, o.name, o.role, o.created_at"
+
+func scanOperator(r row) (o control.Operator, err error) {
+	err = r.Scan(&o.ID, &o.Name, &o.Role, moment{&o.CreatedAt})
+	return o, err
+}
+
+func (t *tx) CountOperators(ctx context.Context) (int, error) {
+	return one(ctx, t, scanCount, "SELECT COUNT(*) FROM operators")
+}
+
+func (t *tx) InsertOperator(ctx context.Context, o control.Operator) error {
+	_, err := t.exec(ctx, "there is an operator with this name",
+		"INSERT INTO operators (id, name, role, created_at) VALUES ($1, $2, $3, $4)", o.ID, o.Name, o.Role, micros(o.CreatedAt))
+	return err
+}
+
+func (t *tx) OperatorByName(ctx context.Context, name string) (control.Operator, error) {
+	return one(ctx, t, scanOperator, "SELECT "+operatorColumns+" FROM operators o WHERE o.name = $1", name)
+}
+
+func (t *tx) InsertAPIToken(ctx context.Context, k control.APIToken) error {
+	_, err := t.exec(ctx, "", "INSERT INTO api_tokens (id, operator_id, hash, expires_at, created_at) VALUES ($1, $2, $3, $4, $5)",
+		k.ID, k.OperatorID, k.Hash, micros(k.ExpiresAt), micros(k.CreatedAt))
+	return err
+}
+
+func (t *tx) OperatorByToken(ctx context.Context, hash []byte, now time.Time) (control.Operator, error) {
+	return one(ctx, t, scanOperator, "SELECT "+operatorColumns+` FROM operators o
+		JOIN api_tokens k ON k.operator_id = o.id WHERE k.hash = $1 AND k.expires_at > $2`, hash, micros(now))
+}
+
+func (t *tx) PruneInvitations(ctx context.Context, expiredBefore time.Time, limit int) (int, error) {
+	return t.exec(ctx, "", `DELETE FROM invitations WHERE id IN
+		(SELECT id FROM invitations WHERE expires_at < $1 LIMIT $2)`, micros(expiredBefore), limit)
+}
+
+func (t *tx) PruneSessions(ctx context.Context, endedBefore time.Time, limit int) (int, error) {
+	return t.exec(ctx, "", `DELETE FROM sessions WHERE id IN
+		(SELECT id FROM sessions WHERE ended_at < $1 LIMIT $2)`, micros(endedBefore), limit)
+}
+
+func (t *tx) PruneOnceResults(ctx context.Context, createdBefore time.Time, limit int) (int, error) {
+	return t.exec(ctx, "", `DELETE FROM idempotency_keys WHERE (operator_id, key) IN
+		(SELECT operator_id, key FROM idempotency_keys WHERE created_at < $1 LIMIT $2)`, micros(createdBefore), limit)
+}
+
+func (t *tx) PruneAPITokens(ctx context.Context, expiredBefore time.Time, limit int) (int, error) {
+	return t.exec(ctx, "", `DELETE FROM api_tokens WHERE id IN
+		(SELECT id FROM api_tokens WHERE expires_at < $1 LIMIT $2)`, micros(expiredBefore), limit)
+}
