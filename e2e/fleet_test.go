@@ -96,6 +96,12 @@ func TestBackendAndGatewaysApart(t *testing.T) {
 		t.Fatal(err)
 	}
 
+	for _, args := range [][]string{{"health"}, {"health", "--ready"}} {
+		if r := run(t, "", nil, "httvps-backend", append(args, "--config", config)...); r.code != 0 {
+			t.Errorf("httvps-backend %s: exit code %d: %s", strings.Join(args, " "), r.code, r.stderr)
+		}
+	}
+
 	ctl := func(v any, args ...string) {
 		t.Helper()
 		r := run(t, "", f.env, "httvpsctl", append(args, "-o", "json")...)
@@ -164,6 +170,15 @@ func TestBackendAndGatewaysApart(t *testing.T) {
 			t.Errorf("exit code %d: %s", r.code, r.stderr)
 		}
 	})
+
+	backend.Kill()
+	if r := run(t, "", nil, "httvps-backend", "health", "--config", config); r.code != 1 {
+		t.Errorf("health of a control plane that is gone: exit code %d", r.code)
+	}
+	backend = f.launch("httvps-backend", "serve", "--config", config)
+	if err := backend.Ready(t.Context(), &control); err != nil {
+		t.Fatal(err)
+	}
 
 	gateways[d.Gateway].Kill()
 	deadline := time.Now().Add(time.Minute)

@@ -69,7 +69,7 @@ var imports = map[string][]string{
 	"backend/internal/seal":            {},
 	"backend/internal/store":           {"backend/internal/control"},
 	"backend/internal/store/storetest": {"backend/internal/control"},
-	"backend":                          {"backend/internal/"},
+	"backend":                          {"sdk/go/tlspin", "backend/internal/"},
 	"backend/cmd/httvps-backend":       {"backend"},
 
 	// The operator's command is a client of the API and knows no server.

@@ -146,8 +146,7 @@ func (o object) second(name string) (time.Time, error) {
 }
 
 // unread implements jwt.Claims, every getter saying "absent", for claims that
-// golang-jwt only carries: the
-// package judges them itself.
+// golang-jwt only carries: the package judges them itself.
 type unread struct{}
 
 func (unread) GetExpirationTime() (*jwt.NumericDate, error) { return nil, nil }

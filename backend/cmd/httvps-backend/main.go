@@ -92,7 +92,7 @@ func newRoot(environ []string) *cobra.Command {
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.PersistentFlags().StringVarP(&s.file, "config", "c", "", "YAML `file` with settings; HTTVPS_BACKEND_… variables and flags override it")
 	root.PersistentFlags().StringVar(&s.data, "data", "", "data `directory` (data_dir)")
-	root.AddCommand(newServe(s), newMigrate(s), newConfig(s), newVersion())
+	root.AddCommand(newServe(s), newHealth(s), newMigrate(s), newConfig(s), newVersion())
 	return root
 }
 
@@ -146,6 +146,25 @@ func newServe(s *settings) *cobra.Command {
 	cmd.Flags().StringVar(&adminListen, "admin-listen", "", "`address` of the admin API, health and metrics (default: the same)")
 	cmd.Flags().StringVar(&publicURL, "public-url", "", "https://HOST[:PORT] `where` devices and gateways reach the API")
 	cmd.Flags().StringVar(&logLevel, "log-level", "", "debug, info, warn or error")
+	return cmd
+}
+
+func newHealth(s *settings) *cobra.Command {
+	var ready bool
+	cmd := &cobra.Command{
+		Use:   "health",
+		Short: "Ask the control plane that runs here with the same configuration how it is",
+		Long:  "Exit code 0 when it lives; with --ready, when it can serve: its database answers.",
+		Args:  noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := s.load()
+			if err != nil {
+				return err
+			}
+			return backend.Health(cmd.Context(), cfg, ready)
+		},
+	}
+	cmd.Flags().BoolVar(&ready, "ready", false, "ask whether it can serve, not only whether it lives")
 	return cmd
 }
 

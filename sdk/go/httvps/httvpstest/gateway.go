@@ -134,19 +134,19 @@ func (s *Service) judge(conn *carrier.Conn, number int, host string, challenge w
 }
 
 func (s *Service) accept(session *mux.Session, streams *sync.WaitGroup) {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel() // dials of a session that is over
 	for {
-		stream, err := session.Accept(context.Background())
+		stream, err := session.Accept(ctx)
 		if err != nil {
 			return
 		}
-		streams.Go(func() { s.forward(stream) })
+		streams.Go(func() { s.forward(ctx, stream) })
 	}
 }
 
 // forward connects a stream to its target.
-func (s *Service) forward(stream *mux.Stream) {
-	ctx, cancel := stream.Context(context.Background())
-	defer cancel()
+func (s *Service) forward(ctx context.Context, stream *mux.Stream) {
 	target, err := s.opts.Dial(ctx, stream.Target())
 	if err != nil {
 		code := wire.CodeConnRefused
