@@ -29,6 +29,14 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, "e2e:", err)
 		os.Exit(1)
 	}
+	// Looked at here, so that they count for Go's test cache: a cached pass must
+	// not outlive the binaries that it was made with.
+	for _, name := range []string{"httvps-server", "httvps-backend", "httvps-gateway", "httvps", "httvpsctl"} {
+		if _, err := os.Stat(filepath.Join(bin, name)); err != nil {
+			fmt.Fprintln(os.Stderr, "e2e: run make build first:", err)
+			os.Exit(1)
+		}
+	}
 	os.Exit(m.Run())
 }
 
