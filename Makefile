@@ -24,7 +24,7 @@ export GOFLAGS := -buildvcs=false $(filter-out -buildvcs=%,$(GOFLAGS))
 FUZZTIME ?= 20s
 BENCHTIME ?= 1s
 BENCHCOUNT ?= 6
-BENCH_PACKAGES := ./sdk/go/wire ./sdk/go/mux
+BENCH_PACKAGES := ./sdk/go/wire ./sdk/go/carrier
 
 .PHONY: help
 help: ## Show this list
@@ -77,7 +77,7 @@ soak: install-deps build ## Run the long tests at full counts and every fuzz tar
 	$(MAKE) fuzz FUZZTIME=5m
 
 .PHONY: bench
-bench: install-deps $(BENCHSTAT) ## Measure the codec and the multiplexer; latest.json and latest.txt in bench/out
+bench: install-deps $(BENCHSTAT) ## Measure the codec and one stream beside bare TLS; latest.json and latest.txt in bench/out
 	mkdir -p bench/out
 	go test -json -run='^$$' -bench=. -benchmem -benchtime=$(BENCHTIME) -count=$(BENCHCOUNT) $(BENCH_PACKAGES) \
 		| tee bench/out/latest.json | jq --unbuffered -j 'select(.Action == "output").Output' | tee bench/out/latest.txt
