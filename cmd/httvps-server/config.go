@@ -9,10 +9,10 @@ import (
 	"path/filepath"
 
 	"github.com/spf13/cobra"
-	"go.yaml.in/yaml/v3"
 
 	"github.com/httvps/httvps/backend"
 	"github.com/httvps/httvps/gateway"
+	"github.com/httvps/httvps/internal/command"
 	"github.com/httvps/httvps/internal/configfile"
 )
 
@@ -47,7 +47,7 @@ type config struct {
 // are those of the two halves, HTTVPS_BACKEND_… and HTTVPS_GATEWAY_….
 func (s *settings) load(cmd *cobra.Command) (*config, error) {
 	if s.data == "" {
-		return nil, usageError{errors.New("--data DIR is needed: where the service keeps its database and keys")}
+		return nil, command.Misuse("--data DIR is needed: where the service keeps its database and keys")
 	}
 	cfg := &config{
 		Backend: backend.DefaultConfig(), Gateway: gateway.DefaultConfig(),
@@ -76,8 +76,8 @@ func (s *settings) load(cmd *cobra.Command) (*config, error) {
 	return cfg, nil
 }
 
-// validate judges everything that does not need the data directory.
-func (c *config) validate() error {
+// Validate judges everything that does not need the data directory.
+func (c *config) Validate() error {
 	if c.dev {
 		return c.validateDev()
 	}
@@ -104,54 +104,6 @@ func (c *config) open(ctx context.Context) error {
 }
 
 func (c *config) close() { c.closer() }
-
-func newHealth(s *settings) *cobra.Command {
-	var ready bool
-	cmd := &cobra.Command{
-		Use:   "health",
-		Short: "Ask the running service how it is",
-		Long:  "Ask the gateway's admin listener of the service that runs with the same configuration. Exit code 0 when it is well.",
-		Args:  noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, err := s.load(cmd)
-			if err != nil {
-				return err
-			}
-			return gateway.Health(cmd.Context(), cfg.Gateway.AdminListen, ready)
-		},
-	}
-	cmd.Flags().BoolVar(&ready, "ready", false, "ask whether devices can connect, not only whether it lives")
-	return cmd
-}
-
-func newConfig(s *settings) *cobra.Command {
-	cmd := &cobra.Command{Use: "config", Short: "Check or print the configuration", Args: noArgs}
-	cmd.AddCommand(
-		&cobra.Command{
-			Use: "check", Short: "Say everything that is wrong with the configuration", Args: noArgs,
-			RunE: func(cmd *cobra.Command, _ []string) error {
-				cfg, err := s.load(cmd)
-				if err != nil {
-					return err
-				}
-				return cfg.validate()
-			},
-		},
-		&cobra.Command{
-			Use: "print", Short: "Print the configuration as it is in force, with its defaults", Args: noArgs,
-			RunE: func(cmd *cobra.Command, _ []string) error {
-				cfg, err := s.load(cmd)
-				if err != nil {
-					return err
-				}
-				enc := yaml.NewEncoder(cmd.OutOrStdout())
-				enc.SetIndent(2)
-				return errors.Join(enc.Encode(cfg), enc.Close())
-			},
-		},
-	)
-	return cmd
-}
 
 // controlTLS is the API's TLS under the development authority.
 func controlTLS(get func(*tls.ClientHelloInfo) (*tls.Certificate, error)) *tls.Config {

@@ -5,58 +5,23 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/httvps/httvps/backend"
 	"github.com/httvps/httvps/gateway"
+	"github.com/httvps/httvps/internal/command"
 )
 
 // version is set by the linker.
 var version = "dev"
 
-const (
-	exitFailure = 1
-	exitUsage   = 2
-)
-
-// usageError is a mistake in the command line.
-type usageError struct{ error }
-
-func (e usageError) Unwrap() error { return e.error }
-
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := run(ctx, os.Args[1:], os.Environ(), os.Stdout, os.Stderr)
-	stop()
-	os.Exit(code)
-}
-
-// run is the program without the process around it.
-func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) int {
-	root := newRoot(environ)
-	root.SetArgs(args)
-	root.SetOut(stdout)
-	root.SetErr(stderr)
-	err := root.ExecuteContext(ctx)
-	if err == nil {
-		return 0
-	}
-	_, _ = fmt.Fprintf(stderr, "httvps-server: %v\n", err) // nobody is left to be told
-	if _, ok := errors.AsType[usageError](err); ok {
-		return exitUsage
-	}
-	return exitFailure
-}
+func main() { os.Exit(command.Main(newRoot(os.Environ()))) }
 
 func newRoot(environ []string) *cobra.Command {
 	s := &settings{environ: environ}
@@ -68,29 +33,17 @@ func newRoot(environ []string) *cobra.Command {
 			`{"ready":true,"api":URL,"gateway":URL,"bootstrap":URL,"ca":FILE}` + "\n\n" +
 			"With --dev the service has its own certificate authority, a first user with an invitation, and an operator's\n" +
 			`token, which are added to that line as "invite" and "token"; and devices may reach loopback addresses.`,
-		SilenceErrors:     true,
-		SilenceUsage:      true,
-		Args:              noArgs,
-		RunE:              func(cmd *cobra.Command, _ []string) error { return serve(cmd, s) },
-		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
+		RunE: func(cmd *cobra.Command, _ []string) error { return serve(cmd, s) },
 	}
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	s.flags(root)
-	root.AddCommand(newHealth(s), newConfig(s), &cobra.Command{
-		Use: "version", Short: "Print the version", Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, err := fmt.Fprintln(cmd.OutOrStdout(), version)
-			return err
-		},
-	})
+	root.AddCommand(
+		command.Health("the service that runs here with the same configuration", "devices can connect", s.load,
+			func(ctx context.Context, cfg *config, ready bool) error {
+				return gateway.Health(ctx, cfg.Gateway.AdminListen, ready)
+			}),
+		command.Config(s.load), command.Version(version),
+	)
 	return root
-}
-
-func noArgs(cmd *cobra.Command, args []string) error {
-	if len(args) > 0 {
-		return usageError{fmt.Errorf("unknown argument %q for %q", args[0], cmd.CommandPath())}
-	}
-	return nil
 }
 
 // readyLine is what the program says on stdout, once. Scripts depend on it.
@@ -111,7 +64,7 @@ func serve(cmd *cobra.Command, s *settings) error {
 	if err != nil {
 		return err
 	}
-	if err := cfg.validate(); err != nil {
+	if err := cfg.Validate(); err != nil {
 		return fmt.Errorf("configuration: %w", err)
 	}
 	if err := cfg.open(cmd.Context()); err != nil {
@@ -146,9 +99,7 @@ func serve(cmd *cobra.Command, s *settings) error {
 			return err
 		}
 		cfg.Gateway.OnReady = func(r gateway.Ready) {
-			enc := json.NewEncoder(cmd.OutOrStdout())
-			enc.SetEscapeHTML(false)  // links stay readable
-			_ = enc.Encode(readyLine{ // whoever waited for it is gone
+			command.PrintReady(cmd.OutOrStdout(), readyLine{
 				Ready: true, API: control.Admin, Gateway: r.Gateway, Bootstrap: control.Bootstrap, CA: cfg.caFile,
 				Invite: control.Invite, Token: control.Token,
 			})

@@ -44,6 +44,7 @@ var imports = map[string][]string{
 	"sdk/cli/cmd/httvps":     {"sdk/cli/internal/", "sdk/go/httvps"},
 
 	// What backend and gateway agree on, and what all servers share.
+	"internal/command":    {},
 	"internal/configfile": {},
 	"internal/devca":      {"sdk/go/tlspin"},
 	"internal/reason":     {"sdk/go/wire"},
@@ -59,7 +60,7 @@ var imports = map[string][]string{
 	"gateway/internal/upstream":  {"sdk/go/wire"},
 	"gateway/internal/server":    {"gateway/internal/", "internal/reason", "internal/ticket", "sdk/go/carrier", "sdk/go/mux", "sdk/go/wire"},
 	"gateway":                    {"gateway/internal/"},
-	"gateway/cmd/httvps-gateway": {"gateway"},
+	"gateway/cmd/httvps-gateway": {"gateway", "internal/command"},
 
 	// Control plane. Adapters know the domain; the domain knows no adapter.
 	"backend/internal/config":          {"internal/configfile"},
@@ -70,7 +71,7 @@ var imports = map[string][]string{
 	"backend/internal/store":           {"backend/internal/control"},
 	"backend/internal/store/storetest": {"backend/internal/control"},
 	"backend":                          {"sdk/go/tlspin", "backend/internal/"},
-	"backend/cmd/httvps-backend":       {"backend"},
+	"backend/cmd/httvps-backend":       {"backend", "internal/command"},
 
 	// The operator's command is a client of the API and knows no server.
 	"ctl/cmd/httvpsctl":     {"ctl/internal/cli", "ctl/internal/terminal"},
@@ -80,7 +81,7 @@ var imports = map[string][]string{
 	"ctl/internal/terminal": {},
 
 	// Both servers in one process, over the same API as when they are apart.
-	"cmd/httvps-server": {"backend", "gateway", "internal/configfile", "internal/devca"},
+	"cmd/httvps-server": {"backend", "gateway", "internal/command", "internal/configfile", "internal/devca"},
 
 	// The demo and the end-to-end tests drive the binaries as a person would.
 	"e2e/cmd/demo":        {"e2e/internal/"},
@@ -97,6 +98,8 @@ var links = map[string][]string{
 	"sdk/go/httvps":      {"github.com/gobwas"},
 	"sdk/cli/cmd/httvps": {"github.com/gobwas", "github.com/spf13/cobra", "github.com/spf13/pflag"},
 	"ctl/cmd/httvpsctl":  {"github.com/google/uuid", "github.com/spf13/cobra", "github.com/spf13/pflag", "golang.org/x/sys"},
+	// A frame brings no configuration and no service of its own.
+	"internal/command": {"github.com/spf13/cobra", "github.com/spf13/pflag", "go.yaml.in/yaml/v3"},
 	"gateway/cmd/httvps-gateway": {
 		"github.com/gobwas",
 		// configuration and the command line

@@ -15,9 +15,15 @@ import (
 	"testing"
 
 	"go.uber.org/goleak"
+
+	"github.com/httvps/httvps/internal/command"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) int {
+	return command.Run(ctx, newRoot(environ), args, strings.NewReader(""), stdout, stderr)
+}
 
 func TestCommandLines(t *testing.T) {
 	dir := t.TempDir()
@@ -32,6 +38,7 @@ func TestCommandLines(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(broken, "backend.db"), []byte("no database"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	valid := []string{"HTTVPS_BACKEND_TLS_CERT_FILE=c", "HTTVPS_BACKEND_TLS_KEY_FILE=k"}
 	for name, tc := range map[string]struct {
 		args           []string
 		environ        []string
@@ -50,6 +57,7 @@ func TestCommandLines(t *testing.T) {
 		"a misspelt variable":    {args: []string{"config", "check"}, environ: []string{"HTTVPS_BACKEND_X=1"}, code: 1, stderr: "HTTVPS_BACKEND_X"},
 		"an invalid setting":     {args: []string{"config", "check"}, environ: []string{"HTTVPS_BACKEND_LOG_LEVEL=loud"}, code: 1, stderr: "log_level"},
 		"a loud level":           {args: []string{"serve", "--log-level", "loud"}, code: 1, stderr: "log_level"},
+		"a valid configuration":  {args: []string{"config", "check"}, environ: valid, stdout: "the configuration is valid\n"},
 		"a configuration":        {args: []string{"config", "print", "--data", "/srv"}, stdout: "data_dir: /srv\n"},
 		"defaults as text":       {args: []string{"config", "print"}, stdout: "gateway_heartbeat: 5s\n"},
 		"no database":            {args: []string{"migrate", "status", "--data", dir}, code: 1, stderr: "backend.db: no such file"},

@@ -6,13 +6,15 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/httvps/httvps/internal/command"
 )
 
 // exec runs the command in an empty environment but for what is given.
 func exec(t *testing.T, environ []string, stdin string, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
 	var out, err bytes.Buffer
-	code = run(t.Context(), args, environ, strings.NewReader(stdin), &out, &err)
+	code = command.Run(t.Context(), newRoot(environ), args, strings.NewReader(stdin), &out, &err)
 	return code, out.String(), err.String()
 }
 
@@ -29,7 +31,7 @@ func TestUsageErrorsExitWith2(t *testing.T) {
 		"config alone":       {"config"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if code, stdout, stderr := exec(t, nil, "", args...); code != exitUsage || stdout != "" || stderr == "" {
+			if code, stdout, stderr := exec(t, nil, "", args...); code != command.ExitUsage || stdout != "" || stderr == "" {
 				t.Errorf("exit %d, stdout %q, stderr %q", code, stdout, stderr)
 			}
 		})
@@ -42,7 +44,7 @@ func TestConfigCheckTellsEveryMistakeAndExitsWith1(t *testing.T) {
 		t.Fatal(err)
 	}
 	code, _, stderr := exec(t, nil, "", "config", "check", "--config", file)
-	if code != exitFailure {
+	if code != command.ExitFailure {
 		t.Errorf("exit %d", code)
 	}
 	for _, part := range []string{"listen is", "want wss", "data_dir", "tls.cert_file"} {
@@ -50,8 +52,8 @@ func TestConfigCheckTellsEveryMistakeAndExitsWith1(t *testing.T) {
 			t.Errorf("no word about %q in %s", part, stderr)
 		}
 	}
-	if code, stdout, stderr := exec(t, nil, "", "config", "check", "--config", example); code != 0 || stdout == "" {
-		t.Errorf("the example: exit %d, %s", code, stderr)
+	if code, stdout, stderr := exec(t, nil, "", "config", "check", "--config", example); code != 0 || stdout != "the configuration is valid\n" {
+		t.Errorf("the example: exit %d, %q, %s", code, stdout, stderr)
 	}
 }
 
@@ -71,7 +73,7 @@ func TestFlagsOverrideTheEnvironmentAndTheEnvironmentTheFile(t *testing.T) {
 func TestServeWithoutMembershipSaysHowToGetOne(t *testing.T) {
 	dir := t.TempDir()
 	code, stdout, stderr := exec(t, nil, "", "serve", "--config", example, "--data", dir)
-	if code != exitFailure || stdout != "" || !strings.Contains(stderr, dir) || !strings.Contains(stderr, "httvps-gateway join") {
+	if code != command.ExitFailure || stdout != "" || !strings.Contains(stderr, dir) || !strings.Contains(stderr, "httvps-gateway join") {
 		t.Errorf("exit %d, stdout %q, stderr %q", code, stdout, stderr)
 	}
 }
@@ -79,13 +81,13 @@ func TestServeWithoutMembershipSaysHowToGetOne(t *testing.T) {
 func TestJoinTakesTheLinkFromStdinAndNeverShowsIt(t *testing.T) {
 	const link = "https://127.0.0.1:1/gateway-join#code=ABCDEFGHIJKLMNOPQRSTUVWXY2"
 	code, stdout, stderr := exec(t, nil, link+"\n", "join", "-", "--data", t.TempDir(), "--url", "wss://h/t")
-	if code != exitFailure || strings.Contains(stdout+stderr, "ABCDEFGHIJKLMNOPQRSTUVWXY2") || !strings.Contains(stderr, "refused") {
+	if code != command.ExitFailure || strings.Contains(stdout+stderr, "ABCDEFGHIJKLMNOPQRSTUVWXY2") || !strings.Contains(stderr, "refused") {
 		t.Errorf("exit %d, stdout %q, stderr %q", code, stdout, stderr)
 	}
 }
 
 func TestHealthOfNoGatewayExitsWith1(t *testing.T) {
-	if code, _, stderr := exec(t, nil, "", "health", "--admin-listen", "127.0.0.1:1"); code != exitFailure || !strings.Contains(stderr, "health") {
+	if code, _, stderr := exec(t, nil, "", "health", "--admin-listen", "127.0.0.1:1"); code != command.ExitFailure || !strings.Contains(stderr, "health") {
 		t.Errorf("exit %d, %q", code, stderr)
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"math"
 	"net"
@@ -16,8 +15,6 @@ import (
 	"slices"
 	"strconv"
 	"time"
-
-	"go.yaml.in/yaml/v3"
 
 	"github.com/httvps/httvps/internal/configfile"
 )
@@ -159,16 +156,6 @@ func Load(path string, environ []string) (Config, error) {
 		return Config{}, err
 	}
 	return cfg, nil
-}
-
-// Print writes the configuration as a file that Load reads back.
-func (c Config) Print(w io.Writer) error {
-	encoder := yaml.NewEncoder(w)
-	encoder.SetIndent(2)
-	if err := encoder.Encode(c); err != nil {
-		return fmt.Errorf("print configuration: %w", err)
-	}
-	return encoder.Close()
 }
 
 // Validate reports every mistake.

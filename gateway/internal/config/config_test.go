@@ -1,7 +1,6 @@
 package config
 
 import (
-	"bytes"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -81,17 +80,17 @@ func TestWhatIsPrintedLoadsBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var out bytes.Buffer
-	if err := cfg.Print(&out); err != nil {
+	printed, err := yaml.Marshal(cfg)
+	if err != nil {
 		t.Fatal(err)
 	}
 	file := filepath.Join(t.TempDir(), "printed.yaml")
-	if err := os.WriteFile(file, out.Bytes(), 0o600); err != nil {
+	if err := os.WriteFile(file, printed, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	again, err := Load(file, nil)
 	if err != nil {
-		t.Fatalf("%v in:\n%s", err, out.String())
+		t.Fatalf("%v in:\n%s", err, printed)
 	}
 	if diff := cmp.Diff(cfg, again, options); diff != "" {
 		t.Error(diff)

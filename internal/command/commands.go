@@ -1,0 +1,97 @@
+package command
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+	"go.yaml.in/yaml/v3"
+)
+
+// Version returns the command "version".
+func Version(version string) *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print the version",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), version)
+			return err
+		},
+	}
+}
+
+// Config returns the command "config" with "check" and "print" below it. load
+// returns the configuration in force under a command's flags, not yet judged,
+// so that a configuration with mistakes can be printed. What yaml.Marshal makes
+// of C is printed whole: secrets do not belong in it.
+func Config[C interface{ Validate() error }](load func(*cobra.Command) (C, error)) *cobra.Command {
+	cmd := &cobra.Command{Use: "config", Short: "Look at the configuration in force: file, environment and flags"}
+	cmd.AddCommand(
+		&cobra.Command{
+			Use:   "check",
+			Short: "Say everything that is wrong with it",
+			RunE: func(cmd *cobra.Command, _ []string) error {
+				cfg, err := load(cmd)
+				if err != nil {
+					return err
+				}
+				if err := cfg.Validate(); err != nil {
+					return err
+				}
+				_, err = fmt.Fprintln(cmd.OutOrStdout(), "the configuration is valid")
+				return err
+			},
+		},
+		&cobra.Command{
+			Use:   "print",
+			Short: "Print it as YAML, defaults included",
+			RunE: func(cmd *cobra.Command, _ []string) error {
+				cfg, err := load(cmd)
+				if err != nil {
+					return err
+				}
+				encoder := yaml.NewEncoder(cmd.OutOrStdout())
+				encoder.SetIndent(2)
+				if err := encoder.Encode(cfg); err != nil {
+					return fmt.Errorf("print the configuration: %w", err)
+				}
+				return encoder.Close()
+			},
+		},
+	)
+	return cmd
+}
+
+// Health returns the command "health", which a container's probe runs. It asks
+// the server that runs with the configuration that load returns whether it
+// lives, or with --ready whether it can serve. server and able are for the help:
+// who is asked, and what holds when that server can serve.
+func Health[C any](
+	server, able string, load func(*cobra.Command) (C, error), ask func(ctx context.Context, cfg C, ready bool) error,
+) *cobra.Command {
+	var ready bool
+	cmd := &cobra.Command{
+		Use:   "health",
+		Short: "Ask " + server + " how it is",
+		Long:  "Ask " + server + " how it is. Exit code 0 when it lives; with --ready, when " + able + ".",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := load(cmd)
+			if err != nil {
+				return err
+			}
+			return ask(cmd.Context(), cfg, ready)
+		},
+	}
+	cmd.Flags().BoolVar(&ready, "ready", false, "ask whether it can serve, not only whether it lives")
+	return cmd
+}
+
+// PrintReady writes line to w as one line of JSON: what a server says on stdout,
+// once, to whoever started it. Nobody may be reading, which is no error.
+func PrintReady(w io.Writer, line any) {
+	encoder := json.NewEncoder(w)
+	encoder.SetEscapeHTML(false) // & is part of links
+	_ = encoder.Encode(line)
+}
