@@ -1,6 +1,7 @@
 package protocol
 
 import (
+	"context"
 	"io"
 	"sync"
 	"sync/atomic"
@@ -17,7 +18,8 @@ import (
 //	the device resets, or its session ends  → the target's connection is reset
 //	the target resets                       → RESET(target_reset)
 //	the target takes no more                → STOP; what it still says is passed on
-//	the device reads no more (STOP)         → the target's bytes are not read any more
+//	the device reads no more (STOP)         → the target's bytes are not read any more;
+//	                                          with its own direction ended, too, that is the end
 //	nothing moves for too long              → RESET(idle)
 type relay struct {
 	stream *mux.Stream
@@ -28,6 +30,8 @@ type relay struct {
 	limit time.Duration
 	timer *time.Timer
 	ended bool
+
+	stopped atomic.Bool // the device reads no more
 }
 
 func newRelay(stream *mux.Stream, target Conn, meter Meter, idle, halfClosedIdle time.Duration) *relay {
@@ -39,8 +43,16 @@ func newRelay(stream *mux.Stream, target Conn, meter Meter, idle, halfClosedIdle
 	}
 }
 
-// run returns when both directions have ended and the target is closed.
-func (r *relay) run() {
+// run returns when both directions have ended and the target is closed. The end
+// of ctx, which is the session's, resets the target: a direction that waits for
+// the target alone would go on for as long as the target likes.
+func (r *relay) run(ctx context.Context) {
+	stop := context.AfterFunc(ctx, func() { abort(r.target.Conn) })
+	defer stop()
+	r.stream.OnStop(func() {
+		r.stopped.Store(true)
+		_ = r.target.SetReadDeadline(time.Unix(1, 0)) // ends the wait for bytes that nobody takes
+	})
 	r.mu.Lock()
 	r.timer = time.AfterFunc(r.limit, r.checkIdle)
 	r.mu.Unlock()
@@ -54,6 +66,10 @@ func (r *relay) run() {
 	r.ended = true
 	r.timer.Stop()
 	r.mu.Unlock()
+	if r.stream.Err() != nil {
+		abort(r.target.Conn)
+		return
+	}
 	_ = r.target.Close()
 	_ = r.stream.Close()
 }
@@ -76,14 +92,14 @@ func (r *relay) up() {
 func (r *relay) down() {
 	_, err := io.Copy(r.stream, r.target)
 	switch {
+	case r.stopped.Load():
+		if half, ok := r.target.Conn.(interface{ CloseRead() error }); ok {
+			_ = half.CloseRead()
+		}
 	case err == nil:
 		_ = r.stream.CloseWrite() // fails only when the stream has ended, which up sees too
 	case r.target.readFailed.Load():
 		r.stream.Reset(wire.CodeTargetReset)
-	default:
-		if half, ok := r.target.Conn.(interface{ CloseRead() error }); ok {
-			_ = half.CloseRead() // a stream that was reset ends in the other direction
-		}
 	}
 	r.halfClosed()
 }

@@ -29,15 +29,24 @@ type Meter interface {
 	AddStreams(n int) // 1 when a stream begins, −1 when it has ended
 }
 
+// Dial connects to a target.
+type Dial func(ctx context.Context, target wire.Addr) (Conn, error)
+
 // Streams is how the requests of sessions are served. It is shared by all
 // sessions of a gateway.
 type Streams struct {
-	// Dial connects to a target.
-	Dial func(ctx context.Context, target wire.Addr) (Conn, error)
+	// NewDial returns how one session connects to its targets.
+	NewDial func() Dial
 	// Slots bounds the dials of all sessions together by its capacity.
 	Slots chan struct{}
-	// SessionDials bounds the dials of one session.
+	// SessionDials bounds the dials of one session. Further requests wait for
+	// one of its dials to end, within the time of their answer.
 	SessionDials int
+	// SessionTargets bounds the connections of one session to targets, those
+	// included whose stream has ended: a target may take its time for the last
+	// bytes, and the device has its place for another stream by then. Requests
+	// that wait are counted, too.
+	SessionTargets int
 	// Idle ends a stream on which nothing moved; HalfClosedIdle one of which
 	// one direction has ended.
 	Idle, HalfClosedIdle time.Duration
@@ -58,35 +67,37 @@ func (s *Streams) Serve(ctx context.Context, session *mux.Session, meter Meter) 
 	defer streams.Wait()
 	defer cancel() // dials of a session that is over
 
-	slots := make(chan struct{}, s.SessionDials)
+	d := dialer{dial: s.NewDial(), session: make(chan struct{}, s.SessionDials), process: s.Slots}
+	targets := make(chan struct{}, s.SessionTargets)
 	for {
 		stream, err := session.Accept(ctx)
 		if err != nil {
 			return err
 		}
 		select {
-		case slots <- struct{}{}:
+		case targets <- struct{}{}:
 		default:
-			s.refuse(stream, wire.CodeEnhanceCalm, 0)
+			s.refuse(stream, wire.CodeLimit, 0)
 			continue
 		}
 		streams.Go(func() {
+			defer func() { <-targets }()
 			meter.AddStreams(1)
 			defer meter.AddStreams(-1)
-			target := s.open(ctx, stream, func() { <-slots })
+			target := s.open(ctx, stream, d)
 			if target == nil {
 				return
 			}
-			newRelay(stream, target, meter, s.Idle, s.HalfClosedIdle).run()
+			newRelay(stream, target, meter, s.Idle, s.HalfClosedIdle).run(ctx)
 		})
 	}
 }
 
 // open connects to the stream's target and confirms the stream, or answers why
-// not and returns nil. It calls dialled when the dial has ended.
-func (s *Streams) open(ctx context.Context, stream *mux.Stream, dialled func()) Conn {
+// not and returns nil.
+func (s *Streams) open(ctx context.Context, stream *mux.Stream, d dialer) Conn {
 	began := time.Now()
-	target, err := s.dial(ctx, stream.Target(), dialled)
+	target, err := d.connect(ctx, stream)
 	took := time.Since(began)
 	if err != nil {
 		s.refuse(stream, CodeOf(err), took)
@@ -101,17 +112,51 @@ func (s *Streams) open(ctx context.Context, stream *mux.Stream, dialled func()) 
 	return target
 }
 
-func (s *Streams) dial(ctx context.Context, target wire.Addr, dialled func()) (Conn, error) {
-	defer dialled()
+// dialer is how one session connects, with the places that a dial needs.
+type dialer struct {
+	dial             Dial
+	session, process chan struct{}
+}
+
+// connect connects to the stream's target when there is a place for it. While it
+// waits, the device may reset the stream, which ends the wait. A dial that has
+// begun keeps its places until it ends.
+func (d dialer) connect(ctx context.Context, stream *mux.Stream) (Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
-	select {
-	case s.Slots <- struct{}{}:
-		defer func() { <-s.Slots }()
-	case <-ctx.Done():
-		return nil, ctx.Err()
+	gone := make(chan struct{}, 1)
+	stream.OnStop(func() { gone <- struct{}{} })                   // by a reset, too
+	for _, places := range []chan struct{}{d.session, d.process} { // its own first: who waits for that holds nothing of others
+		if err := wait(ctx, places, stream, gone); err != nil {
+			return nil, err
+		}
+		defer func() { <-places }()
 	}
-	return s.Dial(ctx, target)
+	return d.dial(ctx, stream.Target())
+}
+
+// wait takes a place for a stream, unless its device resets it meanwhile.
+func wait(ctx context.Context, places chan struct{}, stream *mux.Stream, gone <-chan struct{}) error {
+	select {
+	case places <- struct{}{}:
+		return nil
+	default:
+	}
+	for {
+		select {
+		case places <- struct{}{}:
+			if stream.Err() == nil {
+				return nil
+			}
+			<-places
+		case <-gone: // a STOP alone does not withdraw the request
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if stream.Err() != nil {
+			return context.Canceled
+		}
+	}
 }
 
 func (s *Streams) refuse(stream *mux.Stream, code wire.Code, took time.Duration) {

@@ -80,7 +80,7 @@ func newRig(t *testing.T, dial func(context.Context, wire.Addr) (Conn, error), c
 	ours, theirs := muxtest.Pipe()
 	r := &rig{Peer: muxtest.NewPeer(t, theirs), results: make(chan string, 1000), served: make(chan error, 1)}
 	r.streams = &Streams{
-		Dial: dial, Slots: make(chan struct{}, 100), SessionDials: 100, Idle: 2 * time.Hour, HalfClosedIdle: 5 * time.Minute,
+		NewDial: func() Dial { return dial }, Slots: make(chan struct{}, 100), SessionDials: 100, SessionTargets: 100, Idle: 2 * time.Hour, HalfClosedIdle: 5 * time.Minute,
 		Observe: func(result string, _ time.Duration) { r.results <- result },
 	}
 	if change != nil {
@@ -132,6 +132,80 @@ func TestBytesAndTheEndOfEachDirectionPassByThemselves(t *testing.T) {
 		if got := <-r.results; got != "opened" {
 			t.Errorf("observed %q", got)
 		}
+		r.hangUp()
+	})
+}
+
+// The ordinary end of a connection that its program no longer wants: the device
+// sends FIN and STOP, and forgets the stream. A target that says nothing must not
+// keep its connection.
+func TestSilentTargetGoesWithItsStream(t *testing.T) {
+	for name, end := range map[string][]byte{
+		"FIN, then STOP":  append(wire.AppendFin(nil, 1, nil), wire.AppendStop(nil, 1, wire.CodeCancelled)...),
+		"STOP, then FIN":  append(wire.AppendStop(nil, 1, wire.CodeCancelled), wire.AppendFin(nil, 1, nil)...),
+		"FIN, then RESET": append(wire.AppendFin(nil, 1, nil), wire.AppendReset(nil, 1, wire.CodeCancelled)...),
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				dial, _, targets := dialTo()
+				r := newRig(t, dial, nil)
+				r.open(1)
+				r.WantOpened(1)
+				target := <-targets
+				r.Send(end)
+				synctest.Wait()
+				if _, err := target.Write([]byte("x")); err == nil {
+					t.Error("the target still has its connection")
+				}
+				if r.meter.streams.Load() != 0 {
+					t.Error("the stream is still served")
+				}
+				r.hangUp()
+			})
+		})
+	}
+}
+
+func TestSessionsEndTakesHalfClosedStreamsAlong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dial, conns, targets := dialTo()
+		r := newRig(t, dial, nil)
+		r.open(1)
+		r.WantOpened(1)
+		target := <-targets
+		r.Send(wire.AppendFin(nil, 1, nil))
+		if _, err := io.ReadAll(target); err != nil {
+			t.Fatal(err)
+		}
+		begin := time.Now()
+		r.hangUp()
+		if took := time.Since(begin); took != 0 || !(<-conns).wasReset() {
+			t.Errorf("the session's end took %v; the target has to be reset", took)
+		}
+	})
+}
+
+// A device that ends its streams properly has its places back while a target
+// still takes its time with the last bytes. That has a bound of its own.
+func TestTargetsThatReadNoMoreAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dial, _, targets := dialTo()
+		r := newRig(t, dial, func(s *Streams) { s.SessionTargets = 2 })
+		for i := range uint64(2) {
+			id := 2*i + 1
+			r.open(id)
+			r.WantOpened(id)
+			target := <-targets
+			r.Send(wire.AppendFin(nil, id, []byte("that it never reads")))
+			_ = target.out.Close()
+			r.Want(wire.TypeFin, id)
+		}
+		synctest.Wait()
+		if r.session.Streams() != 0 {
+			t.Fatalf("%d streams count, want 0", r.session.Streams())
+		}
+		r.open(5)
+		r.WantReset(5, wire.CodeLimit)
 		r.hangUp()
 	})
 }
@@ -224,21 +298,70 @@ func TestADialKeepsItsPlaceUntilItEnds(t *testing.T) {
 	})
 }
 
-func TestDialsBeyondTheSessionsPlacesAreRefused(t *testing.T) {
+func TestDialsBeyondTheSessionsPlacesWaitForOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		connected, _, _ := dialTo()
+		var dials atomic.Int32
+		r := newRig(t, func(ctx context.Context, to wire.Addr) (Conn, error) {
+			if dials.Add(1) == 1 {
+				<-time.After(5 * time.Second)
+				return nil, failure("dns")
+			}
+			return connected(ctx, to)
+		}, func(s *Streams) { s.SessionDials = 1 })
+		r.open(1)
+		synctest.Wait()
+		r.open(3)
+		synctest.Wait()
+		if n := dials.Load(); n != 1 || len(r.streams.Slots) != 1 {
+			t.Errorf("%d dials, %d places of the process taken, want 1: who waits takes no place of others", n, len(r.streams.Slots))
+		}
+		r.WantReset(1, wire.CodeDNSFail)
+		r.WantOpened(3)
+		r.hangUp()
+	})
+}
+
+func TestADialThatGetsNoPlaceIsAnsweredInTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var dials atomic.Int32
 		r := newRig(t, func(ctx context.Context, _ wire.Addr) (Conn, error) {
+			dials.Add(1)
+			<-time.After(time.Minute) // whatever ctx says
+			return nil, ctx.Err()
+		}, func(s *Streams) { s.SessionDials = 1 })
+		r.open(1)
+		synctest.Wait()
+		r.open(3)
+		began := time.Now()
+		r.WantReset(3, wire.CodeConnTimeout)
+		if took := time.Since(began); took >= wire.OpenedTimeout || dials.Load() != 1 {
+			t.Errorf("answered after %v, %d dials", took, dials.Load())
+		}
+		r.hangUp()
+	})
+}
+
+func TestAResetEndsTheWaitForAPlace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var dials atomic.Int32
+		r := newRig(t, func(ctx context.Context, _ wire.Addr) (Conn, error) {
+			dials.Add(1)
 			<-ctx.Done()
 			return nil, ctx.Err()
 		}, func(s *Streams) { s.SessionDials = 1 })
-		began := time.Now()
 		r.open(1)
+		synctest.Wait()
 		r.open(3)
-		r.WantReset(3, wire.CodeEnhanceCalm)
-		r.WantReset(1, wire.CodeConnTimeout)
-		if took := time.Since(began); took >= wire.OpenedTimeout {
-			t.Errorf("answered after %v", took)
+		r.Send(wire.AppendReset(nil, 3, wire.CodeCancelled))
+		synctest.Wait()
+		if got := <-r.results; got != wire.CodeCancelled.String() || r.meter.streams.Load() != 1 {
+			t.Errorf("observed %q, %d streams are served, want the first alone", got, r.meter.streams.Load())
 		}
 		r.hangUp()
+		if dials.Load() != 1 {
+			t.Errorf("%d dials, want 1", dials.Load())
+		}
 	})
 }
 

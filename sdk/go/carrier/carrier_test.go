@@ -163,6 +163,38 @@ func TestDialRefuses(t *testing.T) {
 	}
 }
 
+func TestAnswerWithoutEndIsGivenUp(t *testing.T) {
+	ended := make(chan struct{})
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		defer close(ended)
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer func() { _ = conn.Close() }()
+		_, err = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nX: ")
+		for sent := 0; err == nil; sent += 4096 {
+			if sent > 64<<20 {
+				t.Error("64 MiB of header were read")
+				return
+			}
+			_, err = conn.Write(make([]byte, 4096))
+		}
+	}))
+	srv.StartTLS()
+	defer srv.Close()
+	pool := x509.NewCertPool()
+	pool.AddCert(srv.Certificate())
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	_, err := carrier.Dial(ctx, "wss://"+srv.Listener.Addr().String()+"/", carrier.DialOptions{TLS: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS13}})
+	if _, ok := errors.AsType[*carrier.UpgradeError](err); !ok {
+		t.Errorf("Dial = %v", err)
+	}
+	<-ended
+}
+
 func TestDialEndsWithItsContext(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

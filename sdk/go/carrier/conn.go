@@ -23,8 +23,9 @@ const (
 	// go straight into the message.
 	readBuffer = 4 << 10
 
-	// controlTimeout bounds the writing of a WebSocket pong or close.
-	controlTimeout = 5 * time.Second
+	// pongTimeout and closeTimeout bound the writing of control frames.
+	pongTimeout  = 20 * time.Second
+	closeTimeout = 5 * time.Second
 
 	exporterLabel  = "EXPORTER-Channel-Binding" // RFC 9266
 	exporterLength = 32
@@ -46,6 +47,12 @@ type Conn struct {
 	masks *rand.ChaCha8
 	head  headerBuffer
 	small []byte // reused by WriteMessage
+
+	mu      sync.Mutex // guards the following fields
+	writeBy time.Time  // as SetWriteDeadline left it
+	ponging bool
+	closed  bool
+	pongs   sync.WaitGroup
 }
 
 func newConn(conn *tls.Conn, r *bufio.Reader, client bool) *Conn {
@@ -130,7 +137,7 @@ func (c *Conn) readHeader() (ws.Header, error) {
 
 // refuse fails the connection as RFC 6455, 7.1.7 asks.
 func (c *Conn) refuse(what string) error {
-	c.writeControl(ws.OpClose, ws.NewCloseFrameBody(ws.StatusProtocolError, ""))
+	c.writeClose(ws.NewCloseFrameBody(ws.StatusProtocolError, ""))
 	return &wire.Error{Code: wire.CodeProtocol, What: what}
 }
 
@@ -145,27 +152,53 @@ func (c *Conn) control(h ws.Header) error {
 	}
 	switch h.OpCode {
 	case ws.OpPing:
-		c.writeControl(ws.OpPong, payload)
+		c.pong(payload)
 	case ws.OpClose:
 		c.ended = true
-		c.writeControl(ws.OpClose, nil)
+		c.writeClose(nil)
 		return io.EOF
 	default: // a pong that nobody asked for
 	}
 	return nil
 }
 
-// writeControl writes a control frame unless a message is being written:
-// reading never waits for writing, and a peer that misses a pong beside a
-// message has the message as its sign of life.
-func (c *Conn) writeControl(op ws.OpCode, payload []byte) {
+// pong answers a ping, beside the reader: reading never waits for writing. A
+// ping that comes while an answer is on its way has that as its answer
+// (RFC 6455, 5.5.3).
+func (c *Conn) pong(payload []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.ponging || c.closed {
+		return
+	}
+	c.ponging = true
+	payload = append([]byte(nil), payload...)
+	c.pongs.Go(func() {
+		c.wmu.Lock()
+		defer c.wmu.Unlock()
+		c.writeControl(ws.OpPong, payload, pongTimeout)
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.ponging = false
+		_ = c.tls.SetWriteDeadline(c.writeBy)
+	})
+}
+
+// writeClose says goodbye, unless a message is being written: then the
+// connection ends without.
+func (c *Conn) writeClose(payload []byte) {
 	if !c.wmu.TryLock() {
 		return
 	}
 	defer c.wmu.Unlock()
+	c.writeControl(ws.OpClose, payload, closeTimeout)
+}
+
+// writeControl is called with wmu held.
+func (c *Conn) writeControl(op ws.OpCode, payload []byte, timeout time.Duration) {
 	buf := make([]byte, mux.Headroom, mux.Headroom+len(payload))
 	buf = append(buf, payload...)
-	_ = c.tls.SetWriteDeadline(time.Now().Add(controlTimeout))
+	_ = c.tls.SetWriteDeadline(time.Now().Add(timeout))
 	_ = c.writeFrame(op, buf) // the connection's own error follows on the next read
 }
 
@@ -223,8 +256,13 @@ func (b *headerBuffer) Write(p []byte) (int, error) {
 // waiting, and closes the connection. A read or write that is under way
 // returns.
 func (c *Conn) Close() error {
-	c.writeControl(ws.OpClose, ws.NewCloseFrameBody(ws.StatusNormalClosure, ""))
-	return c.tls.Close()
+	c.mu.Lock()
+	c.closed = true
+	c.mu.Unlock()
+	c.writeClose(ws.NewCloseFrameBody(ws.StatusNormalClosure, ""))
+	err := c.tls.Close()
+	c.pongs.Wait()
+	return err
 }
 
 // ExportKeyingMaterial returns the 32-byte tls-exporter of this connection
@@ -242,14 +280,21 @@ func (c *Conn) ExportKeyingMaterial() ([]byte, error) {
 func (c *Conn) RemoteAddr() net.Addr { return c.tls.RemoteAddr() }
 
 // SetDeadline bounds reading and writing.
-func (c *Conn) SetDeadline(t time.Time) error { return c.tls.SetDeadline(t) }
+func (c *Conn) SetDeadline(t time.Time) error {
+	return errors.Join(c.SetReadDeadline(t), c.SetWriteDeadline(t))
+}
 
 // SetReadDeadline bounds reading.
 func (c *Conn) SetReadDeadline(t time.Time) error { return c.tls.SetReadDeadline(t) }
 
 // SetWriteDeadline bounds writing. A write that was cut off leaves the
 // connection unusable.
-func (c *Conn) SetWriteDeadline(t time.Time) error { return c.tls.SetWriteDeadline(t) }
+func (c *Conn) SetWriteDeadline(t time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.writeBy = t
+	return c.tls.SetWriteDeadline(t)
+}
 
 // unexpected turns an end inside a frame into what it is.
 func unexpected(err error) error {

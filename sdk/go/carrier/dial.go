@@ -17,6 +17,10 @@ import (
 	"github.com/httvps/httvps/sdk/go/wire"
 )
 
+// maxAnswer bounds the answer to an upgrade, in bytes, with what came right
+// behind it.
+const maxAnswer = 16 << 10
+
 // DialOptions say how to reach a gateway.
 type DialOptions struct {
 	// TLS is cloned; nil means the system's authorities. Version, ALPN and
@@ -91,7 +95,8 @@ func upgrade(ctx context.Context, raw net.Conn, u *url.URL, base *tls.Config) (*
 	// connection, which unblocks both.
 	stop := context.AfterFunc(ctx, func() { _ = raw.Close() })
 	d := ws.Dialer{Protocols: []string{wire.SubProtocol}, ReadBufferSize: readBuffer}
-	br, hs, err := d.Upgrade(conn, u)
+	answer := &bounded{Conn: conn, left: maxAnswer}
+	br, hs, err := d.Upgrade(answer, u)
 	if !stop() {
 		return nil, fmt.Errorf("upgrade: %w", context.Cause(ctx))
 	}
@@ -109,7 +114,29 @@ func upgrade(ctx context.Context, raw net.Conn, u *url.URL, base *tls.Config) (*
 	if br == nil {
 		br = bufio.NewReaderSize(conn, readBuffer)
 	}
+	answer.left = -1
 	return newConn(conn, br, true), nil
+}
+
+// bounded is a connection that gives no more than left bytes, unless left is
+// negative: the answer to an upgrade is short, whoever sends it.
+type bounded struct {
+	net.Conn
+	left int
+}
+
+var errLongAnswer = errors.New("the answer has no end")
+
+func (b *bounded) Read(p []byte) (int, error) {
+	if b.left < 0 {
+		return b.Conn.Read(p)
+	}
+	if b.left == 0 {
+		return 0, errLongAnswer
+	}
+	n, err := b.Conn.Read(p[:min(len(p), b.left)])
+	b.left -= n
+	return n, err
 }
 
 // IsUpgrade reports whether r asks for the tunnel protocol in every point, so

@@ -374,6 +374,39 @@ func TestStopFailsTheWriterAndEndsOnlyItsDirection(t *testing.T) {
 	})
 }
 
+func TestOnStopTellsWhenThePeerReadsNoMore(t *testing.T) {
+	for name, stop := range map[string]func(far *mux.Stream, gateway *mux.Session){
+		"STOP":              func(far *mux.Stream, _ *mux.Session) { _ = far.CloseRead() },
+		"a reset":           func(far *mux.Stream, _ *mux.Session) { far.Reset(wire.CodeIdle) },
+		"the session's end": func(_ *mux.Stream, gateway *mux.Session) { gateway.Close(wire.CodeShutdown, "") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				client, gateway := pair(t, wire.DefaultLimits())
+				near, far := open(t, client, gateway)
+				calls := 0
+				near.OnStop(func() { calls++ })
+				_ = far.CloseWrite() // its other direction does not matter
+				synctest.Wait()
+				if calls != 0 {
+					t.Fatal("called although the peer reads on")
+				}
+				stop(far, gateway)
+				synctest.Wait()
+				near.Reset(wire.CodeCancelled)
+				if calls != 1 {
+					t.Errorf("called %d times", calls)
+				}
+				late := false
+				near.OnStop(func() { late = true })
+				if !late {
+					t.Error("not called although it has happened")
+				}
+			})
+		})
+	}
+}
+
 func TestCloseStillSendsWhatWasWritten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client, gateway := pair(t, wire.DefaultLimits())

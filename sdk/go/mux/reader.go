@@ -337,6 +337,7 @@ func (st *Stream) readStop(payload []byte) error {
 	}
 	if !st.finSent && st.sendErr == nil {
 		st.sendErr = &StreamError{Code: code, Remote: true}
+		st.stopped()
 		st.send.drop()
 		st.closing = true
 		st.writable.Broadcast()

@@ -48,6 +48,7 @@ type Stream struct {
 	err      error // ends both directions: reset, or the session's end
 	known    bool  // the peer has heard of the stream
 	opened   bool  // OPENED was sent or received
+	onStop   func()
 	linger   *time.Timer
 
 	recv       queue
@@ -119,6 +120,37 @@ func (st *Stream) Confirm() error {
 	st.s.queueControl(st, sendOpened)
 	st.sendable() // an empty FIN, when the client has sent STOP already
 	return nil
+}
+
+// OnStop has f called once, when the peer no longer reads this stream: it said
+// STOP, one end reset the stream, or the session ended. A relay that waits for
+// bytes to write would otherwise not learn of it. f must not block and must not
+// use the stream. When it has happened already, f is called at once.
+func (st *Stream) OnStop(f func()) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if st.err != nil || st.sendErr != nil {
+		f()
+		return
+	}
+	st.onStop = f
+}
+
+// Err is why both directions ended at once: a *StreamError after a reset, an
+// error that wraps [ErrEnded] after the session's end. It is nil while the stream
+// lives, and when its directions ended one by one.
+func (st *Stream) Err() error {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.err
+}
+
+// stopped calls what OnStop was given. Called with mu held.
+func (st *Stream) stopped() {
+	if st.onStop != nil {
+		st.onStop()
+		st.onStop = nil
+	}
 }
 
 // Read reads bytes that the peer sent. It returns io.EOF after the peer's FIN,
@@ -397,6 +429,7 @@ func (st *Stream) fail(err error) {
 	st.send.drop()
 	st.releaseAll()
 	st.stopLinger()
+	st.stopped()
 	st.readable.Broadcast()
 	st.writable.Broadcast()
 }
