@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"slices"
 	"time"
@@ -22,6 +23,8 @@ import (
 	"github.com/httvps/httvps/backend/internal/metrics"
 	"github.com/httvps/httvps/backend/internal/seal"
 	"github.com/httvps/httvps/backend/internal/store"
+	"github.com/httvps/httvps/internal/certfile"
+	"github.com/httvps/httvps/internal/gate"
 )
 
 // Config is how a control plane is set up. Start from DefaultConfig or LoadConfig.
@@ -42,6 +45,9 @@ const (
 	readyTimeout    = time.Second
 	pruneInterval   = 5 * time.Minute
 	maxHeader       = 32 << 10
+	// strangerLife is what a connection has in all until a gateway's or an
+	// operator's credential has come on it.
+	strangerLife = 30 * time.Second
 )
 
 // Run serves the control plane until ctx ends, and then lets running requests
@@ -53,7 +59,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	tlsConfig, err := tlsConfig(cfg)
+	tlsConfig, err := tlsConfig(ctx, cfg)
 	if err != nil {
 		return err
 	}
@@ -107,20 +113,32 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if err != nil {
 		return err
 	}
+	ready.Listeners = append(ready.Listeners, public.Addr())
+	if admin != nil {
+		ready.Listeners = append(ready.Listeners, admin.Addr())
+	}
 
 	g, gctx := errgroup.WithContext(ctx)
-	serve := func(l net.Listener, handler http.Handler) {
+	serve := func(l net.Listener, handler http.Handler, tlsConfig *tls.Config) {
 		server := newServer(handler, tlsConfig, cfg.Log)
 		g.Go(func() error { return serveUntil(gctx, server, l) })
 	}
-	serve(public, handlers.Public)
+	guard := func(l net.Listener) net.Listener {
+		return gate.New(l, gate.Limits{
+			Total: cfg.Limits.Unauthenticated, PerPrefix: cfg.Limits.UnauthenticatedPerPrefix, Life: strangerLife,
+		}, measured.TurnedAway)
+	}
+	serve(guard(public), handlers.Public, tlsConfig)
 	if admin != nil {
-		serve(admin, handlers.Admin)
+		serve(guard(admin), handlers.Admin, tlsConfig)
+	}
+	if cfg.Local != nil {
+		serve(cfg.Local, handlers.Public, nil)
 	}
 	g.Go(func() error { return prune(gctx, authority, measured, cfg.Log) })
 	cfg.Log.InfoContext(ctx, "control plane ready", "listen", public.Addr().String())
 	if ready.Bootstrap != "" {
-		cfg.Log.WarnContext(ctx, "there is no operator yet: open the one-time bootstrap link within 15 minutes",
+		cfg.Log.WarnContext(ctx, "there is no operator yet: run httvpsctl bootstrap with the one-time link within 15 minutes",
 			"bootstrap", ready.Bootstrap)
 	}
 	if cfg.OnReady != nil {
@@ -133,15 +151,31 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	return nil
 }
 
-func tlsConfig(cfg Config) (*tls.Config, error) {
+func tlsConfig(ctx context.Context, cfg Config) (*tls.Config, error) {
 	if cfg.TLS != nil {
 		return cfg.TLS.Clone(), nil
 	}
-	certificate, err := tls.LoadX509KeyPair(cfg.Certificate.CertFile, cfg.Certificate.KeyFile)
+	hosts := []string{hostOf(cfg.PublicURL, cfg.Listen)}
+	if cfg.AdminListen != "" {
+		hosts = append(hosts, hostOf(cfg.AdminURL, cfg.AdminListen))
+	}
+	pair, err := certfile.Open(ctx, certfile.Config{
+		CertFile: cfg.Certificate.CertFile, KeyFile: cfg.Certificate.KeyFile, Hosts: hosts, Log: cfg.Log,
+	})
 	if err != nil {
 		return nil, fmt.Errorf("tls.cert_file and tls.key_file: %w", err)
 	}
-	return &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{certificate}}, nil
+	return &tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: pair.GetCertificate}, nil
+}
+
+// hostOf is the host under which others reach a listener: its URL's, or without
+// one that of the address it was configured with.
+func hostOf(rawURL, address string) string {
+	if u, err := url.Parse(rawURL); err == nil && u.Hostname() != "" {
+		return u.Hostname()
+	}
+	host, _, _ := net.SplitHostPort(address)
+	return host
 }
 
 func listen(ctx context.Context, key, address string) (net.Listener, error) {
@@ -186,16 +220,19 @@ func openAuthority(ctx context.Context, cfg Config, records *store.Store, public
 	if opts.PublicURL == "" {
 		opts.PublicURL = addressOf(cfg.Listen, public)
 	}
-	if admin != nil && opts.AdminURL == "" {
+	if cfg.AdminListen != "" && opts.AdminURL == "" {
 		opts.AdminURL = addressOf(cfg.AdminListen, admin)
 	}
 	return control.Open(ctx, opts)
 }
 
-// addressOf is the URL of a listener, under the name it was configured with.
+// addressOf is the URL of a listener, under the name it was configured with. It
+// is nil when nobody listens now.
 func addressOf(configured string, l net.Listener) string {
-	host, _, _ := net.SplitHostPort(configured)
-	_, port, _ := net.SplitHostPort(l.Addr().String())
+	host, port, _ := net.SplitHostPort(configured)
+	if l != nil {
+		_, port, _ = net.SplitHostPort(l.Addr().String())
+	}
 	return "https://" + net.JoinHostPort(host, port)
 }
 
@@ -234,6 +271,7 @@ func newServer(handler http.Handler, tlsConfig *tls.Config, log *slog.Logger) *h
 		WriteTimeout:      30 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    maxHeader,
+		ConnContext:       gate.ConnContext,
 		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug), // strangers' broken handshakes
 	}
 }
@@ -250,7 +288,12 @@ func serveUntil(ctx context.Context, server *http.Server, l net.Listener) error 
 		}
 		drained <- err
 	})
-	err := server.ServeTLS(l, "", "")
+	var err error
+	if server.TLSConfig == nil { // within the process
+		err = server.Serve(l)
+	} else {
+		err = server.ServeTLS(l, "", "")
+	}
 	if stop() { // ctx has not ended: serving failed by itself
 		return fmt.Errorf("serve %s: %w", l.Addr(), err)
 	}

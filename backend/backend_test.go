@@ -379,15 +379,15 @@ func TestAStrangerMeetsABareServer(t *testing.T) {
 func TestADevelopmentServiceBringsItsGatewayAndAccess(t *testing.T) {
 	dir := dataDir(t)
 	adjust := func(cfg *backend.Config) {
-		cfg.Dev, cfg.LocalGateway, cfg.Pin = true, "wss://127.0.0.1/tunnel", strings.Repeat("p", 43)
+		cfg.Dev, cfg.LocalGateway, cfg.Pin = true, "wss://127.0.0.1/tunnel", strings.Repeat("A", 43)
 	}
 	s := start(t, dir, adjust)
 	for _, link := range []string{s.ready.Invite, s.ready.GatewayJoin} {
-		if !strings.HasSuffix(link, "&pin="+strings.Repeat("p", 43)) || !strings.HasPrefix(link, s.ready.API+"/") {
+		if !strings.HasSuffix(link, ",pin="+strings.Repeat("A", 43)) || !strings.HasPrefix(link, s.ready.API+"/") {
 			t.Errorf("link %q lacks the pin or the API", link)
 		}
 	}
-	if !strings.HasSuffix(s.ready.Token, "."+strings.Repeat("p", 43)) || s.ready.Bootstrap != "" {
+	if !strings.HasSuffix(s.ready.Token, "."+strings.Repeat("A", 43)) || s.ready.Bootstrap != "" {
 		t.Errorf("ready = %+v", s.ready)
 	}
 	gw := s.join(s.ready.GatewayJoin)

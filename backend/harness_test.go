@@ -14,7 +14,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -25,6 +24,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/httvps/httvps/backend"
+	"github.com/httvps/httvps/internal/link"
 	"github.com/httvps/httvps/internal/ticket"
 )
 
@@ -211,17 +211,14 @@ func (s *service) admin(method, path string, body any, header ...string) reply {
 }
 
 // codeOf returns the code that a link carries.
-func codeOf(t *testing.T, link string) string {
+func codeOf(t *testing.T, from string) string {
 	t.Helper()
-	u, err := url.Parse(link)
+	_, fragment, _ := strings.Cut(from, "#")
+	code, _, err := link.Parse(fragment)
 	if err != nil {
-		t.Fatal(err)
+		t.Fatalf("link %q: %v", from, err)
 	}
-	values, err := url.ParseQuery(u.Fragment)
-	if err != nil || values.Get("code") == "" {
-		t.Fatalf("link %q has no code", link)
-	}
-	return values.Get("code")
+	return code
 }
 
 func newKey(t *testing.T) ed25519.PrivateKey {
@@ -278,10 +275,10 @@ func (s *service) tryEnrol(key ed25519.PrivateKey, code string) reply {
 	return s.post("/api/v1/devices/enroll", "", request)
 }
 
-func (s *service) enrol(link string) device {
+func (s *service) enrol(invitation string) device {
 	s.t.Helper()
 	d := device{s: s, key: newKey(s.t)}
-	d.id = s.tryEnrol(d.key, codeOf(s.t, link)).want(http.StatusCreated, "").field("device_id")
+	d.id = s.tryEnrol(d.key, codeOf(s.t, invitation)).want(http.StatusCreated, "").field("device_id")
 	return d
 }
 
@@ -302,10 +299,10 @@ type gateway struct {
 	boot string
 }
 
-func (s *service) join(link string) gateway {
+func (s *service) join(from string) gateway {
 	s.t.Helper()
 	g := gateway{s: s, key: newKey(s.t), boot: "boot-1"}
-	request := s.codeProof(g.key, "join", codeOf(s.t, link))
+	request := s.codeProof(g.key, "join", codeOf(s.t, from))
 	request["url"], request["version"] = "wss://gw.example.net/tunnel", "1"
 	g.id = s.post("/api/v1/gateway/join", "", request).want(http.StatusCreated, "").field("gateway_id")
 	return g

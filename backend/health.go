@@ -16,8 +16,16 @@ import (
 
 // Health asks the control plane that runs with the same configuration on this
 // machine how it is: whether it lives, or with ready whether it can serve at
-// the moment. It trusts the certificate that cfg names and no other.
+// the moment. It trusts the certificate that cfg's files hold now and no other.
+// When they were renewed with another key, it may fail until the control plane
+// serves the new one, at most a minute ([certfile.Interval]); when they are
+// damaged, it fails although the control plane still serves the one before.
 func Health(ctx context.Context, cfg Config, ready bool) error {
+	return health(ctx, cfg, ready, nil)
+}
+
+// health is Health over the connections that dial makes; nil: over the network.
+func health(ctx context.Context, cfg Config, ready bool, dial func(ctx context.Context, network, addr string) (net.Conn, error)) error {
 	host, port, err := net.SplitHostPort(cmp.Or(cfg.AdminListen, cfg.Listen))
 	if err != nil {
 		return fmt.Errorf("health: listen: %w", err)
@@ -44,6 +52,7 @@ func Health(ctx context.Context, cfg Config, ready bool) error {
 		return fmt.Errorf("health: %w", err)
 	}
 	client := &http.Client{Transport: &http.Transport{ // no proxy of the environment
+		DialContext:       dial,
 		DisableKeepAlives: true,
 		TLSClientConfig:   tlspin.Config(tlspin.Of(pair.Leaf), name),
 	}}

@@ -24,13 +24,13 @@ type fleet struct {
 
 // certificate writes PEM files for this machine and returns the settings that
 // name them.
-func certificate(t *testing.T, dir string) (settings, ca string) {
+func certificate(t *testing.T, dir string, names ...string) (settings, ca string) {
 	t.Helper()
 	authority, err := devca.Open(filepath.Join(dir, "ca"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	cert, err := authority.Issue("127.0.0.1", "localhost")
+	cert, err := authority.Issue(append([]string{"127.0.0.1", "localhost"}, names...)...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -189,6 +189,43 @@ func TestBackendAndGatewaysApart(t *testing.T) {
 		}
 		if time.Now().After(deadline) {
 			t.Fatalf("a minute after the gateway was killed: %v", err)
+		}
+	}
+}
+
+// A server on a host that cannot reach itself under its public name still
+// starts: its two halves do not need the network to speak with each other.
+func TestServerNeedsNoWayToItsPublicName(t *testing.T) {
+	dir := t.TempDir()
+	tls, ca := certificate(t, dir, "vpn.example.invalid")
+	api, tunnel := freePort(t), freePort(t)
+	inYAML := "  " + tls
+	config := writeFile(t, filepath.Join(dir, "server.yaml"), fmt.Sprintf(
+		"backend:\n  listen: %s\n  public_url: https://vpn.example.invalid:8443\n%sgateway:\n  listen: %s\n  url: wss://vpn.example.invalid/x\n  admin_listen: 127.0.0.1:0\n%s",
+		api, inYAML, tunnel, inYAML))
+	f := &fleet{service: &service{t: t}, env: []string{"SSL_CERT_FILE=" + ca, "XDG_CONFIG_HOME=" + dir}}
+	var ready stack.ServerReady
+	for start := range 3 {
+		server, err := stack.Start(bin, "httvps-server", nil, "--data", filepath.Join(dir, "data"), "--config", config)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = server.Ready(t.Context(), &ready)
+		if err == nil && start == 0 {
+			link := strings.Replace(ready.Bootstrap, "vpn.example.invalid:8443", api, 1)
+			if r := run(t, "", f.env, "httvpsctl", "bootstrap", link); r.code != 0 {
+				t.Errorf("bootstrap: %s", r.stderr)
+			}
+		}
+		if start == 2 {
+			var gateways listing
+			r := run(t, "", f.env, "httvpsctl", "gateway", "list", "-o", "json")
+			if err := json.Unmarshal([]byte(r.stdout), &gateways); err != nil || len(gateways.Items) != 1 {
+				t.Errorf("%d gateways after restarts, want the one: %v %s", len(gateways.Items), err, r.stderr)
+			}
+		}
+		if code, stopErr := server.Stop(); code != 0 || stopErr != nil || err != nil {
+			t.Fatalf("start %d: %v; ended with %d, %v:\n%s", start, err, code, stopErr, server.Log())
 		}
 	}
 }

@@ -72,7 +72,7 @@ func newControlled(t *testing.T, change func(*gateway.Config)) (*service, *contr
 	if change != nil {
 		change(&s.cfg)
 	}
-	link := server.URL + "/gateway-join#code=ABCDEFGHIJKLMNOPQRSTUVWXY2&pin=" + authority.Pin().String()
+	link := server.URL + "/gateway-join#code=ABCDEFGHIJKLMNOPQRSTUVWXY2,pin=" + authority.Pin().String()
 	if _, err := gateway.Join(t.Context(), gateway.JoinConfig{Link: link, DataDir: s.cfg.DataDir, URL: s.url}); err != nil {
 		t.Fatal(err)
 	}

@@ -3,6 +3,7 @@ package gateway_test
 import (
 	"bufio"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -119,6 +120,40 @@ func TestEverythingButTheTunnelIsTheSamePage(t *testing.T) {
 	}
 	if got := ask(t, s.dialTLS(t, "http/1.1"), request(strings.ToUpper(host))); got.Status != "HTTP/1.1 101 Switching Protocols" {
 		t.Errorf("the host in capitals gets %+v", got)
+	}
+}
+
+// The page is the end: nobody keeps a place among the strangers by asking again.
+func TestAStrangersConnectionEndsWithThePage(t *testing.T) {
+	t.Parallel()
+	s, _ := newControlled(t, nil)
+	address := s.cfg.Listener.Addr().String()
+	conn := s.dialTLS(t, "http/1.1")
+	ask(t, conn, "GET / HTTP/1.1\r\nHost: "+address+"\r\n\r\n")
+	if n, err := conn.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		t.Errorf("behind the page there are %d bytes, %v, want the end", n, err)
+	}
+
+	transport := &http.Transport{TLSClientConfig: s.trust.Clone(), ForceAttemptHTTP2: true}
+	defer transport.CloseIdleConnections()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+address+"/", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := transport.RoundTrip(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if _, err := io.Copy(io.Discard, resp.Body); err != nil || resp.ProtoMajor != 2 {
+		t.Errorf("%s: %v", resp.Proto, err)
+	}
+	began := time.Now()
+	for !strings.Contains(s.metrics(t), "httvps_gateway_unauthenticated_connections 0\n") {
+		if time.Since(began) > 15*time.Second { // well before idle connections end
+			t.Fatal("the HTTP/2 connection still counts")
+		}
+		<-time.After(10 * time.Millisecond)
 	}
 }
 

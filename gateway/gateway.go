@@ -60,6 +60,8 @@ type JoinConfig struct {
 	DataDir string // where the key and the membership are kept; made when missing
 	URL     string // where devices will reach the tunnel: wss://host[:port]/path
 	Version string
+	// ControlDial, unless nil, connects to a control plane in the same process.
+	ControlDial func(ctx context.Context) (net.Conn, error)
 }
 
 // Membership is what joining brought. It holds no secret.
@@ -79,7 +81,7 @@ func Join(ctx context.Context, cfg JoinConfig) (Membership, error) {
 	if _, err := config.ParseURL(cfg.URL); err != nil {
 		return Membership{}, fmt.Errorf("join: url: %w", err)
 	}
-	state, err := nodes.Join(ctx, nodes.Membership{Link: cfg.Link, Dir: cfg.DataDir, URL: cfg.URL, Version: cfg.Version})
+	state, err := nodes.Join(ctx, nodes.Membership{Link: cfg.Link, Dir: cfg.DataDir, URL: cfg.URL, Version: cfg.Version, Local: cfg.ControlDial})
 	if err != nil {
 		return Membership{}, err
 	}

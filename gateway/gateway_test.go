@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -27,6 +28,7 @@ import (
 	"github.com/httvps/httvps/gateway"
 	"github.com/httvps/httvps/internal/configfile"
 	"github.com/httvps/httvps/internal/devca"
+	"github.com/httvps/httvps/internal/link"
 	"github.com/httvps/httvps/sdk/go/mux"
 	"github.com/httvps/httvps/sdk/go/tlspin"
 	"github.com/httvps/httvps/sdk/go/wire"
@@ -218,25 +220,22 @@ func (s *service) challenge(t *testing.T, api string) (text string, nonce []byte
 // enrol redeems the invitation of the start for a new device with a token.
 func (s *service) enrol(t *testing.T) device {
 	t.Helper()
-	link, err := url.Parse(s.backend.Invite)
-	if err != nil {
-		t.Fatal(err)
-	}
-	api := strings.TrimSuffix(link.Scheme+"://"+link.Host+link.Path, "/join")
-	fragment, err := url.ParseQuery(link.Fragment)
+	page, fragment, _ := strings.Cut(s.backend.Invite, "#")
+	api := strings.TrimSuffix(page, "/join")
+	code, _, err := link.Parse(fragment)
 	if err != nil {
 		t.Fatal(err)
 	}
 	d := device{key: newKey(t)}
 	text, nonce := s.challenge(t, api)
-	hash := sha256.Sum256([]byte(fragment.Get("code")))
+	hash := sha256.Sum256([]byte(code))
 	signed := append([]byte("HTTVPS1 enrol\x00"), hash[:]...)
 	signed = append(append(signed, publicOf(d.key)...), nonce...)
 	var enrolled struct {
 		DeviceID uuid.UUID `json:"device_id"`
 	}
 	s.call(t, http.MethodPost, api+"/api/v1/devices/enroll", "", map[string]string{
-		"code": fragment.Get("code"), "public_key": base64url.EncodeToString(publicOf(d.key)), "nonce": text,
+		"code": code, "public_key": base64url.EncodeToString(publicOf(d.key)), "nonce": text,
 		"signature": base64url.EncodeToString(ed25519.Sign(d.key, signed)), "name": "test", "platform": "test",
 	}, &enrolled)
 	d.id = enrolled.DeviceID
@@ -360,7 +359,13 @@ func TestADevicesTrafficReachesItsTarget(t *testing.T) {
 
 func TestEgressIsJudged(t *testing.T) {
 	t.Parallel()
-	s := newService(t, nil)
+	beside, untouched := canary(t) // a listener of another part of the process
+	s := newService(t, func(cfg *gateway.Config) {
+		cfg.Own = []net.Addr{&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: int(beside.Port)}}
+		cfg.Upstream.Allow = append(cfg.Upstream.Allow, netip.MustParsePrefix("0.0.0.0/0"))
+		cfg.Upstream.Deny = append(cfg.Upstream.Deny, netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("169.254.0.0/16"))
+	})
+	defer untouched()
 	tun := s.enrol(t).connect(t, s.url, s.trust)
 	own, err := url.Parse(s.url)
 	if err != nil {
@@ -376,6 +381,8 @@ func TestEgressIsJudged(t *testing.T) {
 		"mail":                       {"127.0.0.1", "25", wire.CodePolicyDenied},
 		"the gateway's tunnel":       {"127.0.0.1", own.Port(), wire.CodePolicyDenied},
 		"the gateway's admin":        {"127.0.0.1", s.ready.Admin[strings.LastIndex(s.ready.Admin, ":")+1:], wire.CodePolicyDenied},
+		"the tunnel, unspecified":    {"0.0.0.0", own.Port(), wire.CodePolicyDenied},
+		"a listener beside":          {"127.0.0.1", strconv.Itoa(int(beside.Port)), wire.CodePolicyDenied},
 		"a port nobody listens on":   {"127.0.0.1", "1", wire.CodeConnRefused},
 		"an IPv6 link local address": {"fe80::1", "80", wire.CodePolicyDenied},
 	} {
@@ -466,6 +473,44 @@ func TestALiveSessionEndsWithTheSubscription(t *testing.T) {
 	var closed *mux.CloseError
 	if err := <-tun.ended; !errors.As(err, &closed) || closed.Code != wire.CodeSubscriptionExpired {
 		t.Errorf("the session ended with %v, want CLOSE(subscription_expired)", err)
+	}
+}
+
+func TestALiveSessionGoesOnWithItsExtendedSubscription(t *testing.T) {
+	t.Parallel()
+	s := newService(t, nil)
+	d, o := s.enrol(t), newOrigin(t)
+	subscription := "/subscriptions/" + s.first(t, "/subscriptions")
+	end := time.Now().Add(2 * time.Second).UTC()
+	s.admin(t, http.MethodPatch, subscription, map[string]any{"ends_at": end}, nil)
+	tun := d.connect(t, s.url, s.trust)
+	s.admin(t, http.MethodPatch, subscription, map[string]any{"ends_at": end.Add(time.Hour)}, nil)
+	<-time.After(time.Until(end.Add(time.Second)))
+	if got, err := exchange(t, tun, o.addr, "still here"); got != "still here" || err != nil {
+		t.Errorf("exchange = %q, %v after the deadline that READY told", got, err)
+	}
+	if n := s.liveSessions(t); n != 1 {
+		t.Errorf("the control plane knows %d sessions, want 1", n)
+	}
+}
+
+func TestASessionWhoseTermNobodyCanTellComesBackLater(t *testing.T) {
+	t.Parallel()
+	s, c := newControlled(t, nil)
+	end := time.Now().Add(2 * time.Second).UTC()
+	c.set(func(c *control) {
+		c.decide = func(w http.ResponseWriter, _ *http.Request) {
+			if c.asked > 1 {
+				w.WriteHeader(http.StatusServiceUnavailable)
+				return
+			}
+			_ = json.NewEncoder(w).Encode(map[string]any{"allowed": true, "expires_at": end})
+		}
+	})
+	tun := c.device(t).connect(t, s.url, s.trust)
+	var closed *mux.CloseError
+	if err := <-tun.ended; !errors.As(err, &closed) || closed.Code != wire.CodeRetryLater {
+		t.Errorf("the session ended with %v, want CLOSE(retry_later)", err)
 	}
 }
 

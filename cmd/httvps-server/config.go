@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -46,9 +47,6 @@ type config struct {
 // load returns the file under the environment under the flags. The variables
 // are those of the two halves, HTTVPS_BACKEND_… and HTTVPS_GATEWAY_….
 func (s *settings) load(cmd *cobra.Command) (*config, error) {
-	if s.data == "" {
-		return nil, command.Misuse("--data DIR is needed: where the service keeps its database and keys")
-	}
 	cfg := &config{
 		Backend: backend.DefaultConfig(), Gateway: gateway.DefaultConfig(),
 		dev: s.dev, data: s.data, closer: func() {},
@@ -76,12 +74,19 @@ func (s *settings) load(cmd *cobra.Command) (*config, error) {
 	return cfg, nil
 }
 
+// needData refuses a command line without the data directory.
+func (c *config) needData() error {
+	if c.data == "" {
+		return command.Misuse("--data DIR is needed: where the service keeps its database and keys")
+	}
+	return nil
+}
+
 // Validate judges everything that does not need the data directory.
 func (c *config) Validate() error {
 	if c.dev {
 		return c.validateDev()
 	}
-	c.Backend.LocalGateway = c.Gateway.URL
 	return errors.Join(within("backend", c.Backend.Validate()), within("gateway", c.Gateway.Validate()))
 }
 
@@ -97,8 +102,43 @@ func (c *config) open(ctx context.Context) error {
 	if err := os.MkdirAll(c.data, 0o700); err != nil {
 		return fmt.Errorf("--data: %w", err)
 	}
+	if err := c.checkKind(); err != nil {
+		return err
+	}
 	if c.dev {
-		return c.openDev(ctx)
+		if err := c.openDev(ctx); err != nil {
+			return err
+		}
+	}
+	if _, err := gateway.LoadMembership(c.Gateway.DataDir); errors.Is(err, gateway.ErrNotJoined) {
+		c.Backend.LocalGateway = c.Gateway.URL // it will need a join link
+	}
+	return nil
+}
+
+// checkKind keeps the first user, the token and the loopback targets of --dev
+// out of a service that is meant, and the other way round.
+func (c *config) checkKind() error {
+	has := func(name string) (bool, error) {
+		_, err := os.Stat(filepath.Join(c.data, name))
+		if errors.Is(err, fs.ErrNotExist) {
+			return false, nil
+		}
+		return err == nil, err
+	}
+	isDev, err := has(devFile)
+	if err != nil {
+		return fmt.Errorf("--data: %w", err)
+	}
+	exists, err := has("backend")
+	if err != nil {
+		return fmt.Errorf("--data: %w", err)
+	}
+	switch {
+	case c.dev && exists && !isDev:
+		return fmt.Errorf("--dev: %s holds a service that was made without --dev; choose another directory", c.data)
+	case !c.dev && isDev:
+		return fmt.Errorf("--data: %s was made with --dev, which is for trying; choose another directory, or say --dev again", c.data)
 	}
 	return nil
 }

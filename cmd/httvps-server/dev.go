@@ -83,17 +83,19 @@ func (c *config) openDev(ctx context.Context) error {
 	if c.Gateway.URL == "" {
 		c.Gateway.URL = "wss://" + state.Gateway + state.Path
 	}
-	c.Backend.LocalGateway = c.Gateway.URL
 	c.Gateway.Upstream.Allow = append(c.Gateway.Upstream.Allow,
 		netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128"))
 	return errors.Join(within("backend", c.Backend.Validate()), within("gateway", c.Gateway.Validate()))
 }
 
-func (c *config) devFile() string { return filepath.Join(c.data, "dev.json") }
+// devFile is the file's name in the data directory.
+const devFile = "dev.json"
+
+func (c *config) devPath() string { return filepath.Join(c.data, devFile) }
 
 func (c *config) loadDev() (devState, error) {
 	state := devState{API: "127.0.0.1:0", Gateway: "127.0.0.1:0"}
-	text, err := os.ReadFile(c.devFile())
+	text, err := os.ReadFile(c.devPath())
 	if errors.Is(err, fs.ErrNotExist) {
 		return state, nil
 	}
@@ -101,7 +103,7 @@ func (c *config) loadDev() (devState, error) {
 		return state, fmt.Errorf("--data: %w", err)
 	}
 	if err := json.Unmarshal(text, &state); err != nil {
-		return state, fmt.Errorf("%s is damaged: %w; remove it to choose new addresses", c.devFile(), err)
+		return state, fmt.Errorf("%s is damaged: %w; remove it to choose new addresses", c.devPath(), err)
 	}
 	return state, nil
 }
@@ -111,11 +113,11 @@ func (c *config) saveDev(state devState) error {
 	if err != nil {
 		return err
 	}
-	temporary := c.devFile() + ".new"
+	temporary := c.devPath() + ".new"
 	if err := os.WriteFile(temporary, append(text, '\n'), 0o600); err != nil {
 		return fmt.Errorf("--data: %w", err)
 	}
-	if err := os.Rename(temporary, c.devFile()); err != nil {
+	if err := os.Rename(temporary, c.devPath()); err != nil {
 		return fmt.Errorf("--data: %w", err)
 	}
 	return nil

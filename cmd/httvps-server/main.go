@@ -1,6 +1,6 @@
 // Command httvps-server is a whole HTTVPS service in one process: the control
-// plane and a gateway, joined over loopback with the same API that they speak
-// on different machines.
+// plane and a gateway, which speak the same API in memory that they speak
+// between machines.
 package main
 
 import (
@@ -16,6 +16,7 @@ import (
 	"github.com/httvps/httvps/backend"
 	"github.com/httvps/httvps/gateway"
 	"github.com/httvps/httvps/internal/command"
+	"github.com/httvps/httvps/internal/inproc"
 )
 
 // version is set by the linker.
@@ -41,7 +42,7 @@ func newRoot(environ []string) *cobra.Command {
 			func(ctx context.Context, cfg *config, ready bool) error {
 				return gateway.Health(ctx, cfg.Gateway.AdminListen, ready)
 			}),
-		command.Config(s.load), command.Version(version),
+		command.Rescue(s.load, rescue), command.Config(s.load), command.Version(version),
 	)
 	return root
 }
@@ -64,6 +65,9 @@ func serve(cmd *cobra.Command, s *settings) error {
 	if err != nil {
 		return err
 	}
+	if err := cfg.needData(); err != nil {
+		return err
+	}
 	if err := cfg.Validate(); err != nil {
 		return fmt.Errorf("configuration: %w", err)
 	}
@@ -74,6 +78,9 @@ func serve(cmd *cobra.Command, s *settings) error {
 	log := slog.New(slog.NewJSONHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: cfg.Gateway.LogLevel}))
 	cfg.Backend.Log = log.With("part", "backend")
 	cfg.Gateway.Log = log.With("part", "gateway")
+
+	within := inproc.New()
+	cfg.Backend.Local, cfg.Gateway.ControlDial = within, within.Dial
 
 	// The control plane outlives the gateway, which reports its last sessions.
 	g, ctx := errgroup.WithContext(cmd.Context())
@@ -98,6 +105,7 @@ func serve(cmd *cobra.Command, s *settings) error {
 		if err := join(ctx, cfg.Gateway, control.GatewayJoin); err != nil {
 			return err
 		}
+		cfg.Gateway.Own = control.Listeners
 		cfg.Gateway.OnReady = func(r gateway.Ready) {
 			command.PrintReady(cmd.OutOrStdout(), readyLine{
 				Ready: true, API: control.Admin, Gateway: r.Gateway, Bootstrap: control.Bootstrap, CA: cfg.caFile,
@@ -116,6 +124,8 @@ func join(ctx context.Context, cfg gateway.Config, link string) error {
 	if !errors.Is(err, gateway.ErrNotJoined) {
 		return err
 	}
-	_, err = gateway.Join(ctx, gateway.JoinConfig{Link: link, DataDir: cfg.DataDir, URL: cfg.URL, Version: version})
+	_, err = gateway.Join(ctx, gateway.JoinConfig{
+		Link: link, DataDir: cfg.DataDir, URL: cfg.URL, Version: version, ControlDial: cfg.ControlDial,
+	})
 	return err
 }

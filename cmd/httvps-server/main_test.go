@@ -39,7 +39,8 @@ func TestCommandLines(t *testing.T) {
 		"an unknown flag":           {args: []string{"--data", data, "--prot", "1"}, code: 2, stderr: "--prot"},
 		"half a command":            {args: []string{"config"}, code: 2, stderr: "config needs a command"},
 		"an unknown half":           {args: []string{"config", "chekc"}, code: 2, stderr: "chekc"},
-		"a check of nothing":        {args: []string{"config", "check"}, code: 2, stderr: "--data DIR is needed"},
+		"no data directory":         {code: 2, stderr: "--data DIR is needed"},
+		"a check of nothing":        {args: []string{"config", "check"}, code: 1, stderr: "gateway:\nurl"},
 		"help":                      {args: []string{"--help"}, stdout: "--dev"},
 		"version":                   {args: []string{"version"}, stdout: "dev\n"},
 		"mistakes in one half":      {args: []string{"--data", data, "config", "check", "--config", bad}, code: 1, stderr: "bad.yaml:2: gateway.lisen"},
@@ -48,6 +49,8 @@ func TestCommandLines(t *testing.T) {
 		"nothing set":               {args: []string{"--data", data, "config", "check"}, code: 1, stderr: "gateway:\nurl"},
 		"no port in an address":     {args: []string{"--data", data, "config", "check", "--dev", "--api", "here"}, code: 1, stderr: `--api is "here"`},
 		"a configuration for --dev": {args: []string{"--data", data, "config", "check", "--dev"}, stdout: "the configuration is valid\n"},
+		"a rescue of nothing":       {args: []string{"rescue"}, code: 2, stderr: "--data DIR is needed"},
+		"a rescue of nobody":        {args: []string{"--data", data, "--dev", "rescue"}, code: 1, stderr: "there is no service in"},
 		"flags in one half":         {args: []string{"--data", "/srv", "config", "print", "--api", "h:1"}, stdout: "backend:\n  listen: h:1\n"},
 		"variables in the other": {
 			args: []string{"--data", "/srv", "config", "print"}, environ: []string{"HTTVPS_GATEWAY_URL=wss://h/t"},
@@ -100,10 +103,39 @@ func TestDevPrintsOneLineWhenDevicesCanConnect(t *testing.T) {
 		t.Fatalf("%v in %s", err, line)
 	}
 	if !ready.Ready || !strings.HasPrefix(ready.Gateway, "wss://127.0.0.1:") || !strings.HasPrefix(ready.Token, "hvt1.") ||
-		!strings.HasPrefix(ready.Invite, ready.API+"/join#code=") || !strings.Contains(line, "&pin=") { // as it is, not escaped
+		!strings.HasPrefix(ready.Invite, ready.API+"/join#code=") || !strings.Contains(line, ",pin=") {
 		t.Errorf("ready line is %s", line)
 	}
 	if _, err := os.Stat(ready.CA); err != nil {
 		t.Errorf("the authority that the line names: %v", err)
+	}
+}
+
+// The service of --dev makes a token at each start; its rescue revokes them.
+func TestARescueOfAStoppedServicePrintsALinkToIt(t *testing.T) {
+	data := filepath.Join(t.TempDir(), "data")
+	environ := []string{"HTTVPS_GATEWAY_ADMIN_LISTEN="}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	read, write := io.Pipe()
+	ended := make(chan int, 1)
+	var stderr bytes.Buffer
+	go func() { ended <- run(ctx, []string{"--data", data, "--dev"}, environ, write, &stderr) }()
+	var ready readyLine
+	if err := json.NewDecoder(read).Decode(&ready); err != nil {
+		t.Fatal(err)
+	}
+	var stdout, said bytes.Buffer
+	if code := run(t.Context(), []string{"--data", data, "--dev", "rescue"}, environ, &stdout, &said); code != 1 || stdout.Len() > 0 {
+		t.Errorf("rescue of a running service = %d, %s%s", code, &stdout, &said)
+	}
+	cancel()
+	if code := <-ended; code != 0 {
+		t.Fatalf("interrupted = %d\n%s", code, &stderr)
+	}
+	said.Reset()
+	if code := run(t.Context(), []string{"--data", data, "--dev", "rescue"}, environ, &stdout, &said); code != 0 ||
+		!strings.HasPrefix(stdout.String(), ready.API+"/bootstrap#code=") || !strings.Contains(stdout.String(), ",pin=") {
+		t.Errorf("rescue = %d, %s%s", code, &stdout, &said)
 	}
 }

@@ -44,9 +44,13 @@ var imports = map[string][]string{
 	"sdk/cli/cmd/httvps":     {"sdk/cli/internal/", "sdk/go/httvps"},
 
 	// What backend and gateway agree on, and what all servers share.
+	"internal/certfile":   {},
 	"internal/command":    {},
 	"internal/configfile": {},
+	"internal/gate":       {},
+	"internal/inproc":     {},
 	"internal/devca":      {"sdk/go/tlspin"},
+	"internal/link":       {"sdk/go/tlspin"},
 	"internal/reason":     {"sdk/go/wire"},
 	"internal/ticket":     {},
 
@@ -54,34 +58,34 @@ var imports = map[string][]string{
 	"gateway/internal/auth":      {"internal/ticket", "sdk/go/wire"},
 	"gateway/internal/config":    {"internal/configfile"},
 	"gateway/internal/metrics":   {},
-	"gateway/internal/nodes":     {"internal/reason", "internal/ticket", "sdk/go/tlspin"},
+	"gateway/internal/nodes":     {"internal/link", "internal/reason", "internal/ticket", "sdk/go/tlspin"},
 	"gateway/internal/protocol":  {"sdk/go/mux", "sdk/go/wire"},
 	"gateway/internal/sessions":  {"sdk/go/wire"},
 	"gateway/internal/upstream":  {"sdk/go/wire"},
-	"gateway/internal/server":    {"gateway/internal/", "internal/reason", "internal/ticket", "sdk/go/carrier", "sdk/go/mux", "sdk/go/wire"},
+	"gateway/internal/server":    {"gateway/internal/", "internal/certfile", "internal/gate", "internal/reason", "internal/ticket", "sdk/go/carrier", "sdk/go/mux", "sdk/go/wire"},
 	"gateway":                    {"gateway/internal/"},
 	"gateway/cmd/httvps-gateway": {"gateway", "internal/command"},
 
 	// Control plane. Adapters know the domain; the domain knows no adapter.
 	"backend/internal/config":          {"internal/configfile"},
-	"backend/internal/control":         {"internal/reason", "internal/ticket"},
-	"backend/internal/httpapi":         {"backend/internal/control", "internal/reason"},
+	"backend/internal/control":         {"internal/link", "internal/reason", "internal/ticket"},
+	"backend/internal/httpapi":         {"backend/internal/control", "internal/gate", "internal/reason"},
 	"backend/internal/metrics":         {},
 	"backend/internal/seal":            {},
 	"backend/internal/store":           {"backend/internal/control"},
 	"backend/internal/store/storetest": {"backend/internal/control"},
-	"backend":                          {"sdk/go/tlspin", "backend/internal/"},
+	"backend":                          {"backend/internal/", "internal/certfile", "internal/gate", "sdk/go/tlspin"},
 	"backend/cmd/httvps-backend":       {"backend", "internal/command"},
 
 	// The operator's command is a client of the API and knows no server.
 	"ctl/cmd/httvpsctl":     {"ctl/internal/cli", "ctl/internal/terminal"},
-	"ctl/internal/api":      {"sdk/go/tlspin"},
+	"ctl/internal/api":      {"internal/link", "sdk/go/tlspin"},
 	"ctl/internal/cli":      {"ctl/internal/"},
 	"ctl/internal/login":    {},
 	"ctl/internal/terminal": {},
 
 	// Both servers in one process, over the same API as when they are apart.
-	"cmd/httvps-server": {"backend", "gateway", "internal/command", "internal/configfile", "internal/devca"},
+	"cmd/httvps-server": {"backend", "gateway", "internal/command", "internal/configfile", "internal/devca", "internal/inproc"},
 
 	// The demo and the end-to-end tests drive the binaries as a person would.
 	"e2e/cmd/demo":        {"e2e/internal/"},

@@ -69,6 +69,12 @@ func server(ask func(ctx context.Context, cfg settings, ready bool) error) *cobr
 		},
 		Config(load), Version("v1.2.3"),
 		Health("the server", "it can", load, ask),
+		Rescue(load, func(_ context.Context, cfg settings) (string, error) {
+			if cfg.Name == "running" {
+				return "", errors.New("another process is using it")
+			}
+			return "https://" + cfg.Name + "/bootstrap#code=1", nil
+		}),
 	)
 	return root
 }
@@ -99,6 +105,8 @@ func TestCommandLines(t *testing.T) {
 		"it is printed all the same": {args: "config print --name bad", stdout: "name: bad\nlimits:\n  links:\n    - a&b\n"},
 		"nothing to check":           {args: "config check --name=", code: 2, wrong: "--name is empty", at: "server config check"},
 		"nothing to print":           {args: "config print --name=", code: 2, wrong: "--name is empty", at: "server config print"},
+		"nobody to rescue":           {args: "rescue --name=", code: 2, wrong: "--name is empty", at: "server rescue"},
+		"a rescue in vain":           {args: "rescue --name running", code: 1, wrong: "another process is using it"},
 		"nobody to ask":              {args: "health --name=", code: 2, wrong: "--name is empty", at: "server health"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -149,6 +157,14 @@ func TestHealthAsksForWhatItsFlagSays(t *testing.T) {
 	}
 }
 
+func TestARescuePrintsItsLinkAlone(t *testing.T) {
+	var stdout, stderr bytes.Buffer
+	code := Run(t.Context(), server(nil), []string{"rescue"}, nil, &stdout, &stderr)
+	if code != ExitOK || stdout.String() != "https://here/bootstrap#code=1\n" || strings.Contains(stderr.String(), "code=") {
+		t.Errorf("exit %d, stdout %q, stderr %q", code, &stdout, &stderr)
+	}
+}
+
 func TestHelpGoesToStandardOutput(t *testing.T) {
 	for _, line := range []string{"--help", "config --help", "health --help", "help health"} {
 		var stdout, stderr bytes.Buffer
@@ -177,7 +193,7 @@ type full struct{}
 func (full) Write([]byte) (int, error) { return 0, errors.New("no space left") }
 
 func TestAnAnswerThatCannotBeWrittenIsAFailure(t *testing.T) {
-	for _, line := range []string{"version", "config check", "config print"} {
+	for _, line := range []string{"version", "config check", "config print", "rescue"} {
 		var stderr bytes.Buffer
 		code := Run(t.Context(), server(nil), strings.Fields(line), nil, full{}, &stderr)
 		if code != ExitFailure || strings.Count(stderr.String(), "no space left") != 1 {

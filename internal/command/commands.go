@@ -88,6 +88,32 @@ func Health[C any](
 	return cmd
 }
 
+// Rescue returns the command "rescue", which lets an operator back in who has
+// no valid token any more. do revokes all of them in the stopped server whose
+// configuration load returns, and returns the one-time link to a new one.
+func Rescue[C any](load func(*cobra.Command) (C, error), do func(ctx context.Context, cfg C) (link string, err error)) *cobra.Command {
+	return &cobra.Command{
+		Use:   "rescue",
+		Short: "Revoke all API tokens and print a one-time link to a new one (while the server is stopped)",
+		Long: "Revoke the API tokens of all operators and print a one-time link that gives the owner a new one: when every\n" +
+			"token has expired or is lost, or somebody else has one. The server must be stopped, and be started again\n" +
+			"within the link's 15 minutes; then run httvpsctl bootstrap LINK. Devices and gateways notice nothing else.",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := load(cmd)
+			if err != nil {
+				return err
+			}
+			link, err := do(cmd.Context(), cfg)
+			if err != nil {
+				return err
+			}
+			_, _ = fmt.Fprintln(cmd.ErrOrStderr(), "All API tokens are revoked. Start the server and run httvpsctl bootstrap with this link within 15 minutes:")
+			_, err = fmt.Fprintln(cmd.OutOrStdout(), link)
+			return err
+		},
+	}
+}
+
 // PrintReady writes line to w as one line of JSON: what a server says on stdout,
 // once, to whoever started it. Nobody may be reading, which is no error.
 func PrintReady(w io.Writer, line any) {

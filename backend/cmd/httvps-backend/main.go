@@ -45,7 +45,7 @@ func newRoot(environ []string) *cobra.Command {
 	root.AddCommand(
 		newServe(s),
 		command.Health("the control plane that runs here with the same configuration", "it can serve: its database answers", load, backend.Health),
-		newMigrate(s), command.Config(load), command.Version(version),
+		newMigrate(s), newRescue(s), command.Config(load), command.Version(version),
 	)
 	return root
 }
@@ -58,8 +58,34 @@ type readyLine struct {
 	Bootstrap string `json:"bootstrap,omitempty"`
 }
 
+// addresses adds the flags that say where the API is, for all that make links;
+// the function applies those that were given.
+func addresses(cmd *cobra.Command) func(*backend.Config) {
+	var given backend.Config
+	flags := []struct {
+		name, usage string
+		text        *string
+		field       func(*backend.Config) *string
+	}{
+		{"listen", "`address` of the device and gateway API", &given.Listen, func(c *backend.Config) *string { return &c.Listen }},
+		{"admin-listen", "`address` of the admin API, health and metrics (default: the same)", &given.AdminListen, func(c *backend.Config) *string { return &c.AdminListen }},
+		{"public-url", "https://HOST[:PORT] `where` devices and gateways reach the API", &given.PublicURL, func(c *backend.Config) *string { return &c.PublicURL }},
+	}
+	for _, f := range flags {
+		cmd.Flags().StringVar(f.text, f.name, "", f.usage)
+	}
+	return func(cfg *backend.Config) {
+		for _, f := range flags {
+			if cmd.Flags().Changed(f.name) {
+				*f.field(cfg) = *f.text
+			}
+		}
+	}
+}
+
 func newServe(s *settings) *cobra.Command {
-	var listen, adminListen, publicURL, logLevel string
+	var logLevel string
+	var apply func(*backend.Config)
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Serve until interrupted; prints one JSON line when ready, logs JSON to stderr",
@@ -68,19 +94,9 @@ func newServe(s *settings) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			for _, flag := range []struct {
-				name  string
-				into  *string
-				given string
-			}{
-				{"listen", &cfg.Listen, listen},
-				{"admin-listen", &cfg.AdminListen, adminListen},
-				{"public-url", &cfg.PublicURL, publicURL},
-				{"log-level", &cfg.LogLevel, logLevel},
-			} {
-				if cmd.Flags().Changed(flag.name) {
-					*flag.into = flag.given
-				}
+			apply(&cfg)
+			if cmd.Flags().Changed("log-level") {
+				cfg.LogLevel = logLevel
 			}
 			level, err := cfg.Level()
 			if err != nil {
@@ -95,10 +111,21 @@ func newServe(s *settings) *cobra.Command {
 			return backend.Run(cmd.Context(), cfg)
 		},
 	}
-	cmd.Flags().StringVar(&listen, "listen", "", "`address` of the device and gateway API")
-	cmd.Flags().StringVar(&adminListen, "admin-listen", "", "`address` of the admin API, health and metrics (default: the same)")
-	cmd.Flags().StringVar(&publicURL, "public-url", "", "https://HOST[:PORT] `where` devices and gateways reach the API")
+	apply = addresses(cmd)
 	cmd.Flags().StringVar(&logLevel, "log-level", "", "debug, info, warn or error")
+	return cmd
+}
+
+func newRescue(s *settings) *cobra.Command {
+	var apply func(*backend.Config)
+	cmd := command.Rescue(func(*cobra.Command) (backend.Config, error) {
+		cfg, err := s.load()
+		if err == nil {
+			apply(&cfg)
+		}
+		return cfg, err
+	}, backend.Rescue)
+	apply = addresses(cmd)
 	return cmd
 }
 

@@ -61,6 +61,8 @@ func TestCommandLines(t *testing.T) {
 		"a configuration":        {args: []string{"config", "print", "--data", "/srv"}, stdout: "data_dir: /srv\n"},
 		"defaults as text":       {args: []string{"config", "print"}, stdout: "gateway_heartbeat: 5s\n"},
 		"no database":            {args: []string{"migrate", "status", "--data", dir}, code: 1, stderr: "backend.db: no such file"},
+		"a rescue of nothing":    {args: []string{"rescue", "--data", dir}, environ: valid, code: 1, stderr: "backend.db: no such file"},
+		"a rescue somewhere":     {args: []string{"rescue", "--data", dir, "--listen", ":1"}, environ: valid, code: 1, stderr: "public_url is empty"},
 		"a broken database":      {args: []string{"migrate", "up", "--data", broken}, code: 1, stderr: "not a database of this service"},
 		"a file that is missing": {args: []string{"config", "check", "-c", filepath.Join(dir, "none.yaml")}, code: 1, stderr: "none.yaml"},
 	} {

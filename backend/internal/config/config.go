@@ -44,6 +44,8 @@ type Config struct {
 	GatewayHeartbeat configfile.Duration `yaml:"gateway_heartbeat" env:"GATEWAY_HEARTBEAT"`
 	// RefusalsPerMinute is how often a client address may present a wrong code.
 	RefusalsPerMinute int `yaml:"refusals_per_minute" env:"REFUSALS_PER_MINUTE"`
+	// Limits bound what strangers can make the service hold.
+	Limits Limits `yaml:"limits" envPrefix:"LIMITS_"`
 	// LogLevel is debug, info, warn or error.
 	LogLevel string `yaml:"log_level" env:"LOG_LEVEL"`
 
@@ -51,6 +53,9 @@ type Config struct {
 
 	// Listener replaces Listen, which still names the address. Run closes it.
 	Listener net.Listener `yaml:"-"`
+	// Local, unless nil, is a listener in memory at which the API is served
+	// without TLS, too, for a gateway in the same process. Run closes it.
+	Local net.Listener `yaml:"-"`
 	// TLS is used by all listeners instead of Certificate when not nil.
 	TLS *tls.Config `yaml:"-"`
 	// Pin is appended to links and tokens when our own authority signed the certificate.
@@ -71,6 +76,14 @@ type Database struct {
 	Path string `yaml:"path" env:"PATH"`
 }
 
+// Limits hold for each network listener by itself.
+type Limits struct {
+	// Unauthenticated connections at once: in total, and from one network
+	// (IPv4 /24, IPv6 /48).
+	Unauthenticated          int `yaml:"unauthenticated" env:"UNAUTHENTICATED"`
+	UnauthenticatedPerPrefix int `yaml:"unauthenticated_per_prefix" env:"UNAUTHENTICATED_PER_PREFIX"`
+}
+
 // Certificate names PEM files.
 type Certificate struct {
 	CertFile string `yaml:"cert_file" env:"CERT_FILE"`
@@ -85,6 +98,8 @@ type Ready struct {
 	Invite      string // with Dev
 	Token       string // with Dev
 	GatewayJoin string // with LocalGateway
+
+	Listeners []net.Addr // at which it listens, with the admin API's
 }
 
 // Default returns the settings that hold unless said otherwise.
@@ -95,6 +110,7 @@ func Default() Config {
 		DataDir:           "data",
 		GatewayHeartbeat:  configfile.Duration(5 * time.Second),
 		RefusalsPerMinute: 5,
+		Limits:            Limits{Unauthenticated: 1_000, UnauthenticatedPerPrefix: 128},
 		LogLevel:          "info",
 	}
 }
@@ -177,6 +193,17 @@ func (c Config) Validate() error {
 	}
 	if c.RefusalsPerMinute < 1 || c.RefusalsPerMinute > 6000 {
 		complain("refusals_per_minute is %d, want 1 to 6000", c.RefusalsPerMinute)
+	}
+	for _, limit := range []struct {
+		key   string
+		value int
+	}{
+		{"limits.unauthenticated", c.Limits.Unauthenticated},
+		{"limits.unauthenticated_per_prefix", c.Limits.UnauthenticatedPerPrefix},
+	} {
+		if limit.value < 1 || limit.value > 1_000_000 {
+			complain("%s is %d, want 1 to 1000000", limit.key, limit.value)
+		}
 	}
 	if _, err := c.Level(); err != nil {
 		problems = append(problems, err)

@@ -94,6 +94,8 @@ func TestWrongSettingsAreNamed(t *testing.T) {
 		"too fast a heartbeat":        {func(c *Config) { c.GatewayHeartbeat = 1 }, "gateway_heartbeat"},
 		"too slow a heartbeat":        {func(c *Config) { *(*time.Duration)(&c.GatewayHeartbeat) = time.Hour }, "gateway_heartbeat"},
 		"no wrong code at all":        {func(c *Config) { c.RefusalsPerMinute = 0 }, "refusals_per_minute"},
+		"no strangers":                {func(c *Config) { c.Limits.Unauthenticated = 0 }, "limits.unauthenticated is"},
+		"no strangers of a network":   {func(c *Config) { c.Limits.UnauthenticatedPerPrefix = 0 }, "limits.unauthenticated_per_prefix is"},
 		"a level that does not exist": {func(c *Config) { c.LogLevel = "INFO" }, "log_level"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -23,7 +23,8 @@ const (
 	BootstrapTTL     = 15 * time.Minute
 	NonceTTL         = 120 * time.Second
 	AccessTokenTTL   = 60 * time.Minute
-	APITokenTTL      = 90 * 24 * time.Hour
+	APITokenTTL      = 90 * 24 * time.Hour // of an operator's token unless said otherwise
+	MaxAPITokenTTL   = 365 * 24 * time.Hour
 	DevTokenTTL      = 24 * time.Hour
 
 	leaseIntervals = 3 // heartbeats that a gateway may miss
@@ -121,6 +122,7 @@ const (
 	settingIssuer    = "issuer"
 	settingPrefix    = "api_prefix"
 	settingBootstrap = "bootstrap_code"
+	settingRescue    = "rescue_code"
 )
 
 func openIdentity(ctx context.Context, tx Tx) (Identity, error) {

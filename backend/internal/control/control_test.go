@@ -7,7 +7,6 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
-	"net/url"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -74,13 +73,14 @@ func (w *world) proof(key ed25519.PrivateKey, purpose, code string) control.Proo
 	return control.Proof{Nonce: nonce, Signature: ed25519.Sign(key, message(purpose, hash[:], public(key), nonce))}
 }
 
-func code(t *testing.T, link string) string {
+func code(t *testing.T, from string) string {
 	t.Helper()
-	u, err := url.Parse(link)
-	if err != nil {
-		t.Fatal(err)
+	_, rest, ok := strings.Cut(from, "#code=")
+	if !ok {
+		t.Fatalf("link %q has no code", from)
 	}
-	return ok[url.Values](t)(url.ParseQuery(u.Fragment)).Get("code")
+	code, _, _ := strings.Cut(rest, ",")
+	return code
 }
 
 // subscriber makes a user with a subscription that runs for a day.
@@ -104,11 +104,11 @@ func (w *world) subscriber(devices, sessions int) control.User {
 
 func (w *world) invite(user control.User) string {
 	w.t.Helper()
-	_, link, _, err := w.Invite(w.t.Context(), user.ID, 0, control.Once{})
+	_, invitation, _, err := w.Invite(w.t.Context(), user.ID, 0, control.Once{})
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	return code(w.t, link)
+	return code(w.t, invitation)
 }
 
 func (w *world) enrol(key ed25519.PrivateKey, code string) (control.Enrolled, error) {
@@ -124,11 +124,11 @@ func (w *world) token(key ed25519.PrivateKey, deviceID string) (control.Issued, 
 
 func (w *world) gateway() control.Gateway {
 	w.t.Helper()
-	link, err := w.OpenLocalGateway(w.t.Context())
+	join, err := w.OpenLocalGateway(w.t.Context())
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	key, c := testKey(500), code(w.t, link)
+	key, c := testKey(500), code(w.t, join)
 	gateway, _, err := w.JoinGateway(w.t.Context(), control.Join{
 		Code: c, PublicKey: public(key), Proof: w.proof(key, "join", c), URL: "wss://gw.example.net/t",
 	})
@@ -403,8 +403,43 @@ func TestTheBootstrapCodeIsGoodForAQuarterOfAnHourAndReplacesTheOneBefore(t *tes
 	if _, err := w.AuthenticateOperator(t.Context(), credential.Token); !errors.Is(err, control.ErrUnauthorized) {
 		t.Errorf("the expired token gives %v", err)
 	}
-	if link := ok[string](t)(w.OpenBootstrap(t.Context())); link != "" {
+	if bootstrap := ok[string](t)(w.OpenBootstrap(t.Context())); bootstrap != "" {
 		t.Error("there is an operator and a bootstrap link")
+	}
+}
+
+func TestARescueCodeIsGoodForAQuarterOfAnHour(t *testing.T) {
+	w := newWorld(t)
+	if _, _, err := w.Rescue(t.Context()); !errors.Is(err, control.ErrNoOperator) {
+		t.Errorf("a rescue without an operator gives %v", err)
+	}
+	early := code(t, ok[string](t)(w.OpenBootstrap(t.Context())))
+	owner := ok[control.Credential](t)(w.Bootstrap(t.Context(), early, "root"))
+	row, token, _, err := w.CreateAPIToken(t.Context(), owner.Operator.ID, control.MaxAPITokenTTL, control.Once{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.pass(control.MaxAPITokenTTL - time.Microsecond)
+	ok[control.Operator](t)(w.AuthenticateOperator(t.Context(), token))
+	w.pass(time.Microsecond)
+	if _, err := w.AuthenticateOperator(t.Context(), token); !errors.Is(err, control.ErrUnauthorized) || !row.ExpiresAt.Equal(w.now()) {
+		t.Errorf("after a year the token gives %v, its end is %v", err, row.ExpiresAt)
+	}
+	rescue := func() string {
+		back, revoked, err := w.Rescue(t.Context())
+		if err != nil || revoked > 2 {
+			t.Errorf("rescue = %d, %v", revoked, err)
+		}
+		return code(t, back)
+	}
+	late := rescue()
+	w.pass(control.BootstrapTTL)
+	if _, err := w.Bootstrap(t.Context(), late, "root"); !errors.Is(err, control.ErrInvalidInvitation) {
+		t.Errorf("an expired rescue gives %v", err)
+	}
+	back := ok[control.Credential](t)(w.Bootstrap(t.Context(), rescue(), "other"))
+	if back.Operator != owner.Operator || !back.Rescued || owner.Rescued {
+		t.Errorf("back in as %+v, was %+v", back, owner)
 	}
 }
 

@@ -19,6 +19,8 @@ var (
 	ErrInvalidProof = errors.New("invalid proof of possession")
 	// ErrInvalidInvitation says that a code is unknown, used or expired.
 	ErrInvalidInvitation = errors.New("invalid invitation")
+	// ErrNoOperator says that nobody owns the service yet.
+	ErrNoOperator = errors.New("there is no operator yet")
 	// ErrIdempotencyKeyReused says that an Idempotency-Key came with another
 	// request before.
 	ErrIdempotencyKeyReused = errors.New("idempotency key was used for another request")

@@ -2,8 +2,9 @@ package control
 
 import (
 	"context"
-	"net/url"
 	"time"
+
+	"github.com/httvps/httvps/internal/link"
 )
 
 // Invitation lets one device of a user enrol, once.
@@ -82,9 +83,5 @@ func (a *Authority) AdminBase() string {
 
 // link puts a code, and the pin if there is one, where no server sees it.
 func (a *Authority) link(base, page, code string) string {
-	fragment := "code=" + url.QueryEscape(code)
-	if a.opts.Pin != "" {
-		fragment += "&pin=" + url.QueryEscape(a.opts.Pin)
-	}
-	return base + "/" + page + "#" + fragment
+	return base + "/" + page + "#" + link.Fragment(code, a.opts.Pin)
 }

@@ -32,6 +32,7 @@ type APIToken struct {
 // Credential is a new API token, which is nowhere else to be had.
 type Credential struct {
 	Operator  Operator
+	Rescued   bool // the operator was there before
 	TokenID   string
 	Token     string // with the pin, if there is one
 	ExpiresAt time.Time
@@ -61,7 +62,34 @@ func bootstrapValue(hash []byte, expires time.Time) string {
 	return hex.EncodeToString(hash) + " " + strconv.FormatInt(expires.UnixMicro(), 10)
 }
 
-// Bootstrap redeems the bootstrap code: it makes the first operator, an owner.
+// Rescue is for a service that nobody can get into any more, or that somebody
+// should be put out of: it deletes the API tokens of all operators and returns a
+// new one-time link, valid for BootstrapTTL, with which Bootstrap gives the
+// owner a new token. Without an operator it returns ErrNoOperator.
+func (a *Authority) Rescue(ctx context.Context) (link string, revoked int, err error) {
+	code, hash := newCode()
+	err = a.store.Write(ctx, func(ctx context.Context, tx Tx) error {
+		n, err := tx.CountOperators(ctx)
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return ErrNoOperator
+		}
+		if revoked, err = tx.DeleteAPITokens(ctx); err != nil {
+			return err
+		}
+		return tx.PutSetting(ctx, settingRescue, bootstrapValue(hash, a.now().Add(BootstrapTTL)))
+	})
+	if err != nil {
+		return "", 0, err
+	}
+	return a.link(a.AdminBase(), "bootstrap", code), revoked, nil
+}
+
+// Bootstrap redeems a one-time code. While there is no operator that is the
+// bootstrap code, which makes the first one, an owner called name; afterwards
+// only the code of a rescue, which gives a new token to the owner there is.
 func (a *Authority) Bootstrap(ctx context.Context, typed, name string) (Credential, error) {
 	var c checks
 	c.that(validName(name), "name", nameRule)
@@ -74,52 +102,108 @@ func (a *Authority) Bootstrap(ctx context.Context, typed, name string) (Credenti
 	}
 	var credential Credential
 	err := a.store.Write(ctx, func(ctx context.Context, tx Tx) error {
-		value, err := tx.Setting(ctx, settingBootstrap)
-		if errors.Is(err, ErrNotFound) {
-			return ErrInvalidInvitation
-		}
-		if err != nil {
-			return err
-		}
-		hash, expires, _ := strings.Cut(value, " ")
-		until, err := strconv.ParseInt(expires, 10, 64)
-		if err != nil {
-			return err
-		}
-		if hash != hex.EncodeToString(hashCode(code)) || !a.now().Before(time.UnixMicro(until)) {
-			return ErrInvalidInvitation
-		}
-		taken, err := tx.TakeSetting(ctx, settingBootstrap, value)
-		if err != nil {
-			return err
-		}
 		operators, err := tx.CountOperators(ctx)
 		if err != nil {
 			return err
 		}
-		if !taken || operators > 0 {
-			return ErrInvalidInvitation
+		setting := settingBootstrap
+		if operators > 0 {
+			setting = settingRescue
+		}
+		if err := a.takeCode(ctx, tx, setting, code); err != nil {
+			return err
 		}
 		operator := Operator{ID: newID(), Name: name, Role: RoleOwner, CreatedAt: a.now()}
-		if err := tx.InsertOperator(ctx, operator); err != nil {
+		if operators > 0 {
+			operator, err = tx.OldestOperator(ctx, RoleOwner)
+		} else {
+			err = tx.InsertOperator(ctx, operator)
+		}
+		if err != nil {
 			return err
 		}
 		credential, err = a.newCredential(ctx, tx, operator, APITokenTTL)
+		credential.Rescued = operators > 0
 		return err
 	})
 	return credential, err
 }
 
+// takeCode uses up the code whose hash and end are in a setting.
+func (a *Authority) takeCode(ctx context.Context, tx Tx, setting, code string) error {
+	value, err := tx.Setting(ctx, setting)
+	if errors.Is(err, ErrNotFound) {
+		return ErrInvalidInvitation
+	}
+	if err != nil {
+		return err
+	}
+	hash, expires, _ := strings.Cut(value, " ")
+	until, err := strconv.ParseInt(expires, 10, 64)
+	if err != nil {
+		return err
+	}
+	if hash != hex.EncodeToString(hashCode(code)) || !a.now().Before(time.UnixMicro(until)) {
+		return ErrInvalidInvitation
+	}
+	taken, err := tx.TakeSetting(ctx, setting, value)
+	if err != nil {
+		return err
+	}
+	if !taken {
+		return ErrInvalidInvitation
+	}
+	return nil
+}
+
 func (a *Authority) newCredential(ctx context.Context, tx Tx, operator Operator, ttl time.Duration) (Credential, error) {
-	token, hash := newAPIToken()
-	row := APIToken{ID: newID(), OperatorID: operator.ID, Hash: hash, ExpiresAt: a.now().Add(ttl), CreatedAt: a.now()}
+	row, token := a.mintToken(operator.ID, ttl)
 	if err := tx.InsertAPIToken(ctx, row); err != nil {
 		return Credential{}, err
 	}
+	return Credential{Operator: operator, TokenID: row.ID, Token: token, ExpiresAt: row.ExpiresAt}, nil
+}
+
+// mintToken returns what is kept of a new token, and the token.
+func (a *Authority) mintToken(operatorID string, ttl time.Duration) (APIToken, string) {
+	token, hash := newAPIToken()
 	if a.opts.Pin != "" {
 		token += "." + a.opts.Pin
 	}
-	return Credential{Operator: operator, TokenID: row.ID, Token: token, ExpiresAt: row.ExpiresAt}, nil
+	now := a.now().UTC().Truncate(time.Microsecond) // as they are kept
+	return APIToken{ID: newID(), OperatorID: operatorID, Hash: hash, ExpiresAt: now.Add(ttl), CreatedAt: now}, token
+}
+
+// CreateAPIToken makes a further token for an operator, valid for ttl (0:
+// APITokenTTL). It is nowhere else to be had. When the same request had been
+// made before, the text is empty and the third result true.
+func (a *Authority) CreateAPIToken(ctx context.Context, operatorID string, ttl time.Duration, once Once) (APIToken, string, bool, error) {
+	if ttl == 0 {
+		ttl = APITokenTTL
+	}
+	var c checks
+	c.that(ttl >= 24*time.Hour && ttl <= MaxAPITokenTTL, "ttl_days", "want 1 to 365")
+	if err := c.err(); err != nil {
+		return APIToken{}, "", false, err
+	}
+	row, token := a.mintToken(operatorID, ttl)
+	insert := func(ctx context.Context, tx Tx) error { return tx.InsertAPIToken(ctx, row) }
+	row, replayed, err := create(ctx, a, once, row.ID, insert, Tx.APIToken)
+	if err != nil || replayed {
+		return row, "", replayed, err
+	}
+	return row, token, false, nil
+}
+
+// APITokens lists the tokens of all operators, also those that have expired and
+// are still kept.
+func (a *Authority) APITokens(ctx context.Context, page Page) ([]APIToken, error) {
+	return list(ctx, a, func(ctx context.Context, tx Tx) ([]APIToken, error) { return tx.APITokens(ctx, page) })
+}
+
+// DeleteAPIToken ends a token at once; it may be the one that the request came with.
+func (a *Authority) DeleteAPIToken(ctx context.Context, id string) error {
+	return a.store.Write(ctx, func(ctx context.Context, tx Tx) error { return tx.DeleteAPIToken(ctx, id) })
 }
 
 // AuthenticateOperator returns whose token this is, or ErrUnauthorized.

@@ -142,7 +142,14 @@ type operatorRows interface {
 	CountOperators(ctx context.Context) (int, error)
 	InsertOperator(ctx context.Context, o Operator) error
 	OperatorByName(ctx context.Context, name string) (Operator, error)
+	// OldestOperator returns who has had a role for longest.
+	OldestOperator(ctx context.Context, role string) (Operator, error)
 	InsertAPIToken(ctx context.Context, t APIToken) error
+	APIToken(ctx context.Context, id string) (APIToken, error)
+	APITokens(ctx context.Context, page Page) ([]APIToken, error)
+	DeleteAPIToken(ctx context.Context, id string) error
+	// DeleteAPITokens deletes all of them and returns how many there were.
+	DeleteAPITokens(ctx context.Context) (int, error)
 	// OperatorByToken returns whose unexpired token has this hash.
 	OperatorByToken(ctx context.Context, hash []byte, now time.Time) (Operator, error)
 }

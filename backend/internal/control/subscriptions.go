@@ -59,12 +59,23 @@ type SubscriptionFields struct {
 	EndsAt   *time.Time
 }
 
+// normalize writes the times as they are kept: in UTC, to the microsecond. A
+// year is only what validate takes it for once no zone moves it.
+func (s *Subscription) normalize() {
+	s.StartsAt = s.StartsAt.UTC().Truncate(time.Microsecond)
+	if s.EndsAt != nil {
+		ends := s.EndsAt.UTC().Truncate(time.Microsecond)
+		s.EndsAt = &ends
+	}
+}
+
+// validate judges a subscription with normal times.
 func (s Subscription) validate() error {
 	var c checks
-	c.that(s.StartsAt.Year() >= 1971 && s.StartsAt.Year() <= 9999, "starts_at", "want a year from 1971 to 9999")
+	c.between(s.StartsAt.Year(), 1970, 9999, "starts_at", "want a year from 1970 to 9999 in UTC")
 	if s.EndsAt != nil {
 		c.that(s.EndsAt.After(s.StartsAt), "ends_at", "want a time after starts_at")
-		c.that(s.EndsAt.Year() <= 9999, "ends_at", "want a year up to 9999")
+		c.that(s.EndsAt.Year() <= 9999, "ends_at", "want a year up to 9999 in UTC")
 	}
 	return c.err()
 }
@@ -93,6 +104,7 @@ func (a *Authority) CreateSubscription(ctx context.Context, n NewSubscription, o
 			ends := sub.StartsAt.AddDate(0, 0, *plan.DurationDays)
 			sub.EndsAt = &ends
 		}
+		sub.normalize()
 		if err := sub.validate(); err != nil {
 			return err
 		}
@@ -123,6 +135,7 @@ func (a *Authority) UpdateSubscription(ctx context.Context, id string, f Subscri
 		if f.EndsAt != nil {
 			sub.EndsAt = f.EndsAt
 		}
+		sub.normalize()
 		if err := sub.validate(); err != nil {
 			return err
 		}

@@ -90,10 +90,10 @@ func (s *server) admin(id, method, path, summary string) huma.Operation {
 	return op
 }
 
-// Bootstrap is the first operator's request.
+// Bootstrap is the first operator's request, and after a rescue the owner's.
 type Bootstrap struct {
 	Code string `json:"code" minLength:"26" maxLength:"26" pattern:"^[A-Za-z2-7]*$" doc:"From the bootstrap link."`
-	Name string `json:"name" minLength:"1" maxLength:"100" doc:"What the operator is called."`
+	Name string `json:"name" minLength:"1" maxLength:"100" doc:"What the operator is called. After a rescue the owner keeps its name."`
 }
 
 // Credential is a new operator's API token, which is shown once.
@@ -121,7 +121,7 @@ type bootstrapInput struct {
 }
 
 func (s *server) registerAdmin(api huma.API) {
-	bootstrap := s.admin("bootstrap", http.MethodPost, "/bootstrap", "Make the first operator, an owner, with the one-time bootstrap code")
+	bootstrap := s.admin("bootstrap", http.MethodPost, "/bootstrap", "Become the owner with the one-time code of a new or a rescued service")
 	bootstrap.Security, bootstrap.Middlewares = nil, nil
 	register(s, api, bootstrap, func(ctx context.Context, in *bootstrapInput) (*body[Credential], error) {
 		var c control.Credential
@@ -132,7 +132,11 @@ func (s *server) registerAdmin(api huma.API) {
 		if err != nil {
 			return nil, err
 		}
-		s.log.InfoContext(ctx, "first operator made", "operator_id", c.Operator.ID)
+		if c.Rescued {
+			s.log.WarnContext(ctx, "owner has a new token after a rescue", "operator_id", c.Operator.ID)
+		} else {
+			s.log.InfoContext(ctx, "first operator made", "operator_id", c.Operator.ID)
+		}
 		return &body[Credential]{Credential{
 			ID: c.TokenID, Token: c.Token, ExpiresAt: c.ExpiresAt, OperatorID: c.Operator.ID, Name: c.Operator.Name, Role: c.Operator.Role,
 		}}, nil
@@ -142,6 +146,7 @@ func (s *server) registerAdmin(api huma.API) {
 			o := operatorOf(ctx)
 			return &body[Operator]{Operator{ID: o.ID, Name: o.Name, Role: o.Role, CreatedAt: o.CreatedAt}}, nil
 		})
+	s.registerTokens(api)
 	s.registerUsers(api)
 	s.registerPlans(api)
 	s.registerSubscriptions(api)

@@ -91,13 +91,13 @@ func New(opts Options) (Handlers, error) {
 		outer.inner = s.wrap(api.router)
 		admin := s.router()
 		s.registerAdmin(admin.api)
-		return Handlers{Public: outer, Admin: orElse(diagnostics, s.wrap(admin.router))}, nil
+		return Handlers{Public: closing(outer), Admin: closing(orElse(diagnostics, s.wrap(admin.router)))}, nil
 	}
 	s.registerAdmin(api.api)
 	api.router.Get("/api/v1/health", health(opts.Ready))
 	outer.inner = s.wrap(api.router)
 	outer.diagnostics = orElse(diagnostics, http.HandlerFunc(nothingHere))
-	return Handlers{Public: outer}, nil
+	return Handlers{Public: closing(outer)}, nil
 }
 
 // server holds what the operations share.

@@ -10,11 +10,16 @@ import (
 	"github.com/httvps/httvps/backend/internal/control"
 )
 
-const maxAddresses = 10000
+const (
+	maxAddresses = 10000
+	maxInFlight  = 64 // attempts of one address at the same time
+)
 
-// attempts bounds how often an address may try to redeem codes. An attempt that
-// succeeds is given back: honest devices behind one address are not held up by
-// each other. The addresses seen longest ago are forgotten first.
+// attempts bounds how often an address may try to redeem codes. Only refusals
+// count: honest devices behind one address are not held up by each other. What
+// an address tries at the same time is refused together, so there is a bound on
+// that too, and refusals beyond the limit are a debt that has to pass first. The
+// addresses seen longest ago are forgotten first.
 type attempts struct {
 	now   func() time.Time
 	burst float64
@@ -26,9 +31,10 @@ type attempts struct {
 }
 
 type allowance struct {
-	address netip.Prefix
-	left    float64
-	at      time.Time
+	address  netip.Prefix
+	left     float64 // refusals; below zero after many at the same time
+	at       time.Time
+	inFlight int
 }
 
 func newAttempts(perMinute int, now func() time.Time) *attempts {
@@ -38,21 +44,27 @@ func newAttempts(perMinute int, now func() time.Time) *attempts {
 	}
 }
 
-// take uses up an attempt of the client at remote, or returns a
-// *control.RateLimitedError. The attempt comes back when giveBack is called.
-func (a *attempts) take(remote string) (giveBack func(), err error) {
+// begin admits an attempt of the client at remote, or returns a
+// *control.RateLimitedError. done must be called when the attempt is over.
+func (a *attempts) begin(remote string) (done func(refused bool), err error) {
 	address := addressOf(remote)
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	left := a.refill(address)
-	if left.left < 1 {
-		return nil, &control.RateLimitedError{RetryAfter: time.Duration((1 - left.left) * float64(a.every))}
+	allowed := a.refill(address)
+	switch {
+	case allowed.left < 1:
+		return nil, &control.RateLimitedError{RetryAfter: time.Duration((1 - allowed.left) * float64(a.every))}
+	case allowed.inFlight >= maxInFlight:
+		return nil, &control.RateLimitedError{} // at once: they take moments
 	}
-	left.left--
-	return func() {
+	allowed.inFlight++
+	return func(refused bool) {
 		a.mu.Lock()
 		defer a.mu.Unlock()
-		left.left = min(left.left+1, a.burst)
+		allowed.inFlight--
+		if refused {
+			allowed.left--
+		}
 	}, nil
 }
 

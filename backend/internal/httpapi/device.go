@@ -146,7 +146,8 @@ func (s *server) registerDevice(api huma.API) {
 	register(s, api, huma.Operation{
 		OperationID: "challenge", Method: http.MethodPost, Path: "/api/v1/auth/challenge", Tags: []string{"device", "gateway"},
 		Summary: "Get a nonce to sign", DefaultStatus: http.StatusOK,
-	}, func(context.Context, *emptyInput) (*body[Challenge], error) {
+	}, func(ctx context.Context, _ *emptyInput) (*body[Challenge], error) {
+		stay(ctx) // the proof follows
 		return &body[Challenge]{Challenge{
 			Nonce: rawURL.EncodeToString(s.authority.Challenge()), ExpiresIn: int(control.NonceTTL.Seconds()),
 		}}, nil
@@ -227,16 +228,13 @@ func (s *server) enroll(ctx context.Context, in *enrolInput) (*answer[Enrolled],
 
 // limited runs an attempt to redeem a code, unless too many from the same
 // address have been refused. Only refusals count.
-func (s *server) limited(address string, attempt func() error) error {
-	giveBack, err := s.attempts.take(address)
+func (s *server) limited(address string, attempt func() error) (err error) {
+	done, err := s.attempts.begin(address)
 	if err != nil {
 		return err
 	}
-	err = attempt()
-	if err == nil || !isRefusal(err) {
-		giveBack()
-	}
-	return err
+	defer func() { done(isRefusal(err)) }() // also after a panic
+	return attempt()
 }
 
 func isRefusal(err error) bool {

@@ -14,6 +14,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/httvps/httvps/backend/internal/control"
+	"github.com/httvps/httvps/internal/gate"
 )
 
 const (
@@ -28,7 +29,33 @@ const (
 	keyRequestID contextKey = iota
 	keyOperator
 	keyGateway
+	keyStay
 )
+
+// closing ends the connection with the answer (over HTTP/2 too), unless what
+// answers calls stay: nobody holds one who has not said who he is.
+func closing(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Connection", "close")
+		keep := func() { w.Header().Del("Connection") }
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), keyStay, keep)))
+	})
+}
+
+// stay leaves the connection open behind the answer. It goes on counting as a
+// stranger's.
+func stay(ctx context.Context) {
+	if keep, ok := ctx.Value(keyStay).(func()); ok {
+		keep()
+	}
+}
+
+// known leaves the connection open and takes it out of the limits for strangers.
+// It is for gateways and operators: devices say what they want and go.
+func known(ctx context.Context) {
+	stay(ctx)
+	gate.Pass(ctx)
+}
 
 // wrap gives every request an id, a deadline and an end that is an answer even
 // when a handler panics.
@@ -106,6 +133,9 @@ func (s *server) authenticate(check func(ctx context.Context, credential string)
 func (s *server) asOperator() huma.Middlewares {
 	return s.authenticate(func(ctx context.Context, credential string) (context.Context, error) {
 		operator, err := s.authority.AuthenticateOperator(ctx, credential)
+		if err == nil {
+			known(ctx)
+		}
 		return context.WithValue(ctx, keyOperator, operator), err
 	})
 }
@@ -113,6 +143,9 @@ func (s *server) asOperator() huma.Middlewares {
 func (s *server) asGateway() huma.Middlewares {
 	return s.authenticate(func(ctx context.Context, credential string) (context.Context, error) {
 		gateway, err := s.authority.AuthenticateGateway(ctx, credential)
+		if err == nil {
+			known(ctx)
+		}
 		return context.WithValue(ctx, keyGateway, gateway), err
 	})
 }

@@ -45,37 +45,101 @@ func TestEveryErrorOfTheDomainHasItsAnswer(t *testing.T) {
 func TestAttemptsComeBackWithTime(t *testing.T) {
 	now := time.Unix(1e9, 0)
 	a := newAttempts(5, func() time.Time { return now })
-	take := func(address string) bool { _, err := a.take(address); return err == nil }
+	try := func(address string, refused bool) bool {
+		done, err := a.begin(address)
+		if err != nil {
+			return false
+		}
+		done(refused)
+		return true
+	}
 	for range 5 {
-		if !take("192.0.2.1:1") {
+		if !try("192.0.2.1:1", true) {
 			t.Fatal("refused within the limit")
 		}
 	}
-	_, err := a.take("192.0.2.1:2")
+	_, err := a.begin("192.0.2.1:2")
 	var limited *control.RateLimitedError
 	if !errors.As(err, &limited) || limited.RetryAfter <= 0 || limited.RetryAfter > 12*time.Second {
 		t.Errorf("the sixth gives %v, want to wait for at most 12 s", err)
 	}
-	if !take("192.0.2.2:1") {
+	if !try("192.0.2.2:1", true) {
 		t.Error("another address has to wait too")
 	}
 	now = now.Add(12 * time.Second)
-	if !take("192.0.2.1:3") || take("192.0.2.1:4") {
+	if !try("192.0.2.1:3", true) || try("192.0.2.1:4", true) {
 		t.Error("after 12 s there is not exactly one more")
 	}
-	giveBack, err := a.take("192.0.2.3:1")
-	if err != nil {
-		t.Fatal(err)
-	}
-	giveBack()
-	giveBack() // never beyond the limit
-	for range 5 {
-		if !take("192.0.2.3:1") {
+	for range 20 {
+		if !try("192.0.2.3:1", false) {
 			t.Fatal("what succeeded was counted")
 		}
 	}
-	if take("192.0.2.3:1") {
+	for range 5 {
+		if !try("192.0.2.3:1", true) {
+			t.Fatal("what succeeded was counted")
+		}
+	}
+	if try("192.0.2.3:1", false) {
 		t.Error("more than the limit")
+	}
+}
+
+func TestHonestDevicesBehindOneAddressRedeemTheirCodesAtOnce(t *testing.T) {
+	s := &server{attempts: newAttempts(5, time.Now)}
+	var redeem func(others int) error
+	redeem = func(others int) error { // the others come while this one is being answered
+		return s.limited("192.0.2.1:1", func() error {
+			if others == 0 {
+				return nil
+			}
+			return redeem(others - 1)
+		})
+	}
+	if err := redeem(31); err != nil {
+		t.Errorf("one of 32: %v", err)
+	}
+	for range 5 {
+		if err := s.limited("192.0.2.1:1", func() error { return control.ErrInvalidInvitation }); !errors.Is(err, control.ErrInvalidInvitation) {
+			t.Errorf("a wrong code: %v", err)
+		}
+	}
+	if err := redeem(0); err == nil {
+		t.Error("refusals do not count")
+	}
+}
+
+func TestAttemptsInFlightAreBoundedAndCountWhenRefused(t *testing.T) {
+	now := time.Unix(1e9, 0)
+	a := newAttempts(5, func() time.Time { return now })
+	var running []func(bool)
+	for range maxInFlight {
+		done, err := a.begin("192.0.2.1:1")
+		if err != nil {
+			t.Fatalf("attempt %d at the same time: %v", len(running)+1, err)
+		}
+		running = append(running, done)
+	}
+	if _, err := a.begin("192.0.2.1:2"); err == nil {
+		t.Error("more at the same time than the bound")
+	}
+	running[0](false)
+	done, err := a.begin("192.0.2.1:3")
+	if err != nil {
+		t.Fatalf("one has ended well, and the next is refused: %v", err)
+	}
+	running[0] = done
+	for _, done := range running {
+		done(true)
+	}
+	for _, tc := range []struct {
+		after time.Duration
+		want  bool
+	}{{(12*(maxInFlight-4) - 1) * time.Second, false}, {2 * time.Second, true}} {
+		now = now.Add(tc.after)
+		if _, err := a.begin("192.0.2.1:4"); (err == nil) != tc.want {
+			t.Errorf("after %d refusals at the same time and %v more: %v", maxInFlight, tc.after, err)
+		}
 	}
 }
 
@@ -84,7 +148,7 @@ func TestAttemptsAreRememberedForABoundedNumberOfAddresses(t *testing.T) {
 	address := netip.MustParseAddr("10.0.0.0")
 	for range maxAddresses + 100 {
 		address = address.Next()
-		if _, err := a.take(netip.AddrPortFrom(address, 1).String()); err != nil {
+		if _, err := a.begin(netip.AddrPortFrom(address, 1).String()); err != nil {
 			t.Fatal(err)
 		}
 	}

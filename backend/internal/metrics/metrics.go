@@ -20,6 +20,7 @@ type Metrics struct {
 	decisions  *prometheus.CounterVec
 	enrolments *prometheus.CounterVec
 	pruned     *prometheus.CounterVec
+	turnedAway *prometheus.CounterVec
 	ready      prometheus.Gauge
 }
 
@@ -43,12 +44,15 @@ func New() *Metrics {
 		pruned: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "httvps_backend_pruned_total", Help: "Records removed or ended because their time was over, by kind.",
 		}, []string{"kind"}),
+		turnedAway: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "httvps_backend_connections_refused_total", Help: "Connections of strangers closed at once, by the limit that they met.",
+		}, []string{"limit"}),
 		ready: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "httvps_backend_ready", Help: "1 when the database could be read and written at the last check.",
 		}),
 	}
 	m.registry.MustRegister(
-		m.requests, m.durations, m.decisions, m.enrolments, m.pruned, m.ready,
+		m.requests, m.durations, m.decisions, m.enrolments, m.pruned, m.turnedAway, m.ready,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
 	return m
@@ -73,6 +77,9 @@ func (m *Metrics) Enrolment(outcome string) { m.enrolments.WithLabelValues(outco
 
 // Pruned counts records that a clean-up removed or ended.
 func (m *Metrics) Pruned(kind string, n int) { m.pruned.WithLabelValues(kind).Add(float64(n)) }
+
+// TurnedAway counts a connection that met a limit: "total" or "prefix".
+func (m *Metrics) TurnedAway(limit string) { m.turnedAway.WithLabelValues(limit).Inc() }
 
 // Ready says whether the database could be used.
 func (m *Metrics) Ready(ready bool) {

@@ -15,6 +15,7 @@ func TestWhatHappenedIsExported(t *testing.T) {
 	m.Decision("session_limit")
 	m.Enrolment("enrolled")
 	m.Pruned("session", 7)
+	m.TurnedAway("prefix")
 	m.Ready(true)
 	w := httptest.NewRecorder()
 	m.Handler().ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", nil))
@@ -25,6 +26,7 @@ func TestWhatHappenedIsExported(t *testing.T) {
 		`httvps_backend_decisions_total{outcome="session_limit"} 1`,
 		`httvps_backend_enrolments_total{outcome="enrolled"} 1`,
 		`httvps_backend_pruned_total{kind="session"} 7`,
+		`httvps_backend_connections_refused_total{limit="prefix"} 1`,
 		`httvps_backend_ready 1`,
 		`go_goroutines`,
 	} {

@@ -97,8 +97,35 @@ func (t *tx) OperatorByName(ctx context.Context, name string) (control.Operator,
 	return one(ctx, t, scanOperator, "SELECT "+operatorColumns+" FROM operators o WHERE o.name = $1", name)
 }
 
+func (t *tx) OldestOperator(ctx context.Context, role string) (control.Operator, error) {
+	return one(ctx, t, scanOperator, "SELECT "+operatorColumns+" FROM operators o WHERE o.role = $1 ORDER BY o.id LIMIT 1", role)
+}
+
+const tokenColumns = "id, operator_id, hash, expires_at, created_at" //nolint:gosec // names of columns
+
+func scanAPIToken(r row) (k control.APIToken, err error) {
+	err = r.Scan(&k.ID, &k.OperatorID, &k.Hash, moment{&k.ExpiresAt}, moment{&k.CreatedAt})
+	return k, err
+}
+
+func (t *tx) APIToken(ctx context.Context, id string) (control.APIToken, error) {
+	return one(ctx, t, scanAPIToken, "SELECT "+tokenColumns+" FROM api_tokens WHERE id = $1", id)
+}
+
+func (t *tx) APITokens(ctx context.Context, page control.Page) ([]control.APIToken, error) {
+	return many(ctx, t, scanAPIToken, "SELECT "+tokenColumns+" FROM api_tokens WHERE id > $1 ORDER BY id LIMIT $2", page.After, page.Limit)
+}
+
+func (t *tx) DeleteAPIToken(ctx context.Context, id string) error {
+	return t.execOne(ctx, "", "DELETE FROM api_tokens WHERE id = $1", id)
+}
+
+func (t *tx) DeleteAPITokens(ctx context.Context) (int, error) {
+	return t.exec(ctx, "", "DELETE FROM api_tokens")
+}
+
 func (t *tx) InsertAPIToken(ctx context.Context, k control.APIToken) error {
-	_, err := t.exec(ctx, "", "INSERT INTO api_tokens (id, operator_id, hash, expires_at, created_at) VALUES ($1, $2, $3, $4, $5)",
+	_, err := t.exec(ctx, "", "INSERT INTO api_tokens ("+tokenColumns+") VALUES ($1, $2, $3, $4, $5)",
 		k.ID, k.OperatorID, k.Hash, micros(k.ExpiresAt), micros(k.CreatedAt))
 	return err
 }

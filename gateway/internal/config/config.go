@@ -4,6 +4,7 @@
 package config
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"time"
@@ -67,6 +69,12 @@ type Config struct {
 	GetCertificate func(*tls.ClientHelloInfo) (*tls.Certificate, error) `yaml:"-"`
 	// Listener replaces Listen. The gateway closes it.
 	Listener net.Listener `yaml:"-"`
+	// Own are listeners of other parts of the process. Like the gateway's own
+	// they are never a target, whatever Upstream says.
+	Own []net.Addr `yaml:"-"`
+	// ControlDial, unless nil, connects to a control plane in the same process,
+	// without TLS. Nil: it is where the membership says.
+	ControlDial func(ctx context.Context) (net.Conn, error) `yaml:"-"`
 	// Version is the program's version, for the control plane and metrics.
 	Version string `yaml:"-"`
 }
@@ -111,7 +119,8 @@ type Limits struct {
 	EarlyWindow int `yaml:"early_window" env:"EARLY_WINDOW"`
 	// SessionBudget is the memory in bytes for one session's data in flight.
 	SessionBudget int `yaml:"session_budget" env:"SESSION_BUDGET"`
-	// Dials to targets under way at once, over all sessions.
+	// Dials to targets under way at once, over all sessions; one session may
+	// have an eighth of them.
 	Dials int `yaml:"dials" env:"DIALS"`
 	// IdleTimeout ends a stream on which nothing moved for so long.
 	IdleTimeout configfile.Duration `yaml:"idle_timeout" env:"IDLE_TIMEOUT"`
@@ -153,9 +162,26 @@ func Default() Config {
 func Load(path string, environ []string) (Config, error) {
 	cfg := Default()
 	if err := configfile.Load(path, EnvPrefix, &cfg, environ); err != nil {
-		return Config{}, err
+		return Config{}, inWords(err)
 	}
 	return cfg, nil
+}
+
+// prefixError is how package netip begins its complaint about a prefix.
+var prefixError = regexp.MustCompile(`^netip\.ParsePrefix\(("(?:[^"\\]|\\.)*")\): (?:ParseAddr\("(?:[^"\\]|\\.)*"\): )?`)
+
+// inWords names no functions in the mistakes that err joins.
+func inWords(err error) error {
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return err
+	}
+	for _, err := range joined.Unwrap() {
+		if setting, ok := errors.AsType[*configfile.SettingError](err); ok {
+			setting.Detail = prefixError.ReplaceAllString(setting.Detail, "$1 is not address/length: ")
+		}
+	}
+	return err
 }
 
 // Validate reports every mistake.

@@ -131,6 +131,22 @@ func TestLoadTellsEveryUnknownName(t *testing.T) {
 	}
 }
 
+func TestMistakesInPrefixesAreToldInWords(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "gateway.yaml")
+	if err := os.WriteFile(file, []byte("upstream:\n  allow:\n    - 10.0.0.0\n    - 10.0.0.0/33\n    - ho\"st/8\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := Load(file, []string{"HTTVPS_GATEWAY_UPSTREAM_DENY=fd00::", "HTTVPS_GATEWAY_LISTNE=x"})
+	want := file + `:3: upstream.allow[0]: "10.0.0.0" is not address/length: no '/'
+` + file + `:4: upstream.allow[1]: "10.0.0.0/33" is not address/length: prefix length out of range
+` + file + `:5: upstream.allow[2]: "ho\"st/8" is not address/length: unable to parse IP
+HTTVPS_GATEWAY_LISTNE: unknown environment variable
+HTTVPS_GATEWAY_UPSTREAM_DENY: "fd00::" is not address/length: no '/'`
+	if err == nil || err.Error() != want {
+		t.Errorf("Load = %v\nwant %s", err, want)
+	}
+}
+
 func TestValidateTellsEveryMistakeAtOnce(t *testing.T) {
 	err := Config{Listen: "nonsense", AdminListen: "127.0.0.1:70000", Upstream: Upstream{Mode: "tor"}}.Validate()
 	if err == nil {

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"strings"
@@ -53,9 +54,14 @@ type api struct {
 	bear func() (string, error) // the credential of a request; nil: none
 }
 
+// Dial connects to a control plane in the same process. There is no network in
+// between, so there is no TLS either.
+type Dial func(ctx context.Context) (net.Conn, error)
+
 // newHTTP returns a client for base's host alone, which it knows by pin, or by
-// the public authorities when that is empty.
-func newHTTP(base *url.URL, pin string) (*http.Client, error) {
+// the public authorities when that is empty; or for the control plane that
+// local reaches, unless that is nil.
+func newHTTP(base *url.URL, pin string, local Dial) (*http.Client, error) {
 	config := &tls.Config{MinVersion: tls.VersionTLS13}
 	if pin != "" {
 		parsed, err := tlspin.Parse(pin)
@@ -64,17 +70,21 @@ func newHTTP(base *url.URL, pin string) (*http.Client, error) {
 		}
 		config = tlspin.Config(parsed, base.Hostname())
 	}
+	transport := &http.Transport{
+		TLSClientConfig:        config,
+		ForceAttemptHTTP2:      true,
+		TLSHandshakeTimeout:    5 * time.Second,
+		ResponseHeaderTimeout:  callTimeout,
+		IdleConnTimeout:        90 * time.Second,
+		MaxIdleConnsPerHost:    16,
+		MaxResponseHeaderBytes: 32 << 10,
+	}
+	if local != nil {
+		transport.DialTLSContext = func(ctx context.Context, _, _ string) (net.Conn, error) { return local(ctx) }
+	}
 	return &http.Client{
-		Timeout: callTimeout,
-		Transport: &http.Transport{
-			TLSClientConfig:        config,
-			ForceAttemptHTTP2:      true,
-			TLSHandshakeTimeout:    5 * time.Second,
-			ResponseHeaderTimeout:  callTimeout,
-			IdleConnTimeout:        90 * time.Second,
-			MaxIdleConnsPerHost:    16,
-			MaxResponseHeaderBytes: 32 << 10,
-		},
+		Timeout:   callTimeout,
+		Transport: transport,
 		// A credential goes to the host it was made for and nowhere else.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}, nil

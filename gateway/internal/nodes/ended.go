@@ -11,6 +11,10 @@ import (
 
 const (
 	endedBatch = 1000
+	// maxUndecided bounds the sessions that were asked for and not decided.
+	// Anybody with a device adds to them while the control plane is away, and
+	// nearly none of them exists there.
+	maxUndecided = 4096
 	// lastWord is what the word about ended sessions may take when the gateway
 	// stops. What is not told then, the next start's boot id tells.
 	lastWord = 3 * time.Second
@@ -22,16 +26,22 @@ type ended struct {
 	Reason    string `json:"reason"`
 }
 
+// batch is how many of each kind, from the front.
+type batch struct{ items, undecided int }
+
 // endedQueue is bounded; what does not fit ends with the gateway's lease or at
-// its next start.
+// its next start. Sessions that existed have their room to themselves.
 type endedQueue struct {
-	limit int
+	limit int           // of items
 	wake  chan struct{} // holds one token when something was added
 
-	mu    sync.Mutex // guards items
-	items []ended
+	mu        sync.Mutex // guards the following fields
+	items     []ended
+	undecided []ended // oldest first
+	batch     batch   // what first returned, as far as it is still there
 }
 
+// add reports whether there was room.
 func (q *endedQueue) add(e ended) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -39,24 +49,48 @@ func (q *endedQueue) add(e ended) bool {
 		return false
 	}
 	q.items = append(q.items, e)
+	q.signal()
+	return true
+}
+
+// addUndecided makes room by forgetting the oldest of its kind.
+func (q *endedQueue) addUndecided(e ended) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.undecided) >= maxUndecided {
+		q.undecided = q.undecided[1:]
+		q.batch.undecided = max(0, q.batch.undecided-1)
+	}
+	q.undecided = append(q.undecided, e)
+	q.signal()
+}
+
+// signal wakes who tells. Called with mu held.
+func (q *endedQueue) signal() {
 	select {
 	case q.wake <- struct{}{}:
 	default:
 	}
-	return true
 }
 
-// first returns up to a batch of items, which stay in the queue.
+// first returns up to a batch, which stays in the queue until drop: sessions that
+// existed before those that were not decided.
 func (q *endedQueue) first() []ended {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return append([]ended(nil), q.items[:min(len(q.items), endedBatch)]...)
+	q.batch.items = min(len(q.items), endedBatch)
+	q.batch.undecided = min(len(q.undecided), endedBatch-q.batch.items)
+	first := append([]ended(nil), q.items[:q.batch.items]...)
+	return append(first, q.undecided[:q.batch.undecided]...)
 }
 
-func (q *endedQueue) drop(n int) {
+// drop removes what first returned.
+func (q *endedQueue) drop() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.items = append([]ended(nil), q.items[n:]...)
+	q.items = append([]ended(nil), q.items[q.batch.items:]...)
+	q.undecided = append([]ended(nil), q.undecided[q.batch.undecided:]...)
+	q.batch = batch{}
 }
 
 // Ended tells the control plane, soon, that a session has ended. It does not
@@ -111,6 +145,6 @@ func (n *Node) flush(ctx context.Context) error {
 		default:
 			return err
 		}
-		n.ended.drop(len(batch))
+		n.ended.drop()
 	}
 }

@@ -13,19 +13,29 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/httvps/httvps/internal/link"
 )
 
 const (
 	joinPath   = "/gateway-join"
 	joinPrefix = "HTTVPS1 join\x00"
-	codeLen    = 26 // 128 bits in base32
 	maxNonce   = 256
+
+	// codeSpent is the problem's code for a join code that is unknown, used or
+	// expired, which the control plane does not tell apart.
+	codeSpent = "invalid_invitation"
 )
 
 var base64url = base64.RawURLEncoding
 
-// ErrJoined says that the data directory holds a membership already.
-var ErrJoined = errors.New("this gateway has joined a service already")
+var (
+	// ErrJoined says that the data directory holds a membership already.
+	ErrJoined = errors.New("this gateway has joined a service already")
+
+	// ErrLinkSpent says that the control plane does not take the link's code.
+	ErrLinkSpent = errors.New("the join link was used or has expired; make another with httvpsctl gateway create")
+)
 
 // Membership is how a gateway joins.
 type Membership struct {
@@ -33,46 +43,46 @@ type Membership struct {
 	Dir     string // where key and state are kept; made when missing
 	URL     string // where devices will reach the tunnel
 	Version string
+	Local   Dial // nil: the control plane is where the link says
 }
 
-// link is a join link taken apart. Its code is secret.
-type link struct {
+// joinLink is a join link taken apart. Its code is secret.
+type joinLink struct {
 	base *url.URL
 	code string
 	pin  string
 }
 
-// parseLink reads https://host[:port][/prefix]/gateway-join#code=…[&pin=…].
+// parseLink reads https://host[:port][/prefix]/gateway-join#code=…[,pin=…].
 // Its errors do not repeat the link.
-func parseLink(text string) (link, error) {
-	u, err := url.Parse(strings.TrimSpace(text))
+func parseLink(text string) (joinLink, error) {
+	whole, fragment, _ := strings.Cut(strings.TrimSpace(text), "#")
+	u, err := url.Parse(whole)
 	if err != nil {
-		return link{}, errors.New("the join link is damaged: it is not a URL")
+		return joinLink{}, errors.New("the join link is damaged: it is not a URL")
 	}
-	fragment, err := url.ParseQuery(u.Fragment)
 	prefix, ok := strings.CutSuffix(u.Path, joinPath)
 	switch {
 	case u.Scheme != "https":
-		return link{}, errors.New("the join link is damaged: it does not begin with https://")
+		return joinLink{}, errors.New("the join link is damaged: it does not begin with https://")
 	case u.Hostname() == "" || u.User != nil || u.RawQuery != "" || !ok:
-		return link{}, errors.New("the join link is damaged: want https://host/gateway-join#code=…")
-	case err != nil || len(fragment["code"]) != 1 || len(fragment["pin"]) > 1:
-		return link{}, errors.New("the join link is damaged: want one code behind #")
+		return joinLink{}, errors.New("the join link is damaged: want https://host/gateway-join#code=…")
 	}
-	code := strings.ToUpper(fragment.Get("code"))
-	if len(code) != codeLen || strings.Trim(code, "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") != "" {
-		return link{}, fmt.Errorf("the join link is damaged: its code is not %d letters and digits", codeLen)
+	code, pin, err := link.Parse(fragment)
+	if err != nil {
+		return joinLink{}, fmt.Errorf("the join link is damaged: %w", err)
 	}
-	return link{
+	return joinLink{
 		base: &url.URL{Scheme: u.Scheme, Host: u.Host, Path: prefix},
 		code: code,
-		pin:  fragment.Get("pin"),
+		pin:  pin,
 	}, nil
 }
 
 // Join makes this gateway a member of the service that the link is from, and
 // writes key and state to the directory. It may be repeated after a lost answer.
-// Joining where a membership is kept already is [ErrJoined].
+// Joining where a membership is kept already is [ErrJoined], with a link that was
+// used or has expired [ErrLinkSpent].
 func Join(ctx context.Context, m Membership) (State, error) {
 	from, err := parseLink(m.Link)
 	if err != nil {
@@ -87,7 +97,7 @@ func Join(ctx context.Context, m Membership) (State, error) {
 	case !errors.Is(err, fs.ErrNotExist):
 		return State{}, fmt.Errorf("data directory: %w", err)
 	}
-	client, err := newHTTP(from.base, from.pin)
+	client, err := newHTTP(from.base, from.pin, m.Local)
 	if err != nil {
 		return State{}, fmt.Errorf("the join link is damaged: %w", err)
 	}
@@ -97,6 +107,9 @@ func Join(ctx context.Context, m Membership) (State, error) {
 		return State{}, err
 	}
 	state, err := join(ctx, &api{base: from.base.String(), http: client}, key, from.code, m)
+	if status, ok := errors.AsType[*StatusError](err); ok && status.Code == codeSpent {
+		return State{}, ErrLinkSpent
+	}
 	if err != nil {
 		return State{}, fmt.Errorf("join: %w", err)
 	}

@@ -86,7 +86,8 @@ func TestJoinRefusesDamagedLinksWithoutRepeatingThem(t *testing.T) {
 		"no code":              c.url + "/gateway-join#pin=" + c.pin,
 		"a code cut off":       strings.Replace(c.link(), joinCode, joinCode[:25], 1),
 		"a code with a 1":      strings.Replace(c.link(), joinCode, joinCode[:25]+"1", 1),
-		"two codes":            c.link() + "&code=" + joinCode,
+		"two codes":            c.link() + ",code=" + joinCode,
+		"another separator":    strings.Replace(c.link(), ",pin=", "&pin=", 1),
 		"the code in the path": c.url + "/gateway-join?code=" + joinCode,
 		"a pin cut off":        c.link()[:len(c.link())-1],
 	} {
@@ -107,7 +108,7 @@ func TestJoinRefusesDamagedLinksWithoutRepeatingThem(t *testing.T) {
 func TestJoinTrustsOnlyThePinnedControlPlane(t *testing.T) {
 	c := newControl(t)
 	for name, pin := range map[string]string{
-		"another pin":            "&pin=" + tlspin.Pin(sha256.Sum256([]byte("another"))).String(),
+		"another pin":            ",pin=" + tlspin.Pin(sha256.Sum256([]byte("another"))).String(),
 		"the public authorities": "",
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -125,14 +126,22 @@ func TestJoinTrustsOnlyThePinnedControlPlane(t *testing.T) {
 
 func TestJoinTellsWhyItWasRefused(t *testing.T) {
 	c := newControl(t)
-	c.handle["/api/v1/gateway/join"] = func(map[string]any) (int, any) {
-		return 403, map[string]any{"code": "invalid_invitation", "detail": "x"}
+	refuse := func(status int, code string) {
+		c.handle["/api/v1/gateway/join"] = func(map[string]any) (int, any) {
+			return status, map[string]any{"code": code, "detail": "x"}
+		}
 	}
 	m := c.membership(t)
+	refuse(422, "invalid_request")
 	_, err := Join(t.Context(), m)
 	var status *StatusError
-	if !errors.As(err, &status) || status.Status != 403 || status.Code != "invalid_invitation" {
+	if !errors.As(err, &status) || status.Status != 422 || status.Code != "invalid_request" {
 		t.Errorf("Join = %v", err)
+	}
+	refuse(403, "invalid_invitation")
+	_, err = Join(t.Context(), m)
+	if !errors.Is(err, ErrLinkSpent) || strings.Contains(err.Error(), "403") || !strings.Contains(err.Error(), "httvpsctl gateway create") {
+		t.Errorf("Join with a link that is used = %v, want ErrLinkSpent", err)
 	}
 	if _, _, err := LoadState(m.Dir); !errors.Is(err, ErrNotJoined) {
 		t.Errorf("LoadState = %v", err)

@@ -52,9 +52,10 @@ type Config struct {
 	Key     ed25519.PrivateKey
 	URL     string // where devices reach the tunnel
 	Version string
+	Local   Dial // nil: the control plane is at State.API
 	// MaxEnded bounds the ended sessions that the control plane does not know
 	// of yet. No session begins while it cannot be asked, so the number of
-	// sessions at once is enough.
+	// sessions at once is enough; those that were never decided are not counted.
 	MaxEnded int
 
 	// Load is asked at each heartbeat.
@@ -73,6 +74,7 @@ type Node struct {
 	boot    string // tells this start of the gateway from earlier ones
 	keys    *keys
 	ended   endedQueue
+	refused refusals
 
 	heard    atomic.Int64 // unix nanoseconds of the last answered heartbeat; 0: none
 	interval atomic.Int64 // between heartbeats
@@ -86,7 +88,7 @@ func New(cfg Config) (*Node, error) {
 	if err != nil {
 		return nil, fmt.Errorf("control plane: %w", err)
 	}
-	client, err := newHTTP(base, cfg.State.Pin)
+	client, err := newHTTP(base, cfg.State.Pin, cfg.Local)
 	if err != nil {
 		return nil, fmt.Errorf("control plane: %w", err)
 	}
@@ -95,6 +97,7 @@ func New(cfg Config) (*Node, error) {
 		control: &api{base: cfg.State.API, http: client, bear: asGateway(cfg.Key, cfg.State.GatewayID)},
 		boot:    uuid.NewString(),
 		ended:   endedQueue{limit: cfg.MaxEnded, wake: make(chan struct{}, 1)},
+		refused: refusals{now: time.Now, known: make(map[subject]reason.Code)},
 		ready:   make(chan struct{}),
 	}
 	n.interval.Store(int64(defaultInterval))
@@ -277,8 +280,28 @@ type Decision struct {
 // Validate asks for the decision about a device that has proven who it is. An
 // allowed session exists at the control plane from then on: its end must be
 // told by [Node.Ended]. The error is [ErrUndecided]; the session's end is then
-// told by Validate, because the answer may be what was lost.
+// told by Validate, because the answer may be what was lost. A refusal that is
+// about the device holds for a few seconds without being asked for again.
 func (n *Node) Validate(ctx context.Context, q Question) (Decision, error) {
+	about := subject{device: q.Device, thumbprint: q.Thumbprint, generation: q.Generation}
+	if why, refused := n.refused.find(about); refused {
+		return Decision{Reason: why}, nil
+	}
+	decision, err := n.decide(ctx, q)
+	switch {
+	case err != nil:
+		n.ended.addUndecided(ended{SessionID: hex.EncodeToString(q.Session[:]), Reason: string(reason.RetryLater)})
+	case !decision.Allowed:
+		n.refused.remember(about, decision.Reason)
+	}
+	return decision, err
+}
+
+// Renew asks the question of a session that lives once more. The error is
+// [ErrUndecided]. However it goes, the session's end is told by [Node.Ended].
+func (n *Node) Renew(ctx context.Context, q Question) (Decision, error) { return n.decide(ctx, q) }
+
+func (n *Node) decide(ctx context.Context, q Question) (Decision, error) {
 	decide, cancel := context.WithTimeout(ctx, decisionTimeout)
 	defer cancel()
 	var answer struct {
@@ -301,7 +324,6 @@ func (n *Node) Validate(ctx context.Context, q Question) (Decision, error) {
 	}
 	n.cfg.Observe("validate", err)
 	if err != nil {
-		n.Ended(q.Session, string(reason.RetryLater))
 		n.cfg.Log.WarnContext(ctx, "device not decided", "error", err)
 		return Decision{}, fmt.Errorf("%w: %w", ErrUndecided, err)
 	}

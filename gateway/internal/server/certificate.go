@@ -1,79 +1,27 @@
 package server
 
 import (
+	"context"
 	"crypto/tls"
-	"errors"
-	"fmt"
-	"log/slog"
-	"os"
-	"sync"
-	"time"
+
+	"github.com/httvps/httvps/gateway/internal/config"
+	"github.com/httvps/httvps/internal/certfile"
 )
 
-// certificateCheck is how often the files are looked at for a renewal.
-const certificateCheck = time.Minute
-
-// certificate serves the certificate in two files and notices when they are
-// renewed, so that a renewal needs no restart and ends no session.
-type certificate struct {
-	certFile, keyFile string
-	log               *slog.Logger
-	now               func() time.Time
-
-	mu      sync.Mutex // guards the following fields
-	current *tls.Certificate
-	version [2]time.Time // modification times of the files that current is from
-	checked time.Time
-}
-
-func loadCertificate(certFile, keyFile string, log *slog.Logger) (*certificate, error) {
-	c := &certificate{certFile: certFile, keyFile: keyFile, log: log, now: time.Now}
-	version, err := c.modified()
-	if err != nil {
-		return nil, fmt.Errorf("certificate: %w", err)
+// certificate returns the source of the certificate for the URL's host.
+func certificate(ctx context.Context, cfg config.Config) (func(*tls.ClientHelloInfo) (*tls.Certificate, error), error) {
+	if cfg.GetCertificate != nil {
+		return cfg.GetCertificate, nil
 	}
-	if err := c.load(version); err != nil {
+	u, err := config.ParseURL(cfg.URL)
+	if err != nil {
 		return nil, err
 	}
-	c.checked = c.now()
-	return c, nil
-}
-
-// get is tls.Config.GetCertificate.
-func (c *certificate) get(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if now := c.now(); now.Sub(c.checked) >= certificateCheck {
-		c.checked = now
-		version, err := c.modified()
-		if err == nil && version != c.version {
-			err = c.load(version)
-		}
-		if err != nil { // the old one may serve for weeks yet
-			c.log.ErrorContext(hello.Context(), "certificate not renewed", "error", err)
-		}
-	}
-	return c.current, nil
-}
-
-func (c *certificate) modified() (version [2]time.Time, err error) {
-	var problems []error
-	for i, file := range []string{c.certFile, c.keyFile} {
-		info, err := os.Stat(file)
-		if err != nil {
-			problems = append(problems, err)
-			continue
-		}
-		version[i] = info.ModTime()
-	}
-	return version, errors.Join(problems...)
-}
-
-func (c *certificate) load(version [2]time.Time) error {
-	loaded, err := tls.LoadX509KeyPair(c.certFile, c.keyFile)
+	pair, err := certfile.Open(ctx, certfile.Config{
+		CertFile: cfg.TLS.CertFile, KeyFile: cfg.TLS.KeyFile, Hosts: []string{u.Hostname()}, Log: cfg.Log,
+	})
 	if err != nil {
-		return fmt.Errorf("certificate %s with %s: %w", c.certFile, c.keyFile, err)
+		return nil, err
 	}
-	c.current, c.version = &loaded, version
-	return nil
+	return pair.GetCertificate, nil
 }

@@ -2,89 +2,79 @@ package server
 
 import (
 	"bytes"
-	"crypto/ed25519"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
 	"log/slog"
-	"math/big"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
+
+	"github.com/httvps/httvps/gateway/internal/config"
+	"github.com/httvps/httvps/internal/devca"
 )
 
-// writeCertificate writes a certificate with this serial and its key.
-func writeCertificate(t *testing.T, dir string, serial int64, modified time.Time) (certFile, keyFile string) {
+// withCertificate returns a configuration with files that hold a certificate for
+// gw.example, and that certificate.
+func withCertificate(t *testing.T, logged *bytes.Buffer) (config.Config, tls.Certificate) {
 	t.Helper()
-	public, key, err := ed25519.GenerateKey(rand.Reader)
+	dir := t.TempDir()
+	authority, err := devca.Open(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(serial), NotAfter: time.Now().Add(time.Hour), DNSNames: []string{"gw.example"}}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, public, key)
+	pair, err := authority.Issue("gw.example")
 	if err != nil {
 		t.Fatal(err)
 	}
-	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
+	key, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
 	if err != nil {
 		t.Fatal(err)
 	}
-	certFile, keyFile = filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")
-	for file, block := range map[string]*pem.Block{certFile: {Type: "CERTIFICATE", Bytes: der}, keyFile: {Type: "PRIVATE KEY", Bytes: keyDER}} {
+	cfg := config.Default()
+	cfg.TLS = config.TLS{CertFile: filepath.Join(dir, "tls.crt"), KeyFile: filepath.Join(dir, "tls.key")}
+	cfg.Log = slog.New(slog.NewJSONHandler(logged, nil))
+	for file, block := range map[string]*pem.Block{
+		cfg.TLS.CertFile: {Type: "CERTIFICATE", Bytes: pair.Certificate[0]},
+		cfg.TLS.KeyFile:  {Type: "PRIVATE KEY", Bytes: key},
+	} {
 		if err := os.WriteFile(file, pem.EncodeToMemory(block), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.Chtimes(file, modified, modified); err != nil {
+	}
+	return cfg, pair
+}
+
+func TestTheCertificateOfTheFilesIsServedAndJudgedByTheURLsHost(t *testing.T) {
+	for url, warned := range map[string]bool{"wss://gw.example:4443/x": false, "wss://other.example:4443/x": true} {
+		var logged bytes.Buffer
+		cfg, want := withCertificate(t, &logged)
+		cfg.URL = url
+		get, err := certificate(t.Context(), cfg)
+		if err != nil {
 			t.Fatal(err)
 		}
+		if got, err := get(&tls.ClientHelloInfo{}); err != nil || !got.Leaf.Equal(want.Leaf) {
+			t.Errorf("%s: serves %+v, %v; want what the files hold", url, got, err)
+		}
+		if got := strings.Contains(logged.String(), `"host":"other.example"`); got != warned || !warned && logged.Len() > 0 {
+			t.Errorf("%s: logged %q", url, &logged)
+		}
 	}
-	return certFile, keyFile
 }
 
-func serial(t *testing.T, c *certificate) int64 {
-	t.Helper()
-	cert, err := c.get(&tls.ClientHelloInfo{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return cert.Leaf.SerialNumber.Int64()
-}
-
-func TestARenewedCertificateIsServedWithoutARestart(t *testing.T) {
-	dir, now := t.TempDir(), time.Now()
+func TestACertificateFromTheProgramReplacesTheFiles(t *testing.T) {
 	var logged bytes.Buffer
-	certFile, keyFile := writeCertificate(t, dir, 1, now)
-	c, err := loadCertificate(certFile, keyFile, slog.New(slog.NewJSONHandler(&logged, nil)))
+	cfg, _ := withCertificate(t, &logged)
+	cfg.URL = "wss://other.example/x"
+	own := &tls.Certificate{}
+	cfg.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return own, nil }
+	get, err := certificate(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.now = func() time.Time { return now }
-	writeCertificate(t, dir, 2, now.Add(time.Second))
-	if got := serial(t, c); got != 1 {
-		t.Errorf("serves number %d before the next look at the files", got)
-	}
-	now = now.Add(2 * certificateCheck)
-	if got := serial(t, c); got != 2 {
-		t.Errorf("serves number %d, want the renewed one", got)
-	}
-
-	// A renewal that went wrong leaves the old one in place, and is told.
-	if err := os.WriteFile(certFile, []byte("half a file"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	now = now.Add(2 * certificateCheck)
-	if got := serial(t, c); got != 2 || !strings.Contains(logged.String(), "certificate not renewed") {
-		t.Errorf("serves number %d, logged %s", got, logged.String())
-	}
-}
-
-func TestAMissingCertificateIsAnErrorThatNamesTheFiles(t *testing.T) {
-	dir := t.TempDir()
-	_, err := loadCertificate(filepath.Join(dir, "a.crt"), filepath.Join(dir, "a.key"), slog.New(slog.DiscardHandler))
-	if err == nil || !strings.Contains(err.Error(), "a.crt") || !strings.Contains(err.Error(), "a.key") {
-		t.Errorf("loadCertificate = %v", err)
+	if got, err := get(&tls.ClientHelloInfo{}); err != nil || got != own || logged.Len() > 0 {
+		t.Errorf("serves %p, %v and logs %q; want the program's own and nothing", got, err, &logged)
 	}
 }

@@ -9,14 +9,14 @@ import (
 	"github.com/httvps/httvps/gateway/internal/upstream"
 )
 
-// newDialer returns how streams leave this gateway. own are its listeners,
-// which no stream reaches.
-func newDialer(cfg config.Upstream, own []net.Addr) (upstream.Dialer, error) {
+// newDialer returns what makes each session its dialer: how its streams leave
+// this gateway. own are the listeners that no stream reaches.
+func newDialer(cfg config.Upstream, own []net.Addr) (func() upstream.Dialer, error) {
 	switch cfg.Mode {
 	case config.Echo:
-		return upstream.Echo{}, nil
+		return func() upstream.Dialer { return upstream.Echo{} }, nil
 	case config.Devnull:
-		return upstream.Devnull{}, nil
+		return func() upstream.Dialer { return upstream.Devnull{} }, nil
 	case config.Direct:
 	default:
 		return nil, fmt.Errorf("upstream mode %q", cfg.Mode)
@@ -40,5 +40,6 @@ func newDialer(cfg config.Upstream, own []net.Addr) (upstream.Dialer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("egress policy: %w", err)
 	}
-	return upstream.NewDirect(upstream.DirectConfig{Policy: policy}), nil
+	direct := upstream.NewDirect(upstream.DirectConfig{Policy: policy})
+	return func() upstream.Dialer { return direct.ForSession() }, nil
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/httvps/httvps/internal/gate"
 	"github.com/httvps/httvps/sdk/go/carrier"
 )
 
@@ -30,6 +31,13 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		f.tunnel.ServeHTTP(w, r)
 		return
 	}
+	notFound(w, r)
+}
+
+// notFound is the one page, and the end of the connection: over HTTP/2 too, and
+// whatever the request was.
+func notFound(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Connection", "close")
 	http.NotFound(w, r)
 }
 
@@ -38,9 +46,6 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func canonicalHost(host string) string {
 	return strings.TrimSuffix(strings.ToLower(host), ":443")
 }
-
-// connKey finds the connection of a request in its context.
-type connKey struct{}
 
 // newPublic serves front over TLS. ctx is what its requests' contexts end with.
 func newPublic(ctx context.Context, handler http.Handler, certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error), log *slog.Logger) *http.Server {
@@ -64,20 +69,6 @@ func newPublic(ctx context.Context, handler http.Handler, certificate func(*tls.
 		// Strangers cause these at will.
 		ErrorLog:    slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 		BaseContext: func(net.Listener) context.Context { return ctx },
-		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
-			return context.WithValue(ctx, connKey{}, conn)
-		},
-	}
-}
-
-// authenticated takes the connection of a request out of the limits for
-// strangers.
-func authenticated(ctx context.Context) {
-	conn, ok := ctx.Value(connKey{}).(*tls.Conn)
-	if !ok {
-		return
-	}
-	if counted, ok := conn.NetConn().(*gated); ok {
-		counted.leave()
+		ConnContext: gate.ConnContext,
 	}
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/httvps/httvps/gateway/internal/protocol"
 	"github.com/httvps/httvps/gateway/internal/sessions"
 	"github.com/httvps/httvps/gateway/internal/upstream"
+	"github.com/httvps/httvps/internal/gate"
 	"github.com/httvps/httvps/sdk/go/wire"
 )
 
@@ -28,8 +29,14 @@ const (
 	// halfClosedIdle ends a stream of which one direction has ended and the
 	// other does not move.
 	halfClosedIdle = 5 * time.Minute
+	// strangerLife is what a connection has in all until its upgrade; from
+	// there to the proof it is the handshake's timeout.
+	strangerLife = 20 * time.Second
 	// shutdownTimeout is what requests that are no tunnels have to finish.
 	shutdownTimeout = 5 * time.Second
+	// dialShare of the dials at once one session may have, so that targets that
+	// never answer cost the session that asks for them, and nobody else.
+	dialShare = 8
 	// drainPoll is how often a draining gateway looks whether it is empty.
 	drainPoll = 100 * time.Millisecond
 )
@@ -51,12 +58,8 @@ func Run(ctx context.Context, cfg config.Config) error {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	if cfg.GetCertificate == nil {
-		loaded, err := loadCertificate(cfg.TLS.CertFile, cfg.TLS.KeyFile, cfg.Log)
-		if err != nil {
-			return err
-		}
-		cfg.GetCertificate = loaded.get
+	if cfg.GetCertificate, err = certificate(ctx, cfg); err != nil {
+		return err
 	}
 	listeners, err := listen(ctx, cfg)
 	if err != nil {
@@ -64,7 +67,7 @@ func Run(ctx context.Context, cfg config.Config) error {
 	}
 	defer listeners.close()
 	g := &gateway{cfg: cfg, listeners: listeners}
-	if err := g.build(nodes.Config{State: state, Key: key}); err != nil {
+	if err := g.build(nodes.Config{State: state, Key: key, Local: cfg.ControlDial}); err != nil {
 		return err
 	}
 	return g.run(ctx)
@@ -115,7 +118,7 @@ func (l listeners) addrs() []net.Addr {
 type gateway struct {
 	cfg       config.Config
 	listeners listeners
-	gate      *gate
+	gate      *gate.Gate
 	prom      *prometheus.Registry
 	metrics   *metrics.Metrics
 	registry  *sessions.Registry
@@ -125,14 +128,16 @@ type gateway struct {
 
 // build makes the parts. It starts nothing.
 func (g *gateway) build(member nodes.Config) error {
-	dialer, err := newDialer(g.cfg.Upstream, g.listeners.addrs())
+	dialer, err := newDialer(g.cfg.Upstream, append(g.listeners.addrs(), g.cfg.Own...))
 	if err != nil {
 		return err
 	}
 	limits := g.cfg.Limits
 	g.registry = sessions.New(limits.Sessions)
-	g.gate = newGate(g.listeners.public, limits.Unauthenticated, limits.UnauthenticatedPerPrefix,
-		func(limit string) { g.metrics.TurnedAway(limit) })
+	g.gate = gate.New(g.listeners.public, gate.Limits{
+		Total: limits.Unauthenticated, PerPrefix: limits.UnauthenticatedPerPrefix,
+		Life: strangerLife + limits.HandshakeTimeout.Std(),
+	}, func(limit string) { g.metrics.TurnedAway(limit) })
 
 	member.URL, member.Version, member.Log = g.cfg.URL, g.cfg.Version, g.cfg.Log
 	member.MaxEnded = 2 * limits.Sessions
@@ -160,13 +165,15 @@ func (g *gateway) build(member nodes.Config) error {
 	return nil
 }
 
-func newStreams(limits config.Limits, dialer upstream.Dialer, counters *metrics.Metrics) *protocol.Streams {
+func newStreams(limits config.Limits, newDialer func() upstream.Dialer, counters *metrics.Metrics) *protocol.Streams {
 	return &protocol.Streams{
-		Dial: func(ctx context.Context, target wire.Addr) (protocol.Conn, error) {
-			return dialer.Dial(ctx, target)
+		NewDial: func() protocol.Dial {
+			dialer := newDialer()
+			return func(ctx context.Context, target wire.Addr) (protocol.Conn, error) { return dialer.Dial(ctx, target) }
 		},
 		Slots:          make(chan struct{}, limits.Dials),
-		SessionDials:   limits.MaxStreams,
+		SessionDials:   max(1, min(limits.MaxStreams, limits.Dials/dialShare)),
+		SessionTargets: 2 * limits.MaxStreams,
 		Idle:           limits.IdleTimeout.Std(),
 		HalfClosedIdle: halfClosedIdle,
 		Observe:        counters.Opened,
@@ -183,7 +190,7 @@ func (g *gateway) buildMetrics() error {
 		Streams:         func() float64 { return float64(g.registry.Streams()) },
 		Up:              func() float64 { return float64(total.Up()) },
 		Down:            func() float64 { return float64(total.Down()) },
-		Unauthenticated: func() float64 { return float64(g.gate.unauthenticated()) },
+		Unauthenticated: func() float64 { return float64(g.gate.Strangers()) },
 		Joined: func() float64 {
 			if g.node.Joined() {
 				return 1

@@ -17,6 +17,7 @@ import (
 	"github.com/httvps/httvps/gateway/internal/nodes"
 	"github.com/httvps/httvps/gateway/internal/protocol"
 	"github.com/httvps/httvps/gateway/internal/sessions"
+	"github.com/httvps/httvps/internal/gate"
 	"github.com/httvps/httvps/internal/reason"
 	"github.com/httvps/httvps/internal/ticket"
 	"github.com/httvps/httvps/sdk/go/carrier"
@@ -74,7 +75,7 @@ func (t *tunnels) wait() {
 
 func (t *tunnels) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !t.enter() {
-		http.NotFound(w, r)
+		notFound(w, r)
 		return
 	}
 	defer t.running.Done()
@@ -131,26 +132,42 @@ func (t *tunnels) admit(ctx context.Context, conn *carrier.Conn, hello wire.Hell
 	case err != nil:
 		return nil, protocol.Grant{}, &protocol.RefusedError{Code: wire.CodeInvalidToken}
 	}
-	authenticated(ctx)
+	gate.Pass(ctx)
 
 	var id sessions.ID
 	_, _ = rand.Read(id[:]) // never fails (crypto/rand)
-	decision, err := t.node.Validate(ctx, nodes.Question{
-		Session: id, Device: device.Device, Thumbprint: device.Thumbprint, Generation: device.Generation,
-	})
+	question := nodes.Question{Session: id, Device: device.Device, Thumbprint: device.Thumbprint, Generation: device.Generation}
+	decision, err := t.node.Validate(ctx, question)
 	switch {
 	case err != nil, !decision.Allowed && decision.Reason == reason.RetryLater:
 		return nil, protocol.Grant{}, &protocol.RefusedError{Code: wire.CodeRetryLater, RetryAfter: retryUndecided}
 	case !decision.Allowed:
 		return nil, protocol.Grant{}, &protocol.RefusedError{Code: decision.Reason.Wire()}
 	}
-	live, err := t.registry.Add(id, device.Device, decision.ExpiresAt)
+	live, err := t.registry.Add(id, device.Device, sessions.Term{
+		Until: decision.ExpiresAt,
+		Renew: func(ctx context.Context) (time.Time, wire.Code) { return t.renew(ctx, question) },
+	})
 	if err != nil {
 		t.node.Ended(id, wire.CodeRetryLater.String())
 		return nil, protocol.Grant{}, &protocol.RefusedError{Code: wire.CodeRetryLater, RetryAfter: retryFull}
 	}
 	grant := protocol.Grant{Session: id, Limits: t.limitsFor(decision), Deadline: decision.ExpiresAt}
 	return live, grant, nil
+}
+
+// renew asks how long a session may go on whose subscription would be over: it
+// may have been extended, or another may have followed it.
+func (t *tunnels) renew(ctx context.Context, question nodes.Question) (time.Time, wire.Code) {
+	decision, err := t.node.Renew(ctx, question)
+	switch {
+	case err != nil:
+		return time.Time{}, wire.CodeRetryLater
+	case !decision.Allowed:
+		return time.Time{}, decision.Reason.Wire()
+	default:
+		return decision.ExpiresAt, wire.CodeNoError
+	}
 }
 
 // limitsFor returns the gateway's limits, or the plan's where they are lower.
@@ -186,8 +203,12 @@ func (t *tunnels) carry(ctx context.Context, conn *carrier.Conn, live *sessions.
 		}
 	})
 	parts.Go(func() { keepAlive(ctx, session) })
+	term, over := context.WithCancel(ctx)
+	defer over()
+	parts.Go(func() { live.KeepTerm(term) })
 	parts.Go(func() { _ = t.streams.Serve(ctx, session, live) }) // its error is the session's
 	err := session.Run(ctx)
+	over()
 	parts.Wait()
 
 	why := carrierLost

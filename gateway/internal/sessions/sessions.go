@@ -3,6 +3,7 @@
 package sessions
 
 import (
+	"context"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -51,6 +52,18 @@ func (t *Traffic) Up() int64 { return t.up.Load() }
 // Down is what was read from targets.
 func (t *Traffic) Down() int64 { return t.down.Load() }
 
+// Term is how long a session may run.
+type Term struct {
+	Until time.Time // zero: without an end
+	// Renew is asked at Until how long the session may go on, or why it may
+	// not: wire.CodeNoError is no reason.
+	Renew func(context.Context) (until time.Time, why wire.Code)
+}
+
+// renewPause is the least time between two questions about a term: a gateway's
+// clock may be ahead of its control plane's.
+const renewPause = 10 * time.Second
+
 // Session is one live session.
 type Session struct {
 	ID     ID
@@ -62,7 +75,7 @@ type Session struct {
 	ending  chan struct{} // closed when the session must end
 	once    sync.Once
 	code    wire.Code // why; readable once ending is closed
-	timer   *time.Timer
+	term    Term
 }
 
 // AddUp counts n bytes that were written to a target.
@@ -97,6 +110,29 @@ func (s *Session) End(code wire.Code) {
 	})
 }
 
+// KeepTerm ends the session when its term is over and not renewed. It returns
+// when the session must end, when it has no end any more, and when ctx ends.
+func (s *Session) KeepTerm(ctx context.Context) {
+	least := time.Duration(0)
+	for until := s.term.Until; !until.IsZero(); least = renewPause {
+		timer := time.NewTimer(max(least, time.Until(until)))
+		select {
+		case <-timer.C:
+		case <-s.ending:
+			timer.Stop()
+			return
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		}
+		var why wire.Code
+		if until, why = s.term.Renew(ctx); why != wire.CodeNoError {
+			s.End(why)
+			return
+		}
+	}
+}
+
 // Registry knows every live session of this gateway.
 type Registry struct {
 	limit int
@@ -117,9 +153,9 @@ func New(limit int) *Registry {
 	}
 }
 
-// Add makes a live session, which ends as subscription_expired at deadline
-// unless that is zero. The caller must [Registry.Remove] it.
-func (r *Registry) Add(id ID, device Device, deadline time.Time) (*Session, error) {
+// Add makes a live session. The caller must [Session.KeepTerm] while it runs, and
+// then [Registry.Remove] it.
+func (r *Registry) Add(id ID, device Device, term Term) (*Session, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.stopping {
@@ -131,10 +167,7 @@ func (r *Registry) Add(id ID, device Device, deadline time.Time) (*Session, erro
 	if _, taken := r.sessions[id]; taken {
 		return nil, fmt.Errorf("session id %s is in use", id)
 	}
-	s := &Session{ID: id, Device: device, all: &r.total, ending: make(chan struct{})}
-	if !deadline.IsZero() {
-		s.timer = time.AfterFunc(time.Until(deadline), func() { s.End(wire.CodeSubscriptionExpired) })
-	}
+	s := &Session{ID: id, Device: device, all: &r.total, ending: make(chan struct{}), term: term}
 	r.sessions[id] = s
 	if r.devices[device] == nil {
 		r.devices[device] = make(map[ID]*Session)
@@ -145,9 +178,6 @@ func (r *Registry) Add(id ID, device Device, deadline time.Time) (*Session, erro
 
 // Remove forgets a session that has ended.
 func (r *Registry) Remove(s *Session) {
-	if s.timer != nil {
-		s.timer.Stop()
-	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.sessions, s.ID)

@@ -1,7 +1,9 @@
 package sessions
 
 import (
+	"context"
 	"errors"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -12,7 +14,7 @@ import (
 
 func add(t *testing.T, r *Registry, id, device byte) *Session {
 	t.Helper()
-	s, err := r.Add(ID{id}, Device{device}, time.Time{})
+	s, err := r.Add(ID{id}, Device{device}, Term{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,12 +73,12 @@ func TestTheRegistryIsBounded(t *testing.T) {
 	r := New(2)
 	first := add(t, r, 1, 1)
 	add(t, r, 2, 1)
-	if _, err := r.Add(ID{3}, Device{1}, time.Time{}); !errors.Is(err, ErrFull) {
+	if _, err := r.Add(ID{3}, Device{1}, Term{}); !errors.Is(err, ErrFull) {
 		t.Errorf("Add = %v, want ErrFull", err)
 	}
 	r.Remove(first)
 	add(t, r, 3, 1)
-	if _, err := r.Add(ID{3}, Device{1}, time.Time{}); err == nil || r.Len() != 2 {
+	if _, err := r.Add(ID{3}, Device{1}, Term{}); err == nil || r.Len() != 2 {
 		t.Errorf("Add = %v with %d sessions", err, r.Len())
 	}
 }
@@ -88,7 +90,7 @@ func TestAStoppingRegistryTakesNoSession(t *testing.T) {
 	if _, must := ending(s); must || !r.Stopping() {
 		t.Error("Stop ended a session, or is not known")
 	}
-	if _, err := r.Add(ID{2}, Device{1}, time.Time{}); !errors.Is(err, ErrStopping) {
+	if _, err := r.Add(ID{2}, Device{1}, Term{}); !errors.Is(err, ErrStopping) {
 		t.Errorf("Add = %v, want ErrStopping", err)
 	}
 	r.EndAll(wire.CodeShutdown)
@@ -97,30 +99,79 @@ func TestAStoppingRegistryTakesNoSession(t *testing.T) {
 	}
 }
 
-func TestASessionEndsWithTheSubscription(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r := New(2)
-		began := time.Now()
-		s, err := r.Add(ID{1}, Device{1}, began.Add(36*time.Hour))
-		if err != nil {
-			t.Fatal(err)
-		}
-		<-s.Ending()
-		if code := s.Code(); code != wire.CodeSubscriptionExpired || time.Since(began) != 36*time.Hour {
-			t.Errorf("ended as %v after %v", code, time.Since(began))
-		}
-		r.Remove(s)
+func TestASessionWhoseTermIsNotRenewedEndsForTheReasonGiven(t *testing.T) {
+	for _, why := range []wire.Code{wire.CodeSubscriptionExpired, wire.CodeRetryLater} {
+		synctest.Test(t, func(t *testing.T) {
+			r := New(2)
+			began := time.Now()
+			s, err := r.Add(ID{1}, Device{1}, Term{
+				Until: began.Add(36 * time.Hour),
+				Renew: func(context.Context) (time.Time, wire.Code) { return time.Time{}, why },
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.KeepTerm(t.Context())
+			if code, must := ending(s); !must || code != why || time.Since(began) != 36*time.Hour {
+				t.Errorf("ended as %v, %v, after %v, want %v after 36h", code, must, time.Since(began), why)
+			}
+		})
+	}
+}
 
-		removed, err := r.Add(ID{2}, Device{1}, time.Now().Add(time.Hour))
+func TestASessionGoesOnWithItsSubscription(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		ends := []time.Time{
+			began.Add(3 * time.Hour), // extended
+			began.Add(3 * time.Hour), // a control plane whose clock is behind
+			{},                       // followed by one without an end
+		}
+		var asked []time.Duration
+		s, err := New(2).Add(ID{1}, Device{1}, Term{
+			Until: began.Add(time.Hour),
+			Renew: func(context.Context) (time.Time, wire.Code) {
+				asked = append(asked, time.Since(began))
+				return ends[len(asked)-1], wire.CodeNoError
+			},
+		})
 		if err != nil {
 			t.Fatal(err)
 		}
-		r.Remove(removed)
-		<-time.After(2 * time.Hour)
-		if _, must := ending(removed); must {
-			t.Error("a removed session's deadline still runs")
+		s.KeepTerm(t.Context())
+		if want := []time.Duration{time.Hour, 3 * time.Hour, 3*time.Hour + renewPause}; !slices.Equal(asked, want) {
+			t.Errorf("asked after %v, want %v", asked, want)
+		}
+		if code, must := ending(s); must {
+			t.Errorf("ends as %v", code)
 		}
 	})
+}
+
+func TestTheTermOfAnEndedSessionIsNotRenewed(t *testing.T) {
+	for name, end := range map[string]func(*Session, context.CancelFunc){
+		"it must end":  func(s *Session, _ context.CancelFunc) { s.End(wire.CodeShutdown) },
+		"it has ended": func(_ *Session, cancel context.CancelFunc) { cancel() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				s, err := New(2).Add(ID{1}, Device{1}, Term{
+					Until: time.Now().Add(time.Hour),
+					Renew: func(context.Context) (time.Time, wire.Code) {
+						t.Error("asked for a session that is over")
+						return time.Time{}, wire.CodeNoError
+					},
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				time.AfterFunc(time.Minute, func() { end(s, cancel) })
+				s.KeepTerm(ctx)
+			})
+		})
+	}
 }
 
 func TestBytesAreCountedOnceForTheSessionAndForAll(t *testing.T) {

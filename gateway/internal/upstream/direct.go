@@ -25,6 +25,13 @@ const (
 	maxAddresses = 8
 	// maxLookups run at once by default.
 	maxLookups = 256
+	// lookupShare of them one session may have, so that names whose servers
+	// never answer cost the session that asks for them, and nobody else.
+	lookupShare = 8
+	// lookupTimeout bounds one lookup, exchangeTimeout the wait for one name
+	// server in it: behind a dead one there is time for the next.
+	lookupTimeout   = 5 * time.Second
+	exchangeTimeout = 2 * time.Second
 	// keepAlive finds targets that vanished without a word.
 	keepAlive = 30 * time.Second
 )
@@ -35,16 +42,18 @@ type DirectConfig struct {
 	// DialDNS connects to a name server of the host's configuration; nil means
 	// by the network.
 	DialDNS func(ctx context.Context, network, address string) (net.Conn, error)
-	// MaxLookups is how many names may be looked up at once; a further one
-	// waits within its dial's time. 0 means 256.
+	// MaxLookups is how many names may be looked up at once, by all sessions
+	// together; one session may have an eighth of them. A further lookup waits
+	// within its dial's time. 0 means 256.
 	MaxLookups int
 }
 
-// Direct dials targets from this host.
+// Direct dials the targets of one session from this host.
 type Direct struct {
 	policy   *Policy
 	resolver *net.Resolver
-	lookups  chan struct{}
+	lookups  chan struct{} // of all sessions
+	share    chan struct{} // of this one
 }
 
 // NewDirect returns a dialer under cfg.Policy.
@@ -55,7 +64,16 @@ func NewDirect(cfg DirectConfig) *Direct {
 	if cfg.MaxLookups == 0 {
 		cfg.MaxLookups = maxLookups
 	}
-	return &Direct{policy: cfg.Policy, resolver: newResolver(cfg.DialDNS), lookups: make(chan struct{}, cfg.MaxLookups)}
+	d := &Direct{policy: cfg.Policy, resolver: newResolver(cfg.DialDNS), lookups: make(chan struct{}, cfg.MaxLookups)}
+	return d.ForSession()
+}
+
+// ForSession returns a dialer for another session: under the same policy and
+// the same bound on all lookups, with a share of its own.
+func (d *Direct) ForSession() *Direct {
+	other := *d
+	other.share = make(chan struct{}, max(1, cap(d.lookups)/lookupShare))
+	return &other
 }
 
 // newResolver returns Go's resolver, which costs no thread for each name. A
@@ -65,11 +83,17 @@ func newResolver(dial func(context.Context, string, string) (net.Conn, error)) *
 	return &net.Resolver{
 		PreferGo: true,
 		Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+			ctx, cancel := context.WithTimeout(ctx, exchangeTimeout) // ctx ends with the exchange
 			conn, err := dial(ctx, network, address)
-			if err == nil {
-				context.AfterFunc(ctx, func() { _ = conn.Close() }) // ctx ends with the exchange
+			if err != nil {
+				cancel()
+				return nil, err
 			}
-			return conn, err
+			context.AfterFunc(ctx, func() {
+				cancel()
+				_ = conn.Close()
+			})
+			return conn, nil
 		},
 	}
 }
@@ -116,15 +140,19 @@ func (d *Direct) addresses(ctx context.Context, target wire.Addr) ([]netip.AddrP
 }
 
 func (d *Direct) lookup(ctx context.Context, name string) ([]netip.Addr, error) {
-	select {
-	case d.lookups <- struct{}{}:
-		defer func() { <-d.lookups }()
-	case <-ctx.Done():
-		return nil, &Error{Failure: waitFailure(ctx), Err: fmt.Errorf("wait for a lookup: %w", ctx.Err())}
+	for _, places := range []chan struct{}{d.share, d.lookups} { // its own first: who waits for that holds nothing of others
+		select {
+		case places <- struct{}{}:
+			defer func() { <-places }()
+		case <-ctx.Done():
+			return nil, &Error{Failure: waitFailure(ctx), Err: fmt.Errorf("wait for a lookup: %w", ctx.Err())}
+		}
 	}
+	asked, cancel := context.WithTimeout(ctx, lookupTimeout)
+	defer cancel()
 	// The final dot keeps the host's search list out of it: a device that asks
 	// for "wiki" must not get "wiki.corp.example" of the gateway's network.
-	found, err := d.resolver.LookupNetIP(ctx, "ip", name+".")
+	found, err := d.resolver.LookupNetIP(asked, "ip", name+".")
 	switch {
 	case err == nil && len(found) > 0:
 		return found, nil

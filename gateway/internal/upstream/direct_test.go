@@ -8,11 +8,14 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -173,6 +176,26 @@ func spellings() []string {
 	return list
 }
 
+func TestANameForTheUnspecifiedAddressDoesNotReachOwnListeners(t *testing.T) {
+	own := newCanary(t, "127.0.0.1:0")
+	dns := newDNS(t, func(_ string, ipv6 bool) ([]netip.Addr, bool) {
+		if ipv6 {
+			return []netip.Addr{netip.IPv6Unspecified(), netip.MustParseAddr("::ffff:0.0.0.0")}, true
+		}
+		return []netip.Addr{netip.IPv4Unspecified()}, true
+	})
+	d := NewDirect(DirectConfig{
+		Policy:  newPolicy(t, Rules{Allow: prefixes("0.0.0.0/0", "::/0"), Own: []netip.AddrPort{own.addr()}}),
+		DialDNS: dns.dial,
+	})
+	conn, err := d.Dial(t.Context(), wire.Addr{Name: "here.example", Port: own.addr().Port()})
+	if err == nil {
+		conn.Close()
+	}
+	wantFailure(t, err, Denied)
+	own.wantUntouched(t)
+}
+
 func TestANameIsResolvedOnceAndTheCheckedAddressIsDialled(t *testing.T) {
 	allowed := newCanary(t, "127.0.0.2:0")
 	private := newCanary(t, fmt.Sprintf("127.0.0.1:%d", allowed.addr().Port()))
@@ -298,6 +321,67 @@ func TestLookupsAreBounded(t *testing.T) {
 	if asked := dns.asked(); len(asked) != 0 {
 		t.Errorf("asked %v beside the lookup under way", asked)
 	}
+}
+
+// One session asks for names whose servers never answer. Another's are looked up
+// all the same.
+func TestASessionsLookupsHaveAShareOfTheirOwn(t *testing.T) {
+	dns := newDNS(t, func(string, bool) ([]netip.Addr, bool) { return nil, false })
+	hostile := NewDirect(DirectConfig{Policy: newPolicy(t, Rules{}), DialDNS: dns.dial, MaxLookups: 16})
+	other := hostile.ForSession()
+	ctx, cancel := context.WithCancel(t.Context())
+	var asking sync.WaitGroup
+	for i := range 64 {
+		asking.Go(func() { _, _ = hostile.Dial(ctx, wire.Addr{Name: fmt.Sprintf("%d.silent", i), Port: 80}) })
+	}
+	for len(hostile.share) < 2 || len(hostile.lookups) < 2 {
+		runtime.Gosched()
+	}
+	_, err := other.Dial(t.Context(), wire.Addr{Name: "nowhere.example", Port: 80})
+	wantFailure(t, err, DNS)
+	if !slices.Contains(dns.asked(), "nowhere.example. A") {
+		t.Error("the other session's name was not asked for")
+	}
+	if under := len(hostile.lookups); under > 2 {
+		t.Errorf("%d of 16 lookups are one session's, want 2", under)
+	}
+	cancel()
+	asking.Wait()
+}
+
+func TestALookupEndsInTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		defer close(release)
+		d := NewDirect(DirectConfig{Policy: newPolicy(t, Rules{}), DialDNS: func(context.Context, string, string) (net.Conn, error) {
+			<-release // whatever the host's configuration says of time-outs
+			return nil, errors.New("no name server")
+		}})
+		began := time.Now()
+		_, err := d.Dial(t.Context(), wire.Addr{Name: "x.example", Port: 80})
+		wantFailure(t, err, DNS)
+		if took := time.Since(began); took != lookupTimeout || len(d.lookups) != 0 || len(d.share) != 0 {
+			t.Errorf("the lookup took %v, want %v; %d and %d places are taken", took, lookupTimeout, len(d.lookups), len(d.share))
+		}
+	})
+}
+
+func TestASilentNameServerLeavesTimeForTheNext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		resolver := newResolver(func(context.Context, string, string) (net.Conn, error) {
+			ours, theirs := net.Pipe()
+			t.Cleanup(func() { theirs.Close() })
+			return ours, nil
+		})
+		began := time.Now()
+		conn, err := resolver.Dial(t.Context(), "udp", "192.0.2.1:53")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := conn.Read(make([]byte, 1)); err == nil || 2*time.Since(began) >= lookupTimeout {
+			t.Errorf("%v after %v", err, time.Since(began))
+		}
+	})
 }
 
 func TestErrorsOfConnectCallsAreClassified(t *testing.T) {

@@ -16,9 +16,9 @@ type Rules struct {
 	Allow []netip.Prefix // exceptions from the built-in table
 	Deny  []netip.Prefix // denied whatever Allow says
 	Ports []uint16       // denied on every address
-	// Own are the gateway's own listeners. They are denied whatever Allow
-	// says. An unspecified address stands for every address of this host
-	// that Host lists, and for loopback.
+	// Own are the listeners of the gateway's process. They are denied whatever
+	// Allow says. An unspecified address stands for every address of this
+	// host that Host lists, and for loopback.
 	Own  []netip.AddrPort
 	Host []netip.Addr
 }
@@ -91,14 +91,17 @@ func CheckPrefix(prefix netip.Prefix) error {
 
 // Check returns [ErrDenied] unless target may be connected to. It takes an
 // address, not a name: a name could resolve to something else by the time we
-// connect. The order is: own listeners, ports, the operator's denials, the
-// operator's exceptions, the built-in table.
+// connect. The order is: unspecified addresses, own listeners, ports, the
+// operator's denials, the operator's exceptions, the built-in table.
 func (p *Policy) Check(target netip.AddrPort) error {
 	addr := target.Addr()
 	if !addr.IsValid() || addr.Zone() != "" || target.Port() == 0 {
 		return ErrDenied
 	}
 	addr = addr.Unmap()
+	if addr.IsUnspecified() { // connecting to it reaches this host: its own listeners, too
+		return ErrDenied
+	}
 	if p.isOwn(netip.AddrPortFrom(addr, target.Port())) {
 		return ErrDenied
 	}
@@ -123,8 +126,7 @@ func (p *Policy) isOwn(target netip.AddrPort) bool {
 		return false
 	}
 	_, host := p.host[target.Addr()]
-	// Connecting to the unspecified address reaches loopback.
-	return host || target.Addr().IsLoopback() || target.Addr().IsUnspecified()
+	return host || target.Addr().IsLoopback()
 }
 
 func contains(prefixes []netip.Prefix, addr netip.Addr) bool {

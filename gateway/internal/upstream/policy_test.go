@@ -129,6 +129,25 @@ func TestPolicyFollowsTheOperator(t *testing.T) {
 	}
 }
 
+// Connecting to the unspecified address reaches this host, so no exception of
+// the operator's lets a device at the gateway's own listeners that way.
+func TestUnspecifiedAddressesAreAlwaysDenied(t *testing.T) {
+	p := newPolicy(t, Rules{Allow: prefixes("0.0.0.0/0", "::/0"), Own: []netip.AddrPort{netip.MustParseAddrPort("127.0.0.1:9101")}})
+	for addr, allowed := range map[string]bool{
+		"0.0.0.0:9101":        false,
+		"[::]:9101":           false,
+		"[::ffff:0.0.0.0]:80": false,
+		"0.0.0.0:80":          false,
+		"127.0.0.1:9101":      false,
+		"127.0.0.1:80":        true,
+		"[::1]:80":            true,
+	} {
+		if err := p.Check(netip.MustParseAddrPort(addr)); allowed != (err == nil) {
+			t.Errorf("Check(%s) = %v, want allowed %v", addr, err, allowed)
+		}
+	}
+}
+
 func TestNewPolicyTellsEveryBadPrefix(t *testing.T) {
 	_, err := NewPolicy(Rules{
 		Allow: []netip.Prefix{netip.MustParsePrefix("10.0.0.1/8"), {}},

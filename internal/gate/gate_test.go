@@ -1,16 +1,16 @@
-package server
+package gate
 
 import (
+	"crypto/tls"
 	"errors"
 	"net"
 	"net/netip"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
-
-	"github.com/httvps/httvps/gateway/internal/protocol"
-	"github.com/httvps/httvps/gateway/internal/upstream"
-	"github.com/httvps/httvps/sdk/go/wire"
 )
 
 func TestThePartyIsTheNetworkAndNotTheAddress(t *testing.T) {
@@ -48,13 +48,13 @@ func (s *script) Accept() (net.Conn, error) {
 type from struct {
 	net.Conn
 	addr   string
-	closed bool
+	closed atomic.Bool
 }
 
 func (f *from) RemoteAddr() net.Addr {
 	return net.TCPAddrFromAddrPort(netip.MustParseAddrPort(f.addr))
 }
-func (f *from) Close() error { f.closed = true; return nil }
+func (f *from) Close() error { f.closed.Store(true); return nil }
 
 func TestTheGateBoundsStrangersInTotalAndPerNetwork(t *testing.T) {
 	var turnedAway []string
@@ -66,7 +66,7 @@ func TestTheGateBoundsStrangersInTotalAndPerNetwork(t *testing.T) {
 	for _, conn := range conns {
 		s.conns = append(s.conns, conn)
 	}
-	g := newGate(s, 3, 2, func(limit string) { turnedAway = append(turnedAway, limit) })
+	g := New(s, Limits{Total: 3, PerPrefix: 2, Life: time.Hour}, func(limit string) { turnedAway = append(turnedAway, limit) })
 	var let []net.Conn
 	for {
 		conn, err := g.Accept()
@@ -78,34 +78,51 @@ func TestTheGateBoundsStrangersInTotalAndPerNetwork(t *testing.T) {
 	if diff := cmp.Diff([]string{"prefix", "total"}, turnedAway); diff != "" {
 		t.Error(diff)
 	}
-	if len(let) != 3 || !conns[2].closed || !conns[4].closed || conns[0].closed || g.unauthenticated() != 3 {
-		t.Errorf("%d are in, %d count", len(let), g.unauthenticated())
+	if len(let) != 3 || !conns[2].closed.Load() || !conns[4].closed.Load() || conns[0].closed.Load() || g.Strangers() != 3 {
+		t.Errorf("%d are in, %d count", len(let), g.Strangers())
 	}
 	// Who proves himself makes room, once, also when he leaves.
-	let[0].(*gated).leave()
+	Pass(ConnContext(t.Context(), tls.Server(let[0], &tls.Config{MinVersion: tls.VersionTLS13})))
 	let[0].Close()
 	let[0].Close()
-	if g.unauthenticated() != 2 {
-		t.Errorf("%d count, want 2", g.unauthenticated())
+	if g.Strangers() != 2 {
+		t.Errorf("%d count, want 2", g.Strangers())
 	}
 	let[1].Close()
 	let[2].Close()
-	if g.unauthenticated() != 0 || len(g.prefixes) != 0 {
-		t.Errorf("%d count, %d networks are remembered", g.unauthenticated(), len(g.prefixes))
+	if g.Strangers() != 0 || len(g.prefixes) != 0 {
+		t.Errorf("%d count, %d networks are remembered", g.Strangers(), len(g.prefixes))
 	}
 }
 
-// The upstream knows no wire code and the protocol no upstream: here both meet.
-func TestEveryFailureOfTheUpstreamHasItsWireCode(t *testing.T) {
-	seen := make(map[wire.Code]upstream.Failure)
-	for _, failure := range upstream.Failures() {
-		code := protocol.CodeOf(&upstream.Error{Failure: failure, Err: errScript})
-		if other, taken := seen[code]; taken {
-			t.Errorf("%s and %s are both %s", failure, other, code)
+func TestAStrangersTimeEndsAndOthersHaveNone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		stays, known := &from{addr: "192.0.2.1:1"}, &from{addr: "192.0.2.2:1"}
+		g := New(&script{conns: []net.Conn{stays, known}}, Limits{Total: 9, PerPrefix: 9, Life: time.Minute}, func(string) {})
+		for range 2 {
+			conn, err := g.Accept()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if conn.RemoteAddr().String() == known.addr {
+				Pass(ConnContext(t.Context(), conn))
+			}
 		}
-		seen[code] = failure
-		if code == wire.CodeInternal && failure != upstream.Internal {
-			t.Errorf("%s has no code", failure)
+		<-time.After(time.Minute - 1)
+		if stays.closed.Load() || g.Strangers() != 1 {
+			t.Error("a stranger's connection ends before its time")
 		}
-	}
+		<-time.After(2)
+		synctest.Wait()
+		if !stays.closed.Load() || g.Strangers() != 0 {
+			t.Errorf("a stranger's connection outlives its time: closed %v, %d count", stays.closed.Load(), g.Strangers())
+		}
+		if <-time.After(time.Hour); known.closed.Load() {
+			t.Error("the connection of someone known has ended by itself")
+		}
+	})
+}
+
+func TestPassWithoutAGateDoesNothing(t *testing.T) {
+	Pass(ConnContext(t.Context(), &from{}))
 }

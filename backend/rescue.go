@@ -1,0 +1,68 @@
+package backend
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+
+	"github.com/httvps/httvps/backend/internal/control"
+	"github.com/httvps/httvps/backend/internal/store"
+)
+
+// Rescue is for an operator who cannot get into the service any more, or whose
+// token somebody else has. It ends the API tokens of all operators and returns
+// a new one-time bootstrap link, good for 15 minutes once the control plane
+// serves again, which gives the owner a new token. No other process may have the
+// database open, and it must exist.
+func Rescue(ctx context.Context, cfg Config) (link string, err error) {
+	if err := cfg.Validate(); err != nil {
+		return "", fmt.Errorf("configuration: %w", err)
+	}
+	if err := hasFixedAddress(cfg); err != nil {
+		return "", fmt.Errorf("configuration: %w", err)
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	path := cfg.DatabasePath()
+	if _, err := os.Stat(path); err != nil {
+		if pathErr, ok := errors.AsType[*fs.PathError](err); ok {
+			err = pathErr.Err
+		}
+		return "", &store.FileError{Path: path, Err: err}
+	}
+	records, err := openStore(ctx, cfg)
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, records.Close()) }()
+	authority, err := openAuthority(ctx, cfg, records, cfg.Listener, nil)
+	if err != nil {
+		return "", err
+	}
+	link, revoked, err := authority.Rescue(ctx)
+	if errors.Is(err, control.ErrNoOperator) {
+		return "", fmt.Errorf("%w: start the service, which shows a bootstrap link", err)
+	}
+	if err != nil {
+		return "", fmt.Errorf("rescue: %w", err)
+	}
+	cfg.Log.WarnContext(ctx, "operators' tokens revoked for a rescue", "tokens", revoked)
+	return link, nil
+}
+
+// hasFixedAddress refuses a link to a port that is chosen only when listening.
+func hasFixedAddress(cfg Config) error {
+	key, address, url, l := "public_url", cfg.Listen, cfg.PublicURL, cfg.Listener
+	if cfg.AdminListen != "" {
+		key, address, url, l = "admin_url", cfg.AdminListen, cfg.AdminURL, nil
+	}
+	if _, port, _ := net.SplitHostPort(address); url == "" && port == "0" && l == nil {
+		return fmt.Errorf("%s is empty, want https://HOST[:PORT]: it cannot be guessed from %q", key, address)
+	}
+	return nil
+}

@@ -1,0 +1,151 @@
+// Package gate bounds the connections of strangers at a listener: how many
+// there are, in total and per network, and how long each of them lasts. So
+// nobody can use up the descriptors of a process without proving who he is.
+package gate
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+)
+
+// Limits bound connections whose other end has not proven who it is.
+type Limits struct {
+	Total     int           // at once
+	PerPrefix int           // at once from one IPv4 /24 or IPv6 /48
+	Life      time.Duration // from accept to the end, whatever happens on it
+}
+
+// Gate is a listener that closes the connections beyond its limits at once.
+type Gate struct {
+	net.Listener
+	limits     Limits
+	turnedAway func(limit string)
+
+	mu       sync.Mutex // guards the following fields
+	waiting  int
+	prefixes map[netip.Prefix]int
+}
+
+// New returns a gate before listener. It calls turnedAway with the limit
+// ("total" or "prefix") that a connection met.
+func New(listener net.Listener, limits Limits, turnedAway func(limit string)) *Gate {
+	return &Gate{
+		Listener: listener, limits: limits, turnedAway: turnedAway,
+		prefixes: make(map[netip.Prefix]int),
+	}
+}
+
+// Accept returns the next connection within the limits. The pause after an
+// error (no free descriptors) is the HTTP server's.
+func (g *Gate) Accept() (net.Conn, error) {
+	for {
+		conn, err := g.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		prefix := networkOf(conn.RemoteAddr())
+		if limit := g.enter(prefix); limit != "" {
+			_ = conn.Close()
+			g.turnedAway(limit)
+			continue
+		}
+		leave := sync.OnceFunc(func() { g.leave(prefix) })
+		end := time.AfterFunc(g.limits.Life, func() {
+			_ = conn.Close()
+			leave()
+		})
+		return &stranger{Conn: conn, leave: leave, end: end}, nil
+	}
+}
+
+// enter counts a connection, or names the limit that it meets.
+func (g *Gate) enter(prefix netip.Prefix) (limit string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	switch {
+	case g.waiting >= g.limits.Total:
+		return "total"
+	case g.prefixes[prefix] >= g.limits.PerPrefix:
+		return "prefix"
+	}
+	g.waiting++
+	g.prefixes[prefix]++
+	return ""
+}
+
+func (g *Gate) leave(prefix netip.Prefix) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.waiting--
+	if g.prefixes[prefix]--; g.prefixes[prefix] == 0 {
+		delete(g.prefixes, prefix)
+	}
+}
+
+// Strangers is how many connections count towards the limits.
+func (g *Gate) Strangers() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.waiting
+}
+
+// networkOf is what one party can easily have many addresses in.
+func networkOf(addr net.Addr) netip.Prefix {
+	tcp, ok := addr.(*net.TCPAddr)
+	if !ok {
+		return netip.Prefix{}
+	}
+	ip := tcp.AddrPort().Addr().Unmap().WithZone("")
+	bits := 48
+	if ip.Is4() {
+		bits = 24
+	}
+	prefix, err := ip.Prefix(bits)
+	if err != nil {
+		return netip.Prefix{}
+	}
+	return prefix
+}
+
+// stranger is a connection that counts until it is closed or has proven itself.
+type stranger struct {
+	net.Conn
+	leave func()
+	end   *time.Timer
+}
+
+func (s *stranger) Close() error {
+	err := s.Conn.Close() // first: the place is free when the descriptor is
+	s.pass()
+	return err
+}
+
+func (s *stranger) pass() {
+	s.end.Stop()
+	s.leave()
+}
+
+type contextKey struct{}
+
+// ConnContext is for http.Server: it lets Pass find the connection of a request.
+func ConnContext(ctx context.Context, conn net.Conn) context.Context {
+	if secure, ok := conn.(*tls.Conn); ok {
+		conn = secure.NetConn()
+	}
+	if s, ok := conn.(*stranger); ok {
+		return context.WithValue(ctx, contextKey{}, s)
+	}
+	return ctx
+}
+
+// Pass frees the connection of a request from all limits: its other end has
+// proven who it is. Without a gate before the server it does nothing.
+func Pass(ctx context.Context) {
+	if s, ok := ctx.Value(contextKey{}).(*stranger); ok {
+		s.pass()
+	}
+}
