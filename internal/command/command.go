@@ -53,6 +53,12 @@ func Run(ctx context.Context, root *cobra.Command, args []string, stdin io.Reade
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	complete(root)
+	for _, cmd := range root.Commands() {
+		if version, ok := cmd.Annotations[versionKey]; ok {
+			root.Version = version
+			root.SetVersionTemplate("{{.Name}} {{.Version}}\n")
+		}
+	}
 	root.SetArgs(args)
 	root.SetIn(stdin)
 	root.SetOut(stdout)

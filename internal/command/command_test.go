@@ -99,7 +99,8 @@ func TestCommandLines(t *testing.T) {
 		"no shell completion":    {args: "completion bash", code: 2, wrong: `unknown argument "completion" for "server"`, at: "server"},
 
 		"an argument that is wanted": {args: "echo word", stdout: "word and stdin"},
-		"version":                    {args: "version", stdout: "v1.2.3\n"},
+		"version":                    {args: "version", stdout: "server v1.2.3\n"},
+		"the same by flag":           {args: "--version", stdout: "server v1.2.3\n"},
 		"a valid configuration":      {args: "config check", stdout: "the configuration is valid\n"},
 		"an invalid configuration":   {args: "config check --name bad", code: 1, wrong: "name is bad\nlimits are bad too"},
 		"it is printed all the same": {args: "config print --name bad", stdout: "name: bad\nlimits:\n  links:\n    - a&b\n"},

@@ -10,17 +10,22 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// Version returns the command "version".
+// Version returns the command "version", and gives the root that it is added
+// to the flag --version: both print the root's name and the version.
 func Version(version string) *cobra.Command {
 	return &cobra.Command{
-		Use:   "version",
-		Short: "Print the version",
+		Use:         "version",
+		Short:       "Print the version",
+		Annotations: map[string]string{versionKey: version},
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, err := fmt.Fprintln(cmd.OutOrStdout(), version)
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), cmd.Root().Name(), version)
 			return err
 		},
 	}
 }
+
+// versionKey annotates the command that Version made with its version.
+const versionKey = "version"
 
 // Config returns the command "config" with "check" and "print" below it. load
 // returns the configuration in force under a command's flags, not yet judged,

@@ -180,7 +180,7 @@ func (r *fileReader) value(node *yaml.Node, target reflect.Value, key string) {
 		if node.Kind != yaml.ScalarNode {
 			r.problem(node, key, "want a single value")
 		} else if err := text.UnmarshalText([]byte(node.Value)); err != nil {
-			r.problem(node, key, "%v", err)
+			r.problem(node, key, "%s", inWords(err))
 		}
 		return
 	}
@@ -283,9 +283,17 @@ func explain(err error) string {
 		kind = kind.Elem()
 	}
 	if readsText(kind) {
-		return parse.Err.Error()
+		return inWords(parse.Err)
 	}
 	return want(kind)
+}
+
+// prefixError is how package netip begins its complaint about a prefix.
+var prefixError = regexp.MustCompile(`^netip\.ParsePrefix\(("(?:[^"\\]|\\.)*")\): (?:ParseAddr\("(?:[^"\\]|\\.)*"\): )?`)
+
+// inWords is what a value's own type says, without the name of a function.
+func inWords(err error) string {
+	return prefixError.ReplaceAllString(err.Error(), "$1 is not address/length: ")
 }
 
 func readsText(t reflect.Type) bool {

@@ -50,7 +50,7 @@ func TestCommandLines(t *testing.T) {
 		"an unknown flag":        {args: []string{"serve", "--prot", "1"}, code: 2, stderr: "--prot"},
 		"an argument too many":   {args: []string{"serve", "now"}, code: 2, stderr: "now"},
 		"help":                   {args: []string{"--help"}, stdout: "serve"},
-		"version":                {args: []string{"version"}, stdout: "dev"},
+		"version":                {args: []string{"version"}, stdout: "httvps-backend dev"},
 		"half a command":         {args: []string{"migrate"}, code: 2, stderr: "migrate needs a command"},
 		"no certificate":         {args: []string{"serve", "--data", filepath.Join(dir, "x")}, code: 1, stderr: "tls.cert_file"},
 		"a misspelt key":         {args: []string{"config", "check", "-c", bad}, code: 1, stderr: "bad.yaml:1: listem"},

@@ -20,6 +20,7 @@ import (
 
 const (
 	fakeSecret = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
+	newSecret  = "BBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBB" // of a token that the fake makes
 	fakeCode   = "MZXW6YTBOI2DIMRSGQ2DENZXGA"
 	fakeNow    = "2026-01-02T03:04:05Z"
 	fakePage   = 2 // small, so that lists have pages
@@ -61,6 +62,7 @@ var schemas = map[string]schema{
 	"devices":       {defaults: object{"name": nil}, filters: []string{"user_id"}},
 	"regions":       {defaults: object{"code": nil, "name": nil}, filters: []string{"code"}},
 	"gateways":      {defaults: object{"name": nil, "region": nil}, fixed: object{"status": "pending", "url": "", "version": "", "sessions": 0}, filters: []string{"region_id"}},
+	"tokens":        {defaults: object{"ttl_days": nil}, fixed: object{"operator_id": "00000000-0000-7000-8000-0000000000aa", "created_at": fakeNow, "expires_at": "2026-06-01T00:00:00Z"}},
 	"sessions":      {filters: []string{"user_id", "device_id", "gateway_id", "state"}},
 }
 
@@ -78,7 +80,7 @@ func newFake(tb testing.TB) *fake {
 		"created_at": fakeNow, "last_seen_at": nil, "revoked_at": nil,
 	}}
 	f.rows["sessions"] = []object{{
-		"id": "00000000-0000-7000-8000-0000000000f1", "user_id": user, "device_id": "00000000-0000-7000-8000-0000000000d1",
+		"id": "000000000000000000000000000000f1", "user_id": user, "device_id": "00000000-0000-7000-8000-0000000000d1",
 		"gateway_id": "00000000-0000-7000-8000-0000000000e1", "started_at": fakeNow, "ended_at": nil, "reason": "",
 	}}
 	return f
@@ -201,7 +203,7 @@ func (f *fake) resource(r *http.Request, path []string, body object) answer {
 		row := object{"id": f.id(), "created_at": fakeNow, "expires_at": expires, "used_at": nil}
 		f.invitations = append(f.invitations, row)
 		shown := maps.Clone(row)
-		shown["link"] = f.server.URL + "/k3jprefix/join#code=" + fakeCode + "&pin=" + f.pin.String()
+		shown["link"] = f.server.URL + "/k3jprefix/join#code=" + fakeCode + ",pin=" + f.pin.String()
 		return answer{201, shown}
 	}
 	return problem(405, "method_not_allowed", "no such method")
@@ -250,15 +252,20 @@ func (f *fake) create(r *http.Request, noun string, s schema, body object) answe
 		}
 	}
 	for _, other := range f.rows[noun] {
-		if noun != "subscriptions" && other["name"] == row["name"] {
+		if noun != "subscriptions" && noun != "tokens" && other["name"] == row["name"] {
 			return problem(409, "conflict", "the name is taken")
 		}
 	}
 	row["id"] = f.id()
 	f.rows[noun] = append(f.rows[noun], row)
+	if noun == "tokens" {
+		shown := maps.Clone(row)
+		shown["token"] = "hvt1." + newSecret + "." + f.pin.String()
+		return answer{201, shown}
+	}
 	if noun == "gateways" {
 		shown := maps.Clone(row)
-		shown["join"] = f.server.URL + "/gateway-join#code=" + fakeCode + "&pin=" + f.pin.String()
+		shown["join"] = f.server.URL + "/gateway-join#code=" + fakeCode + ",pin=" + f.pin.String()
 		return answer{201, shown}
 	}
 	return answer{201, row}

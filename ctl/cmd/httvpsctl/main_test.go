@@ -44,7 +44,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("BARE_TOKEN", "hvt1."+fakeSecret)
 			env.Setenv("WRONG_PIN", "hvt1."+fakeSecret+"."+tlspin.Pin{1}.String())
 			env.Setenv("PIN", f.pin.String())
-			env.Setenv("BOOTSTRAP", f.server.URL+"/bootstrap#code="+fakeCode+"&pin="+f.pin.String())
+			env.Setenv("BOOTSTRAP", f.server.URL+"/bootstrap#code="+fakeCode+",pin="+f.pin.String())
 			env.Setenv("CERT", cert)
 			// A race-detecting command waits a second before it exits, unless told otherwise.
 			env.Setenv("GORACE", os.Getenv("GORACE")+" atexit_sleep_ms=0")

@@ -293,10 +293,12 @@ func TestPlainTextServiceIsRecognised(t *testing.T) {
 
 func TestCancelIsTold(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
-	client := serve(t, func(_ http.ResponseWriter, r *http.Request) {
+	asked := make(chan struct{}) // no answer before the question has been given up
+	client := serve(t, func(http.ResponseWriter, *http.Request) {
 		cancel(errors.New("the reason is a signal"))
-		<-r.Context().Done()
+		<-asked
 	}, 0)
+	defer close(asked)
 	if _, err := client.Whoami(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("error is %v, want context.Canceled", err)
 	}

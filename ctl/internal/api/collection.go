@@ -70,6 +70,9 @@ func (c *Client) Sessions() Collection[Session] {
 	return Collection[Session]{c, "session", "sessions"}
 }
 
+// Tokens is every operator's API token.
+func (c *Client) Tokens() Collection[TokenInfo] { return Collection[TokenInfo]{c, "token", "tokens"} }
+
 // List returns the page after cursor (empty: the first) of at most limit items
 // (0: as the service likes) that match filters.
 func (s Collection[T]) List(ctx context.Context, filters url.Values, limit int, cursor string) (Page[T], error) {
@@ -179,13 +182,25 @@ func (c *Client) CreateGateway(ctx context.Context, name, region, key string) (O
 	})
 }
 
+// CreateToken makes a further API token for whoever calls, valid for days. A
+// repetition with the same key has no text.
+func (c *Client) CreateToken(ctx context.Context, days int, key string) (Object[NewToken], error) {
+	body := struct {
+		Days int `json:"ttl_days"`
+	}{days}
+	return one[NewToken](ctx, c, call{
+		method: http.MethodPost, path: c.Tokens().path, body: body, key: key, what: Thing{Kind: "token"},
+	})
+}
+
 // Whoami says whose token the client holds.
 func (c *Client) Whoami(ctx context.Context) (Object[Operator], error) {
 	return one[Operator](ctx, c, call{method: http.MethodGet, path: "whoami", what: Thing{Kind: "token"}})
 }
 
-// Bootstrap redeems the one-time code of a new service: it makes the owner and
-// returns the owner's first token. It cannot be repeated.
+// Bootstrap redeems the one-time code of a new or a rescued service: it makes the
+// owner, unless there is one, and returns a token of the owner's. It cannot be
+// repeated.
 func (c *Client) Bootstrap(ctx context.Context, code, name string) (Token, error) {
 	request := struct {
 		Code string `json:"code"`

@@ -33,6 +33,7 @@ func TestFieldsAreThoseOfTheService(t *testing.T) {
 		"User": api.User{}, "Plan": api.Plan{}, "Subscription": api.Subscription{}, "Device": api.Device{},
 		"Region": api.Region{}, "Gateway": api.Gateway{}, "NewGateway": api.NewGateway{}, "Session": api.Session{},
 		"NewInvitation": api.Invitation{}, "Operator": api.Operator{},
+		"APIToken": api.TokenInfo{}, "NewAPIToken": api.NewToken{},
 	} {
 		published := document.Components.Schemas[schema].Properties
 		for _, field := range reflect.VisibleFields(reflect.TypeOf(of)) {

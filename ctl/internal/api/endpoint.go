@@ -16,6 +16,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/httvps/httvps/internal/link"
 	"github.com/httvps/httvps/sdk/go/tlspin"
 )
 
@@ -39,11 +40,11 @@ func ParseEndpoint(raw string) (Endpoint, error) {
 	}
 	switch {
 	case u.User != nil, u.RawQuery != "", u.ForceQuery, u.Fragment != "":
-		return Endpoint{}, errors.New("the address of the API must be only https://HOST:PORT, without credentials, ? or #")
+		return Endpoint{}, errors.New("the address of the API must be only https://HOST:PORT[/PATH], without credentials, ? or #")
 	case u.Scheme == "http" && !isLoopback(u.Hostname()):
 		return Endpoint{}, fmt.Errorf("http://%s would carry the token in the clear: use https (plain http is only for loopback addresses)", u.Host)
 	case u.Scheme != "https" && u.Scheme != "http", u.Hostname() == "":
-		return Endpoint{}, errors.New("the address of the API must look like https://HOST:PORT")
+		return Endpoint{}, errors.New("the address of the API must look like https://HOST:PORT[/PATH]")
 	}
 	return Endpoint{base: u.Scheme + "://" + strings.ToLower(u.Host) + strings.TrimRight(u.EscapedPath(), "/")}, nil
 }
@@ -82,7 +83,7 @@ type BootstrapLink struct {
 	Pin      *tlspin.Pin
 }
 
-// ParseBootstrapLink reads {api}/bootstrap#code=CODE[&pin=PIN]. Errors do not quote the link.
+// ParseBootstrapLink reads {api}/bootstrap#code=CODE[,pin=PIN]. Errors do not quote the link.
 func ParseBootstrapLink(raw string) (BootstrapLink, error) {
 	whole, fragment, _ := strings.Cut(strings.TrimSpace(raw), "#")
 	base, ok := strings.CutSuffix(whole, "/bootstrap")
@@ -93,19 +94,19 @@ func ParseBootstrapLink(raw string) (BootstrapLink, error) {
 	if err != nil {
 		return BootstrapLink{}, err
 	}
-	values, err := url.ParseQuery(fragment)
-	if err != nil || values.Get("code") == "" {
-		return BootstrapLink{}, errors.New("the bootstrap URL has no code: copy it whole, with what follows the #, and quote it for your shell")
+	code, text, err := link.Parse(fragment)
+	if err != nil {
+		return BootstrapLink{}, fmt.Errorf("the bootstrap URL is damaged: %w: copy it whole, with what follows the #", err)
 	}
-	link := BootstrapLink{Endpoint: endpoint, Code: values.Get("code")}
-	if text := values.Get("pin"); text != "" {
+	found := BootstrapLink{Endpoint: endpoint, Code: code}
+	if text != "" {
 		pin, err := tlspin.Parse(text)
 		if err != nil {
-			return BootstrapLink{}, errors.New("the pin in the bootstrap URL is damaged: copy it whole")
+			return BootstrapLink{}, fmt.Errorf("the bootstrap URL is damaged: %w", err)
 		}
-		link.Pin = &pin
+		found.Pin = &pin
 	}
-	return link, nil
+	return found, nil
 }
 
 // Trust says how the service's certificate is judged: by the authorities in

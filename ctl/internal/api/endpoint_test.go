@@ -2,6 +2,7 @@ package api
 
 import (
 	"errors"
+	"strings"
 	"testing"
 )
 
@@ -54,9 +55,40 @@ func TestPlainHTTPConnectsToLoopbackOnly(t *testing.T) {
 	}
 }
 
+func TestParseBootstrapLink(t *testing.T) {
+	const (
+		code = "MZXW6YTBOI2DIMRSGQ2DENZXGA"
+		pin  = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
+	)
+	for raw, wantPin := range map[string]bool{
+		"https://h:1/p/bootstrap#code=" + code:                         false,
+		" https://h:1/p/bootstrap#code=" + code + ",pin=" + pin + "\n": true,
+		"https://h:1/p/bootstrap#pin=" + pin + ",new=1,code=" + code:   true,
+		"https://h:1/p/bootstrap#code=" + strings.ToLower(code):        false,
+	} {
+		got, err := ParseBootstrapLink(raw)
+		if err != nil || got.Endpoint.String() != "https://h:1/p" || got.Code != code || (got.Pin != nil) != wantPin {
+			t.Errorf("ParseBootstrapLink(%q) = %+v, %v", raw, got, err)
+		}
+	}
+	for raw, want := range map[string]string{
+		"https://h:1/p":                                            "not a bootstrap URL",
+		"https://h:1/p/join#code=" + code:                          "not a bootstrap URL",
+		"ftp://h:1/bootstrap#code=" + code:                         "must look like",
+		"https://h:1/p/bootstrap":                                  "no code",
+		"https://h:1/p/bootstrap#code=" + code + "&pin=" + pin:     "its code",
+		"https://h:1/p/bootstrap#code=" + code + ",pin=" + pin[1:]: "its pin",
+		"https://h:1/p/bootstrap#code=" + code + ",code=" + code:   "twice",
+	} {
+		if _, err := ParseBootstrapLink(raw); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), code) {
+			t.Errorf("ParseBootstrapLink(%q): %v, want %q", raw, err, want)
+		}
+	}
+}
+
 func FuzzBootstrapLink(f *testing.F) {
-	f.Add("https://127.0.0.1:8443/bootstrap#code=MZXW6YTBOI2DIMRSGQ2DENZXGA&pin=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA")
-	f.Add("https://h/x/bootstrap#code=%41&code=B&more=1")
+	f.Add("https://127.0.0.1:8443/bootstrap#code=MZXW6YTBOI2DIMRSGQ2DENZXGA,pin=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA")
+	f.Add("https://h/x/bootstrap#more=1,code=mzxw6ytboi2dimrsgq2denzxga")
 	f.Add("/bootstrap#")
 	f.Fuzz(func(t *testing.T, raw string) {
 		link, err := ParseBootstrapLink(raw)

@@ -92,6 +92,20 @@ type NewGateway struct {
 	Join string `json:"join"`
 }
 
+// TokenInfo is what the service tells about an operator's token.
+type TokenInfo struct {
+	ID         string    `json:"id"`
+	OperatorID string    `json:"operator_id"`
+	CreatedAt  time.Time `json:"created_at"`
+	ExpiresAt  time.Time `json:"expires_at"`
+}
+
+// NewToken is a token with its text, which is shown once.
+type NewToken struct {
+	TokenInfo
+	Text string `json:"token"`
+}
+
 // Operator is who a token belongs to.
 type Operator struct {
 	ID   string `json:"id"`

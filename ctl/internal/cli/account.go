@@ -24,8 +24,8 @@ func (a *app) bootstrapCommand() *cobra.Command {
 		Long: `Become the owner of a new service and log in.
 
 URL is what the service printed when it started for the first time; it works
-once and not for long. Quote it for your shell, or give - and pass it on
-standard input.`,
+once and not for long. Give - to pass it on standard input. The URL that
+"httvps-backend rescue" or "httvps-server rescue" printed logs the owner in again.`,
 		Args: exactly(1),
 	}
 	cmd.Flags().StringVar(&name, "name", "owner", "what to call you: `NAME`")
@@ -173,7 +173,7 @@ func (a *app) logoutCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "logout",
 		Short: "Forget the saved login",
-		Long:  "Forget the saved login. The token itself stays valid until it expires.",
+		Long:  "Forget the saved login. The token itself stays valid until it expires or \"httvpsctl token delete\" ends it.",
 		Args:  exactly(0),
 		RunE: func(*cobra.Command, []string) error {
 			path, err := login.Path(a.Getenv)
@@ -214,11 +214,11 @@ func (a *app) whoamiCommand() *cobra.Command {
 func (a *app) versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "version", Short: "Show the version of this program", Args: exactly(0),
-		RunE: func(*cobra.Command, []string) error {
+		RunE: func(cmd *cobra.Command, _ []string) error {
 			if a.json() {
 				return a.printJSON(map[string]string{"version": a.Version})
 			}
-			_, err := fmt.Fprintln(a.Stdout, a.Version)
+			_, err := fmt.Fprintln(a.Stdout, cmd.Root().Name(), a.Version)
 			return err
 		},
 	}

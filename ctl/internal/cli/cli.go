@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/httvps/httvps/ctl/internal/api"
 	"github.com/httvps/httvps/ctl/internal/terminal"
@@ -138,10 +139,13 @@ The address and the token are taken from the flags, else from the environment
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return misuse(cmd, "%w", err)
+		return misuse(cmd, "%w", inWords(err))
 	})
+	root.Version = a.Version
+	root.SetVersionTemplate("{{.Name}} {{.Version}}\n")
+	root.Flags().Bool("version", false, "print the version")
 	flags := root.PersistentFlags()
-	flags.StringVar(&a.flags.api, "api", "", "`URL` of the admin API: https://HOST:PORT")
+	flags.StringVar(&a.flags.api, "api", "", "`URL` of the admin API with its path: the value of \"admin\" in the service's ready line, or of \"api\" when it has no \"admin\"")
 	flags.StringVar(&a.flags.token, "token", "", "API `TOKEN`, or - to read it from standard input; a token given here can be seen in the list of processes: prefer HTTVPS_TOKEN or login")
 	flags.StringVar(&a.flags.ca, "ca", "", "PEM `FILE` of the only certificate authority to trust")
 	flags.StringVarP(&a.flags.output, "output", "o", "table", "how to print: table or json")
@@ -150,9 +154,28 @@ The address and the token are taken from the flags, else from the environment
 	root.AddCommand(
 		a.bootstrapCommand(), a.loginCommand(), a.logoutCommand(), a.whoamiCommand(), a.versionCommand(),
 		a.userCommand(), a.planCommand(), a.subscriptionCommand(), a.deviceCommand(),
-		a.regionCommand(), a.gatewayCommand(), a.sessionCommand(),
+		a.regionCommand(), a.gatewayCommand(), a.sessionCommand(), a.tokenCommand(),
 	)
 	return root
+}
+
+// inWords says what a flag wants instead of which parser refused its value.
+func inWords(err error) error {
+	invalid, ok := errors.AsType[*pflag.InvalidValueError](err)
+	if !ok {
+		return err
+	}
+	flag := invalid.GetFlag()
+	switch flag.Value.Type() {
+	case "int":
+		return fmt.Errorf("--%s: want a whole number", flag.Name)
+	case "duration":
+		return fmt.Errorf("--%s: want a time with its unit, such as 30s or 24h", flag.Name)
+	case "bool":
+		return fmt.Errorf("--%s: want true or false", flag.Name)
+	default:
+		return err
+	}
 }
 
 // noun is a command that only holds others.

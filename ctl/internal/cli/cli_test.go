@@ -94,6 +94,61 @@ func TestCreateWithoutARequiredFlagIsAUsageError(t *testing.T) {
 	}
 }
 
+func TestWhatIsNoIDIsAUsageErrorBeforeAnyRequest(t *testing.T) {
+	const uuid = "00000000-0000-7000-8000-000000000001"
+	for command, want := range map[string]string{
+		"device show phone":                           `"phone" is not a device id; see httvpsctl device list`,
+		"device revoke " + strings.Repeat("0", 32):    "is not a device id; see httvpsctl device list",
+		"device update {" + uuid + "} --name x":       "is not a device id; see httvpsctl device list",
+		"gateway delete ams1 --yes":                   `"ams1" is not a gateway id; see httvpsctl gateway list`,
+		"subscription update 1 --ends-at 2099-01-01":  `"1" is not a subscription id; see httvpsctl subscription list`,
+		"session show " + uuid:                        "is not a session id; see httvpsctl session list",
+		"session list --user alice --device phone":    `"phone" is not a device id; see httvpsctl device list`,
+		"session list --user alice --gateway ams1":    `"ams1" is not a gateway id; see httvpsctl gateway list`,
+		"session list --user alice --state old":       `--state is "old"`,
+		"user uninvite alice https://h/join#code=abc": "is not an invitation id; see httvpsctl user invitations",
+	} {
+		t.Run(command, func(t *testing.T) {
+			code, stdout, stderr := run(t.Context(), t, func(_ http.ResponseWriter, r *http.Request) {
+				t.Errorf("the service got %s %s", r.Method, r.URL)
+			}, strings.Fields(command)...)
+			if code != cli.ExitUsage || stdout != "" || !strings.Contains(stderr, want) {
+				t.Errorf("exit code %d, stdout %q, stderr %q, want %q", code, stdout, stderr, want)
+			}
+		})
+	}
+}
+
+func TestAFlagThatIsNoNumberSaysWhatIsWanted(t *testing.T) {
+	for command, want := range map[string]string{
+		"plan create --name x --max-devices many": "httvpsctl: --max-devices: want a whole number\n",
+		"plan create --name x --max-udp=1.5":      "httvpsctl: --max-udp: want a whole number\n",
+		"user list --limit 1e3":                   "httvpsctl: --limit: want a whole number\n",
+		"user invite alice --ttl 24":              "httvpsctl: --ttl: want a time with its unit, such as 30s or 24h\n",
+		"user delete alice --yes=maybe":           "httvpsctl: --yes: want true or false\n",
+	} {
+		code, _, stderr := run(t.Context(), t, func(_ http.ResponseWriter, r *http.Request) {
+			t.Errorf("the service got %s %s", r.Method, r.URL)
+		}, strings.Fields(command)...)
+		if code != cli.ExitUsage || !strings.HasPrefix(stderr, want) {
+			t.Errorf("%s: exit code %d, stderr %q, want %q", command, code, stderr, want)
+		}
+	}
+}
+
+func TestVersionNamesTheProgram(t *testing.T) {
+	for _, arg := range []string{"version", "--version"} {
+		var out bytes.Buffer
+		code := cli.Run(t.Context(), cli.Process{
+			Args: []string{arg}, Stdin: strings.NewReader(""), Stdout: &out, Stderr: &out,
+			Getenv: func(string) string { return "" }, Version: "v1",
+		})
+		if code != cli.ExitOK || out.String() != "httvpsctl v1\n" {
+			t.Errorf("%s: exit code %d, %q", arg, code, out.String())
+		}
+	}
+}
+
 func TestListsEndAtTheirBound(t *testing.T) {
 	asked := 0
 	code, stdout, stderr := run(t.Context(), t, func(w http.ResponseWriter, _ *http.Request) {

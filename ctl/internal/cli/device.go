@@ -6,7 +6,7 @@ import (
 	"github.com/httvps/httvps/ctl/internal/api"
 )
 
-var findDevice = byID("device")
+var findDevice = byID("device", "device list", isUUID)
 
 var devices = kind[api.Device]{
 	name: "device", arg: "ID", things: (*api.Client).Devices, find: findDevice,

@@ -6,7 +6,7 @@ import (
 	"github.com/httvps/httvps/ctl/internal/api"
 )
 
-var findGateway = byID("gateway")
+var findGateway = byID("gateway", "gateway list", isUUID)
 
 var gateways = kind[api.Gateway]{
 	name: "gateway", arg: "ID", things: (*api.Client).Gateways, find: findGateway,

@@ -63,17 +63,17 @@ func (a *app) userInvitations() *cobra.Command {
 	return cmd
 }
 
-var findInvitation = byID("invitation")
+var findInvitation = byID("invitation", "user invitations", isUUID)
 
 func (a *app) userUninvite() *cobra.Command {
 	return &cobra.Command{
 		Use: "uninvite USER INVITATION", Short: "Withdraw an invitation (its id) that nobody has used", Args: exactly(2),
 		RunE: a.asking(func(cmd *cobra.Command, c *api.Client, args []string) error {
-			user, err := findUser(cmd.Context(), c, args[0])
+			id, err := findInvitation(cmd.Context(), c, args[1]) // first: it asks the service nothing
 			if err != nil {
 				return err
 			}
-			id, err := findInvitation(cmd.Context(), c, args[1])
+			user, err := findUser(cmd.Context(), c, args[0])
 			if err != nil {
 				return err
 			}

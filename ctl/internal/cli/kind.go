@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"net/url"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -53,6 +52,8 @@ func filterBy(flag, usage, parameter string, find func(context.Context, *api.Cli
 	}}
 }
 
+// listCommand reads the filters in the order given: those that ask the service
+// nothing come first, so that a mistake in one of them costs no request.
 func listCommand[T any](a *app, k kind[T], filters ...filter) *cobra.Command {
 	cmd := &cobra.Command{Use: "list", Short: "List them", Args: exactly(0)}
 	page := pageFlags(cmd)
@@ -202,23 +203,32 @@ func keyFlag(cmd *cobra.Command) func() (string, error) {
 	}
 }
 
-var idPattern = regexp.MustCompile(`^[0-9A-Za-z-]{1,64}$`)
-
-// byID takes the reference for an id.
-func byID(kind string) func(context.Context, *api.Client, string) (string, error) {
+// byID takes the reference for an id in the form that isID knows; list is the
+// command that shows the ids. It asks the service nothing.
+func byID(kind, list string, isID func(string) bool) func(context.Context, *api.Client, string) (string, error) {
 	return func(_ context.Context, _ *api.Client, ref string) (string, error) {
-		if !idPattern.MatchString(ref) {
-			return "", &usageError{err: fmt.Errorf("%q is not the id of a %s", ref, kind)}
+		if !isID(ref) {
+			return "", &usageError{err: fmt.Errorf("%q is not %s id; see httvpsctl %s", ref, withArticle(kind), list)}
 		}
-		return ref, nil
+		return strings.ToLower(ref), nil
 	}
 }
+
+func withArticle(noun string) string {
+	if strings.ContainsRune("aeiou", rune(noun[0])) {
+		return "an " + noun
+	}
+	return "a " + noun
+}
+
+// isUUID takes the text form alone, of which every id has one.
+func isUUID(text string) bool { return len(text) == 36 && uuid.Validate(text) == nil }
 
 // byName takes the reference for an id when it looks like one, else for the
 // value of the parameter that name reads.
 func byName[T any](kind, parameter string, things func(*api.Client) api.Collection[T], name func(T) (id, name string)) func(context.Context, *api.Client, string) (string, error) {
 	return func(ctx context.Context, c *api.Client, ref string) (string, error) {
-		if len(ref) == 36 && uuid.Validate(ref) == nil {
+		if isUUID(ref) {
 			return strings.ToLower(ref), nil
 		}
 		page, err := collect(ctx, things(c), url.Values{parameter: {ref}}, maxLookup, "")

@@ -3,7 +3,6 @@ package cli
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -107,17 +106,22 @@ func (a *app) printJSON(v any) error {
 	return err
 }
 
-// printSecretLink shows a link that is shown only once: alone on standard
-// output, and what it is for beside it.
+// printSecretLink is printSecret of a link.
 func printSecretLink[T any](a *app, object api.Object[T], link, explanation string) error {
-	if link == "" {
-		return errors.New("it was made before with this --idempotency-key, and its link was shown then: make another one")
+	return printSecret(a, object, "link", link, explanation)
+}
+
+// printSecret shows what is shown only once: alone on standard output, and what
+// it is for beside it. noun is what it is.
+func printSecret[T any](a *app, object api.Object[T], noun, secret, explanation string) error {
+	if secret == "" {
+		return fmt.Errorf("it was made before with this --idempotency-key, and its %s was shown then: make another one", noun)
 	}
 	a.say("%s", explanation)
 	if a.json() {
 		return a.printJSON(object.JSON)
 	}
-	_, err := fmt.Fprintln(a.Stdout, terminal.Clean(link))
+	_, err := fmt.Fprintln(a.Stdout, terminal.Clean(secret))
 	return err
 }
 

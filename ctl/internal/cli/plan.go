@@ -39,8 +39,8 @@ type planLimits struct{ devices, sessions, streams, udp, days int }
 func (l *planLimits) add(flags *pflag.FlagSet) {
 	flags.IntVar(&l.devices, "max-devices", 0, "how many devices a user may have (default: the service's)")
 	flags.IntVar(&l.sessions, "max-sessions", 0, "how many sessions a user may have at once (default: the service's)")
-	flags.IntVar(&l.streams, "max-streams", 0, "how many TCP streams a session may have at once (default: the service's)")
-	flags.IntVar(&l.udp, "max-udp", 0, "how many UDP flows a session may have at once (default: the service's)")
+	flags.IntVar(&l.streams, "max-streams", 0, "how many TCP streams a session may have at once; where a gateway's limits.max_streams is lower, that counts (default: the service's)")
+	flags.IntVar(&l.udp, "max-udp", 0, "how many UDP flows a session may have at once; gateways do not carry UDP yet (default: the service's)")
 	flags.IntVar(&l.days, "duration-days", 0, "how many days a subscription lasts; 0: without end")
 }
 

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"regexp"
 
 	"github.com/spf13/cobra"
 
@@ -10,7 +11,7 @@ import (
 )
 
 var sessions = kind[api.Session]{
-	name: "session", arg: "ID", things: (*api.Client).Sessions, find: byID("session"),
+	name: "session", arg: "ID", things: (*api.Client).Sessions, find: byID("session", "session list", isSessionID),
 	columns: []column[api.Session]{
 		{"ID", func(s api.Session) string { return s.ID }},
 		{"USER", func(s api.Session) string { return s.UserID }},
@@ -28,13 +29,18 @@ func (a *app) sessionCommand() *cobra.Command {
 	return a.noun("session", "Devices' tunnels",
 		listCommand(
 			a, sessions,
-			filterBy("user", "only those of this `USER` (id or name)", "user_id", findUser),
 			filterBy("device", "only those of this device `ID`", "device_id", findDevice),
 			filterBy("gateway", "only those on this gateway `ID`", "gateway_id", findGateway),
 			filterBy("state", "which `STATE`: live, ended or all (default: live)", "state", state),
+			filterBy("user", "only those of this `USER` (id or name)", "user_id", findUser),
 		),
 		showCommand(a, sessions))
 }
+
+var sessionID = regexp.MustCompile(`^[0-9A-Fa-f]{32}$`)
+
+// isSessionID knows the ids of sessions, which gateways choose.
+func isSessionID(text string) bool { return sessionID.MatchString(text) }
 
 func state(_ context.Context, _ *api.Client, text string) (string, error) {
 	switch text {

@@ -11,7 +11,7 @@ import (
 )
 
 var subscriptions = kind[api.Subscription]{
-	name: "subscription", arg: "ID", things: (*api.Client).Subscriptions, find: byID("subscription"),
+	name: "subscription", arg: "ID", things: (*api.Client).Subscriptions, find: byID("subscription", "subscription list", isUUID),
 	columns: []column[api.Subscription]{
 		{"ID", func(s api.Subscription) string { return s.ID }},
 		{"USER", func(s api.Subscription) string { return s.UserID }},

@@ -93,7 +93,7 @@ func TestHealthOfNoGatewayExitsWith1(t *testing.T) {
 }
 
 func TestVersion(t *testing.T) {
-	if code, stdout, _ := exec(t, nil, "", "version"); code != 0 || stdout != version+"\n" {
+	if code, stdout, _ := exec(t, nil, "", "version"); code != 0 || stdout != "httvps-gateway "+version+"\n" {
 		t.Errorf("exit %d, %q", code, stdout)
 	}
 }

@@ -13,7 +13,6 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
-	"regexp"
 	"slices"
 	"strconv"
 	"time"
@@ -162,26 +161,9 @@ func Default() Config {
 func Load(path string, environ []string) (Config, error) {
 	cfg := Default()
 	if err := configfile.Load(path, EnvPrefix, &cfg, environ); err != nil {
-		return Config{}, inWords(err)
+		return Config{}, err
 	}
 	return cfg, nil
-}
-
-// prefixError is how package netip begins its complaint about a prefix.
-var prefixError = regexp.MustCompile(`^netip\.ParsePrefix\(("(?:[^"\\]|\\.)*")\): (?:ParseAddr\("(?:[^"\\]|\\.)*"\): )?`)
-
-// inWords names no functions in the mistakes that err joins.
-func inWords(err error) error {
-	joined, ok := err.(interface{ Unwrap() []error })
-	if !ok {
-		return err
-	}
-	for _, err := range joined.Unwrap() {
-		if setting, ok := errors.AsType[*configfile.SettingError](err); ok {
-			setting.Detail = prefixError.ReplaceAllString(setting.Detail, "$1 is not address/length: ")
-		}
-	}
-	return err
 }
 
 // Validate reports every mistake.

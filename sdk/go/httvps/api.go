@@ -116,14 +116,13 @@ func (a *api) each(ctx context.Context, ask func(ctx context.Context, base strin
 		if refused, ok := errors.AsType[*RefusedError](err); ok && judge(refused.Code) != again || errors.Is(err, errKey) {
 			return err
 		}
-		errs = append(errs, fmt.Errorf("%s: %w", hostOf(base), withoutURL(err)))
+		errs = append(errs, fmt.Errorf("%s: %w", hostOf(base), whoAnswered(withoutURL(err))))
 	}
 	return &UnreachableError{Errs: errs}
 }
 
 // call makes one request and decodes a 2xx answer into out. Any other answer is
-// a *RefusedError when it is a problem document, else an error about an address
-// where the service is not.
+// a *RefusedError when it is a problem document, else mostly a *StrangerError.
 func (a *api) call(ctx context.Context, method, address, bearer string, in, out any) error {
 	var body io.Reader
 	if in != nil {
@@ -154,7 +153,7 @@ func (a *api) call(ctx context.Context, method, address, bearer string, in, out 
 		return fmt.Errorf("read the answer: %w", err)
 	}
 	if len(answer) > maxBody {
-		return fmt.Errorf("the answer is over %d bytes", maxBody)
+		return strange("the answer is over %d bytes", maxBody)
 	}
 	media, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type"))
 	if err != nil {
@@ -164,10 +163,10 @@ func (a *api) call(ctx context.Context, method, address, bearer string, in, out 
 		return problem(resp, req.URL.Host, media, answer)
 	}
 	if media != "application/json" {
-		return fmt.Errorf("HTTP %d without JSON: this is not the service's address", resp.StatusCode)
+		return strange("HTTP %d without JSON", resp.StatusCode)
 	}
 	if err := json.Unmarshal(answer, out); err != nil {
-		return errors.New("the answer is not the JSON that was expected")
+		return strange("the answer is not the JSON that was expected")
 	}
 	return nil
 }
@@ -178,7 +177,11 @@ func problem(resp *http.Response, host, media string, answer []byte) error {
 		Code string `json:"code"`
 	}
 	if media != "application/problem+json" || json.Unmarshal(answer, &doc) != nil || !isCode(doc.Code) {
-		return fmt.Errorf("HTTP %d without a reason: the service is not at this address, or not working", resp.StatusCode)
+		if resp.StatusCode >= http.StatusInternalServerError {
+			// What stands in front of the service says so while it is away.
+			return fmt.Errorf("HTTP %d without a reason: the service is not working", resp.StatusCode)
+		}
+		return strange("HTTP %d without a reason", resp.StatusCode)
 	}
 	refused := &RefusedError{Code: doc.Code, By: host}
 	if seconds, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && seconds > 0 {
@@ -211,7 +214,7 @@ func (a *api) challenge(ctx context.Context, base string) (text string, nonce []
 	}
 	nonce, err = base64.RawURLEncoding.DecodeString(answer.Nonce)
 	if err != nil || len(nonce) == 0 || len(nonce) > maxNonce {
-		return "", nil, errors.New("the answer has no valid nonce")
+		return "", nil, strange("the answer has no valid nonce")
 	}
 	return answer.Nonce, nonce, nil
 }

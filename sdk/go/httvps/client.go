@@ -266,7 +266,7 @@ func (r *runner) round(ctx context.Context) (lasted time.Duration, err error) {
 		case verdictOn(err) == freshToken:
 			refused = err
 		default:
-			errs = append(errs, fmt.Errorf("%s: %w", hostOf(gateway), err))
+			errs = append(errs, fmt.Errorf("%s: %w", hostOf(gateway), whoAnswered(err)))
 		}
 	}
 	if refused != nil {

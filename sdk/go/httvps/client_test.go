@@ -316,6 +316,48 @@ func TestNoGatewayIsAReasonToWait(t *testing.T) {
 	})
 }
 
+func TestSomebodyElseAtAGatewaysAddressIsToldAsSuch(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var status atomic.Int32
+		s := start(t, httvpstest.Options{Memory: true, Wrap: func(next http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if code := int(status.Load()); code != 0 && r.URL.Path == "/tunnel/0" {
+					w.WriteHeader(code)
+					return
+				}
+				next.ServeHTTP(w, r)
+			})
+		}})
+		store := enrolled(t, s)
+		for code, want := range map[int32]bool{http.StatusNotFound: true, http.StatusServiceUnavailable: false} {
+			status.Store(code)
+			e := run(t, s, store).next(httvps.Waiting)
+			if _, is := errors.AsType[*httvps.StrangerError](e.Err); is != want || !strings.Contains(e.Err.Error(), fmt.Sprint(code)) {
+				t.Errorf("HTTP %d: %v, a StrangerError: %v", code, e.Err, is)
+			}
+		}
+		e := run(t, s, store, func(cfg *httvps.Config) { cfg.Store = otherPin(t, store) }).next(httvps.Waiting)
+		if stranger, ok := errors.AsType[*httvps.StrangerError](e.Err); !ok || !stranger.Untrusted {
+			t.Errorf("with another pin: %v", e.Err)
+		}
+	})
+}
+
+// otherPin returns the device of store, told another authority.
+func otherPin(t *testing.T, store *httvps.MemoryStore) *httvps.MemoryStore {
+	t.Helper()
+	profile, err := store.Profile(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	profile.Pin = pin
+	other := httvps.NewMemoryStore()
+	if err := other.SaveProfile(t.Context(), profile); err != nil {
+		t.Fatal(err)
+	}
+	return other
+}
+
 func TestAGatewayThatComesUpIsFoundWithoutANewToken(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := start(t, httvpstest.Options{Memory: true, Gateways: 2, Admit: func(gateway int, _ wire.Hello) wire.Reject {

@@ -36,7 +36,8 @@
 // Three types answer the three questions a program has. A [*RefusedError] says
 // that the service answered and will not serve this device: trying again does
 // not help until somebody changes something. An [*UnreachableError] says that
-// nobody answered who could decide. An [*OpenError] says that the tunnel works
+// nobody answered who could decide; a [*StrangerError] inside says that somebody
+// else did. An [*OpenError] says that the tunnel works
 // and one connection could not be made through it, with the reason in its Code.
 // [Explain] has one sentence for people for every code.
 //

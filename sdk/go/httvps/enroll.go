@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"runtime"
+	"strings"
 )
 
 // EnrollOptions say who enrols. Store is required.
@@ -58,6 +59,7 @@ func Enroll(ctx context.Context, inv Invitation, opts EnrollOptions) (Profile, e
 	if err := checkCode(inv.Code); err != nil {
 		return Profile{}, fmt.Errorf("%w: %w", ErrInvitation, err)
 	}
+	inv.Code = strings.ToUpper(inv.Code) // its hash is over that
 	service, err := newAPI([]string{inv.API}, inv.Pin, opts.NetDial)
 	if err != nil {
 		return Profile{}, fmt.Errorf("%w: %w", ErrInvitation, err)
@@ -111,7 +113,7 @@ func Enroll(ctx context.Context, inv Invitation, opts EnrollOptions) (Profile, e
 		profile.API = []string{inv.API}
 	}
 	if err := profile.Validate(); err != nil {
-		return Profile{}, &UnreachableError{Errs: []error{fmt.Errorf("%s: the answer has no valid profile: %w", hostOf(inv.API), err)}}
+		return Profile{}, &UnreachableError{Errs: []error{fmt.Errorf("%s: %w", hostOf(inv.API), strange("the answer has no valid profile: %w", err))}}
 	}
 	if err := opts.Store.SaveProfile(ctx, profile); err != nil {
 		return Profile{}, fmt.Errorf("the device is enrolled, but its profile could not be saved; repeat with the same link: %w", err)

@@ -27,14 +27,16 @@ const (
 	pin  = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8"
 )
 
+// What follows the # is tested alike in internal/link, which reads the other links.
 func TestInvitationsAreParsedAndDamageIsNamed(t *testing.T) {
 	for link, want := range map[string]httvps.Invitation{
-		"https://vpn.test:8443/k3j/join#code=" + code:                              {API: "https://vpn.test:8443/k3j", Code: code},
-		"https://vpn.test/k3j/join#code=" + code + "&pin=" + pin:                   {API: "https://vpn.test/k3j", Code: code, Pin: pin},
-		" https://vpn.test/join#pin=" + pin + "&code=" + strings.ToLower(code):     {API: "https://vpn.test", Code: code, Pin: pin},
-		"https://[2001:db8::1]:8443/a/b/join#new=1&code=" + code + "\n":            {API: "https://[2001:db8::1]:8443/a/b", Code: code},
-		"https://vpn.test/k3j/join#code=" + code + "&later=%20&even=x&later=again": {API: "https://vpn.test/k3j", Code: code},
-		"https://vpn.test/k3j%2Fx/join#code=" + code:                               {API: "https://vpn.test/k3j%2Fx", Code: code},
+		"https://vpn.test:8443/k3j/join#code=" + code:                                {API: "https://vpn.test:8443/k3j", Code: code},
+		"https://vpn.test/k3j/join#code=" + code + ",pin=" + pin:                     {API: "https://vpn.test/k3j", Code: code, Pin: pin},
+		" https://vpn.test/join#pin=" + pin + ",code=" + strings.ToLower(code):       {API: "https://vpn.test", Code: code, Pin: pin},
+		"https://[2001:db8::1]:8443/a/b/join#new=1,code=" + code + "\n":              {API: "https://[2001:db8::1]:8443/a/b", Code: code},
+		"https://vpn.test/k3j/join#code=" + code + ",later=%20,odd,even=x=y,Code=no": {API: "https://vpn.test/k3j", Code: code},
+		"https://vpn.test/k3j/join#code=" + code + ",":                               {API: "https://vpn.test/k3j", Code: code},
+		"https://vpn.test/k3j%2Fx/join#code=" + code:                                 {API: "https://vpn.test/k3j%2Fx", Code: code},
 	} {
 		got, err := httvps.ParseInvitation(link)
 		if err != nil || got.API != want.API || got.Code != want.Code || got.Pin != want.Pin {
@@ -42,25 +44,33 @@ func TestInvitationsAreParsedAndDamageIsNamed(t *testing.T) {
 		}
 	}
 	for name, tc := range map[string]struct{ link, want string }{
-		"nothing":               {"", "empty"},
-		"no URL":                {"https://vpn test/%zz", "not a URL"},
-		"no link at all":        {"hello", "https://"},
-		"plain http":            {"http://vpn.test/k3j/join#code=" + code, "https://"},
-		"another scheme":        {"ss://vpn.test/k3j/join#code=" + code, "https://"},
-		"no host":               {"https:///k3j/join#code=" + code, "damaged"},
-		"no fragment":           {"https://vpn.test/k3j/join", "after #"},
-		"a gateway's link":      {"https://vpn.test/k3j/gateway-join#code=" + code, "invitation for a device"},
-		"a bootstrap link":      {"https://vpn.test/k3j/bootstrap#code=" + code, "invitation for a device"},
-		"the code in the query": {"https://vpn.test/k3j/join?code=" + code + "#x", "query"},
-		"a user":                {"https://u:p@vpn.test/k3j/join#code=" + code, "user"},
-		"no code":               {"https://vpn.test/k3j/join#pin=" + pin, "code is missing"},
-		"a code cut short":      {"https://vpn.test/k3j/join#code=" + code[:20], "20 characters, want 26"},
-		"a code too long":       {"https://vpn.test/k3j/join#code=" + code + "A", "27 characters, want 26"},
-		"a code with a zero":    {"https://vpn.test/k3j/join#code=0" + code[1:], "A–Z and 2–7"},
-		"a pin cut short":       {"https://vpn.test/k3j/join#code=" + code + "&pin=" + pin[:40], "pin"},
-		"an empty pin":          {"https://vpn.test/k3j/join#code=" + code + "&pin=", "pin"},
-		"a broken escape":       {"https://vpn.test/k3j/join#code=" + code + "&x=%zz", "damaged"},
-		"an endless link":       {"https://vpn.test/" + strings.Repeat("a", 3000) + "/join#code=" + code, "at most"},
+		"nothing":                       {"", "empty"},
+		"no URL":                        {"https://vpn test/%zz", "not a URL"},
+		"no link at all":                {"hello", "https://"},
+		"plain http":                    {"http://vpn.test/k3j/join#code=" + code, "https://"},
+		"another scheme":                {"ss://vpn.test/k3j/join#code=" + code, "https://"},
+		"no host":                       {"https:///k3j/join#code=" + code, "damaged"},
+		"no fragment":                   {"https://vpn.test/k3j/join", "after #"},
+		"a gateway's link":              {"https://vpn.test/k3j/gateway-join#code=" + code, "invitation for a device"},
+		"a bootstrap link":              {"https://vpn.test/k3j/bootstrap#code=" + code, "invitation for a device"},
+		"the code in the query":         {"https://vpn.test/k3j/join?code=" + code + "#x", "query"},
+		"a user":                        {"https://u:p@vpn.test/k3j/join#code=" + code, "user"},
+		"no code":                       {"https://vpn.test/k3j/join#pin=" + pin, "code is missing"},
+		"a code cut short":              {"https://vpn.test/k3j/join#code=" + code[:20], "20 characters, want 26"},
+		"a code too long":               {"https://vpn.test/k3j/join#code=" + code + "A", "27 characters, want 26"},
+		"a code with a zero":            {"https://vpn.test/k3j/join#code=0" + code[1:], "A–Z and 2–7"},
+		"a code with an escape":         {"https://vpn.test/k3j/join#code=%41" + code[3:], "A–Z and 2–7"},
+		"an empty code":                 {"https://vpn.test/k3j/join#code=,pin=" + pin, "code is missing"},
+		"a letter that looks like an S": {"https://vpn.test/k3j/join#code=" + code[:24] + "ſ", "A–Z and 2–7"},
+		"another separator":             {"https://vpn.test/k3j/join#code=" + code + "&pin=" + pin, "characters, want 26"},
+		"two codes":                     {"https://vpn.test/k3j/join#code=" + code + ",code=" + code, "twice"},
+		"two pins":                      {"https://vpn.test/k3j/join#code=" + code + ",pin=" + pin + ",pin=" + pin, "twice"},
+		"two of an unknown name":        {"https://vpn.test/k3j/join#code=" + code + ",x=1,x=2", "twice"},
+		"a pin cut short":               {"https://vpn.test/k3j/join#code=" + code + ",pin=" + pin[:40], "pin"},
+		"an empty pin":                  {"https://vpn.test/k3j/join#code=" + code + ",pin=", "pin"},
+		"a pin without a value":         {"https://vpn.test/k3j/join#code=" + code + ",pin", "pin"},
+		"a pin that another spells":     {"https://vpn.test/k3j/join#code=" + code + ",pin=" + pin[:42] + "9", "pin"},
+		"an endless link":               {"https://vpn.test/" + strings.Repeat("a", 3000) + "/join#code=" + code, "at most"},
 	} {
 		_, err := httvps.ParseInvitation(tc.link)
 		if !errors.Is(err, httvps.ErrInvitation) || !strings.Contains(err.Error(), tc.want) {
@@ -76,14 +86,14 @@ func TestInvitationsAreParsedAndDamageIsNamed(t *testing.T) {
 }
 
 func FuzzParseInvitation(f *testing.F) {
-	f.Add("https://vpn.test:8443/k3j/join#code=" + code + "&pin=" + pin)
+	f.Add("https://vpn.test:8443/k3j/join#code=" + code + ",pin=" + pin)
 	f.Add("https://vpn.test/join#code=" + code)
 	f.Fuzz(func(t *testing.T, link string) {
 		inv, err := httvps.ParseInvitation(link)
 		if err != nil {
 			return
 		}
-		again, err := httvps.ParseInvitation(inv.API + "/join#code=" + inv.Code + map[bool]string{true: "&pin=" + inv.Pin}[inv.Pin != ""])
+		again, err := httvps.ParseInvitation(inv.API + "/join#code=" + inv.Code + map[bool]string{true: ",pin=" + inv.Pin}[inv.Pin != ""])
 		if err != nil || again.Fingerprint() != inv.Fingerprint() || again.Pin != inv.Pin {
 			t.Errorf("%q: parsed parts do not parse again: %v", link, err)
 		}
@@ -219,6 +229,7 @@ func TestWhateverAnswersInsteadOfTheServiceIsNotTheService(t *testing.T) {
 		handler http.HandlerFunc
 		tls     func(*tls.Config)
 		want    string
+		away    bool // it is no sign of somebody else
 	}{
 		"a bare 404":        {handler: http.NotFound, want: "HTTP 404 without a reason"},
 		"a web page":        {handler: func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("<html>")) }, want: "without JSON"},
@@ -230,14 +241,19 @@ func TestWhateverAnswersInsteadOfTheServiceIsNotTheService(t *testing.T) {
 			jsonType(w)
 			_, _ = w.Write([]byte(`{"nonce":"` + strings.Repeat("A", 4000) + `"}`))
 		}, want: "no valid nonce"},
-		"a reason of its own":   {handler: func(w http.ResponseWriter, _ *http.Request) { httvpstest.Problem(w, 403, "Call +1 900 for help!", 0) }, want: "HTTP 403 without a reason"},
-		"a connection cut off":  {handler: func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, want: "EOF"},
-		"an old version of TLS": {handler: http.NotFound, tls: func(c *tls.Config) { c.MaxVersion = tls.VersionTLS12 }, want: "protocol version"},
+		"a reason of its own":           {handler: func(w http.ResponseWriter, _ *http.Request) { httvpstest.Problem(w, 403, "Call +1 900 for help!", 0) }, want: "HTTP 403 without a reason"},
+		"a connection cut off":          {handler: func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, want: "EOF", away: true},
+		"an old version of TLS":         {handler: http.NotFound, tls: func(c *tls.Config) { c.MaxVersion = tls.VersionTLS12 }, want: "protocol version", away: true},
+		"a proxy whose service is away": {handler: func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusBadGateway) }, want: "HTTP 502 without a reason: the service is not working", away: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := httvps.Enroll(t.Context(), oddService(t, tc.handler, tc.tls), httvps.EnrollOptions{Store: httvps.NewMemoryStore()})
 			if _, ok := errors.AsType[*httvps.UnreachableError](err); !ok || !strings.Contains(err.Error(), tc.want) {
 				t.Fatalf("%v, want an UnreachableError with %q", err, tc.want)
+			}
+			stranger, is := errors.AsType[*httvps.StrangerError](err)
+			if is == tc.away || is && stranger.Untrusted || strings.Contains(err.Error(), "could not be reached") != tc.away {
+				t.Errorf("%v: a StrangerError: %v", err, is)
 			}
 			if strings.Contains(err.Error(), "s3cretpath") || strings.Contains(err.Error(), code) || strings.Contains(err.Error(), "900") {
 				t.Errorf("the error says too much: %v", err)
@@ -258,6 +274,35 @@ func TestAServiceWithAnotherKeyIsNotTrusted(t *testing.T) {
 		if _, ok := errors.AsType[*httvps.UnreachableError](err); !ok || asked {
 			t.Errorf("%s: %v", name, err)
 		}
+		if stranger, ok := errors.AsType[*httvps.StrangerError](err); !ok || !stranger.Untrusted || strings.Contains(err.Error(), "could not be reached") {
+			t.Errorf("%s: %v is told as if nobody were there", name, err)
+		}
+	}
+}
+
+func TestWhatSpeaksNoTLSIsNotTheService(t *testing.T) {
+	s := httptest.NewServer(http.NotFoundHandler())
+	defer s.Close()
+	inv := httvps.Invitation{API: strings.Replace(s.URL, "http:", "https:", 1), Code: code, Pin: pin}
+	_, err := httvps.Enroll(t.Context(), inv, httvps.EnrollOptions{Store: httvps.NewMemoryStore()})
+	if stranger, ok := errors.AsType[*httvps.StrangerError](err); !ok || stranger.Untrusted {
+		t.Errorf("%v, want a StrangerError", err)
+	}
+}
+
+func TestAServiceThatAsksToWaitWasReached(t *testing.T) {
+	inv := oddService(t, func(w http.ResponseWriter, _ *http.Request) {
+		httvpstest.Problem(w, http.StatusTooManyRequests, "rate_limited", time.Minute)
+	}, nil)
+	_, err := httvps.Enroll(t.Context(), inv, httvps.EnrollOptions{Store: httvps.NewMemoryStore()})
+	if refused, ok := errors.AsType[*httvps.RefusedError](err); !ok || refused.Code != "rate_limited" || refused.RetryAfter != time.Minute {
+		t.Fatalf("%v, want a RefusedError", err)
+	}
+	if _, open := errors.AsType[*httvps.UnreachableError](err); !open {
+		t.Error("it is told as final")
+	}
+	if strings.Contains(err.Error(), "reached") || !strings.HasSuffix(err.Error(), "refused by the service: rate_limited") {
+		t.Errorf("%v", err)
 	}
 }
 

@@ -2,7 +2,6 @@ package httvps
 
 import (
 	"crypto/sha256"
-	"encoding/base32"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -14,8 +13,9 @@ import (
 )
 
 const (
-	maxLink = 2048
-	codeLen = 26 // 128 bits in base32 without padding
+	maxLink    = 2048
+	codeLen    = 26 // 128 bits in base32 without padding
+	codeDigits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz234567"
 )
 
 // ErrInvitation is what every error of [ParseInvitation] is.
@@ -31,10 +31,10 @@ type Invitation struct {
 
 // ParseInvitation reads a link as operators hand it out:
 //
-//	https://host[:port]/<path>/join#code=<26 characters>[&pin=<43 characters>]
+//	https://host[:port]/<path>/join#code=<26 characters>[,pin=<43 characters>]
 //
 // Space around the link is ignored, as is the case of the code and any further
-// key of the fragment. Errors are [ErrInvitation] and say what is wrong without
+// name in the fragment; a name that comes twice is an error. Errors are [ErrInvitation] and say what is wrong without
 // repeating the link.
 func ParseInvitation(link string) (Invitation, error) {
 	inv, err := parseInvitation(strings.TrimSpace(link))
@@ -51,14 +51,15 @@ func parseInvitation(link string) (Invitation, error) {
 	case len(link) > maxLink:
 		return Invitation{}, fmt.Errorf("it has %d characters, want at most %d", len(link), maxLink)
 	}
-	u, err := url.Parse(link)
+	whole, fragment, _ := strings.Cut(link, "#")
+	u, err := url.Parse(whole)
 	if err != nil {
 		return Invitation{}, errors.New("it is damaged: not a URL") // err repeats the link
 	}
 	switch {
 	case u.Scheme != "https":
 		return Invitation{}, errors.New("want one that begins with https://")
-	case u.Fragment == "":
+	case fragment == "":
 		return Invitation{}, errors.New("the part after # is missing; copy the whole link")
 	}
 	path, ok := strings.CutSuffix(u.EscapedPath(), "/join")
@@ -72,23 +73,37 @@ func parseInvitation(link string) (Invitation, error) {
 	if err := checkBase(api); err != nil {
 		return Invitation{}, fmt.Errorf("it is damaged: %w", err)
 	}
-	values, err := url.ParseQuery(u.EscapedFragment())
+	values, err := parseFragment(fragment)
 	if err != nil {
-		return Invitation{}, errors.New("it is damaged after the #")
+		return Invitation{}, err
 	}
-	code := strings.ToUpper(values.Get("code"))
+	code := values["code"]
 	if err := checkCode(code); err != nil {
 		return Invitation{}, err
 	}
-	pin := values.Get("pin")
-	if values.Has("pin") {
+	pin, has := values["pin"]
+	if has {
 		if _, err := tlspin.Parse(pin); err != nil {
 			return Invitation{}, fmt.Errorf("it is damaged: %w", err)
 		}
 	}
-	return Invitation{API: api, Code: code, Pin: pin}, nil
+	return Invitation{API: api, Code: strings.ToUpper(code), Pin: pin}, nil
 }
 
+// parseFragment reads NAME=VALUE[,NAME=VALUE]…, in which nothing is escaped.
+func parseFragment(fragment string) (map[string]string, error) {
+	values := make(map[string]string)
+	for part := range strings.SplitSeq(fragment, ",") {
+		name, value, _ := strings.Cut(part, "=")
+		if _, twice := values[name]; twice {
+			return nil, errors.New("it is damaged: it says something twice after the #")
+		}
+		values[name] = value
+	}
+	return values, nil
+}
+
+// checkCode takes either case.
 func checkCode(code string) error {
 	if code == "" {
 		return errors.New("code is missing; copy the whole link")
@@ -96,7 +111,7 @@ func checkCode(code string) error {
 	if len(code) != codeLen {
 		return fmt.Errorf("code has %d characters, want %d; copy the whole link", len(code), codeLen)
 	}
-	if _, err := base32.StdEncoding.WithPadding(base32.NoPadding).DecodeString(code); err != nil {
+	if strings.Trim(code, codeDigits) != "" {
 		return errors.New("code has a character other than A–Z and 2–7; the link is damaged")
 	}
 	return nil

@@ -1,6 +1,7 @@
 package httvps
 
 import (
+	"errors"
 	"strings"
 	"time"
 )
@@ -22,8 +23,9 @@ type RefusedError struct {
 func (e *RefusedError) Error() string { return "refused by the service: " + e.Code }
 
 // UnreachableError says that nobody could be asked who decides: no network, no
-// such host, a certificate that does not verify, an answer that is not the
-// service's. It holds one error for each address that was tried.
+// such host, somebody else at that address (a [StrangerError]), a service that
+// does not decide now (a [RefusedError], such as rate_limited). It holds one error
+// for each address that was tried.
 type UnreachableError struct {
 	Errs []error
 }
@@ -36,7 +38,23 @@ func (e *UnreachableError) Error() string {
 	for i, err := range e.Errs {
 		texts[i] = err.Error()
 	}
-	return "the service could not be reached: " + strings.Join(texts, "; ")
+	text := strings.Join(texts, "; ")
+	if e.answered() {
+		return text
+	}
+	return "the service could not be reached: " + text
+}
+
+// answered reports whether anybody did, at whichever address.
+func (e *UnreachableError) answered() bool {
+	for _, err := range e.Errs {
+		_, refused := errors.AsType[*RefusedError](err)
+		_, stranger := errors.AsType[*StrangerError](err)
+		if refused || stranger {
+			return true
+		}
+	}
+	return false
 }
 
 // Unwrap returns what was wrong with each address.

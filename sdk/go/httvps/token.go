@@ -151,7 +151,7 @@ func (t *tokens) ask(ctx context.Context, base string) (token, error) {
 	}
 	seconds, err := answer.ExpiresIn.Float64()
 	if err != nil || !(seconds >= 1) || answer.AccessToken == "" || len(answer.AccessToken) > wire.MaxToken {
-		return token{}, errors.New("the answer has no valid token")
+		return token{}, strange("the answer has no valid token")
 	}
 	life := time.Duration(min(seconds, maxTokenLife.Seconds()) * float64(time.Second))
 	return token{

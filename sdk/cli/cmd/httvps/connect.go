@@ -97,6 +97,7 @@ type tunnel struct {
 	lost  bool  // the loss of a session was the last thing told
 	last  error // why there is no session yet
 	give  context.CancelCauseFunc
+	over  func() bool // whether this end is ending it
 }
 
 // errTimeout ends the wait for the first session.
@@ -108,6 +109,7 @@ func (t *tunnel) run(parent context.Context, client, proxy func(context.Context)
 	defer cancel(nil)
 	t.mu.Lock()
 	t.give = cancel
+	t.over = func() bool { return ctx.Err() != nil }
 	t.mu.Unlock()
 	timer := time.AfterFunc(t.timeout, func() {
 		t.mu.Lock()
@@ -172,7 +174,7 @@ func (t *tunnel) event(e httvps.Event) {
 		t.say("connected to %s", host(e.Gateway))
 		t.connected(e)
 	case httvps.Disconnected:
-		t.say("lost the connection to %s: %v", host(e.Gateway), e.Err)
+		t.disconnected(e)
 	case httvps.Waiting:
 		t.waiting(e)
 	case httvps.Refused: // told when run returns
@@ -182,18 +184,34 @@ func (t *tunnel) event(e httvps.Event) {
 	t.lost = e.Kind == httvps.Disconnected
 }
 
+// disconnected tells why a session ended, unless this end did it: whoever
+// pressed Ctrl-C knows, and any other reason of ours is told at the end.
+func (t *tunnel) disconnected(e httvps.Event) {
+	t.mu.Lock()
+	over := t.over()
+	t.mu.Unlock()
+	if over {
+		t.say("disconnected")
+		return
+	}
+	t.say("lost the connection to %s: %v", host(e.Gateway), e.Err)
+}
+
 // waiting tells why the next attempt is not yet, unless that was told just now.
 func (t *tunnel) waiting(e httvps.Event) {
 	t.mu.Lock()
 	t.last = e.Err
 	told := t.lost
 	t.mu.Unlock()
-	wait := e.Wait.Round(100 * time.Millisecond)
+	when := "retrying now"
+	if e.Wait >= time.Second {
+		when = fmt.Sprintf("retrying in %v", e.Wait.Round(100*time.Millisecond))
+	}
 	if told {
-		t.say("retrying in %v", wait)
+		t.say("%s", when)
 		return
 	}
-	t.say("retrying in %v: %v", wait, e.Err)
+	t.say("%s: %v", when, e.Err)
 }
 
 func (t *tunnel) say(format string, args ...any) {

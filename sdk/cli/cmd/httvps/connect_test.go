@@ -41,6 +41,21 @@ func TestTheTimeoutIsForTheFirstConnectionOnly(t *testing.T) {
 	})
 }
 
+func TestTheNextAttemptIsToldInSecondsOrAsNow(t *testing.T) {
+	for wait, want := range map[time.Duration]string{
+		0:                       "retrying now: no route\n",
+		999 * time.Millisecond:  "retrying now: no route\n",
+		time.Second:             "retrying in 1s: no route\n",
+		1234 * time.Millisecond: "retrying in 1.2s: no route\n",
+	} {
+		stderr := newOutput()
+		(&tunnel{stderr: stderr}).event(httvps.Event{Kind: httvps.Waiting, Wait: wait, Err: errors.New("no route")})
+		if stderr.String() != want {
+			t.Errorf("%v: %q, want %q", wait, stderr, want)
+		}
+	}
+}
+
 func TestWithoutAFirstConnectionItEndsInTimeAndSaysWhy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tn := &tunnel{stdout: newOutput(), stderr: newOutput(), timeout: 20 * time.Second}

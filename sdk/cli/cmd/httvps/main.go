@@ -98,6 +98,9 @@ func tell(w io.Writer, err error) {
 	if refused, ok := errors.AsType[*httvps.RefusedError](err); ok {
 		_, _ = fmt.Fprintln(w, httvps.Explain(refused.Code))
 	}
+	if _, ok := errors.AsType[*httvps.StrangerError](err); ok {
+		_, _ = fmt.Fprintln(w, "The address or the pin in the link may be wrong, or this device does not know the service's certificate authority. Ask the operator for a new link.")
+	}
 	if errors.Is(err, httvps.ErrNotEnrolled) {
 		_, _ = fmt.Fprintln(w, "Ask the operator of your service for an invitation link, then: httvps enroll LINK")
 	}
@@ -123,7 +126,10 @@ then connect and point programs at the SOCKS5 proxy:
 
 Exit codes: 0 ended by the user, 1 failure, 2 usage, 3 refused by the service,
 4 the service could not be reached.`,
+		Version: version,
 	}
+	root.SetVersionTemplate("{{.Name}} {{.Version}}\n")
+	root.Flags().Bool("version", false, "print the version")
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usagef("%w; see %s --help", err, cmd.CommandPath())
@@ -148,7 +154,7 @@ func newVersion() *cobra.Command {
 		Short: "Print the version",
 		Args:  usage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			_, err := fmt.Fprintln(cmd.OutOrStdout(), "httvps", version)
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), cmd.Root().Name(), version)
 			return err
 		},
 	}

@@ -193,8 +193,8 @@ func TestFromAnInvitationToAPageThroughTheTunnel(t *testing.T) {
 
 	s.Disconnect(wire.CodeShutdown)
 	stderr.waitFor(t, "lost the connection")
-	stderr.waitFor(t, "retrying in")
-	if !regexp.MustCompile(`lost the connection to \S+: session closed by the other end: shutdown\nretrying in [0-9.]+m?s\n`).MatchString(stderr.String()) {
+	stderr.waitFor(t, "retrying now") // the first wait is below a second
+	if !regexp.MustCompile(`lost the connection to \S+: session closed by the other end: shutdown\nretrying now\n`).MatchString(stderr.String()) {
 		t.Errorf("a lost session is told as:\n%s", stderr)
 	}
 	if body, err := get(t, through(r.SOCKS), "http://origin.test/"); err != nil || body != "hello from origin.test" {
@@ -202,6 +202,9 @@ func TestFromAnInvitationToAPageThroughTheTunnel(t *testing.T) {
 	}
 	if code := end(); code != 0 {
 		t.Errorf("exit %d after the user ended it", code)
+	}
+	if told := stderr.String(); !strings.HasSuffix(told, "\ndisconnected\n") || strings.Count(told, "lost the connection") != 1 {
+		t.Errorf("an end that the user wished is told as:\n%s", told)
 	}
 	parseReady(t, stdout.String()) // still one line
 	for _, secret := range []string{"k3jd84hf", "/tunnel/"} {
@@ -321,6 +324,50 @@ func TestAServiceThatIsAwayExitsWith4(t *testing.T) {
 	}
 }
 
+func TestAServiceThatAsksToWaitWasReachedAndSaysSo(t *testing.T) {
+	s := start(t, httvpstest.Options{Wrap: func(http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			httvpstest.Problem(w, http.StatusTooManyRequests, "rate_limited", time.Minute)
+		})
+	}})
+	code, _, stderr := call(t, "enroll", s.Invitation(), "--home", t.TempDir())
+	if want := "refused by the service: rate_limited\n" + httvps.Explain("rate_limited") + "\n"; code != 3 ||
+		!strings.HasSuffix(stderr, want) || strings.Contains(stderr, "reached") || !strings.Contains(want, "Wait a minute") {
+		t.Errorf("exit %d, %s", code, stderr)
+	}
+}
+
+func TestSomebodyElseAtTheServicesAddressExitsWith4AndIsToldAsSuch(t *testing.T) {
+	var gone atomic.Bool
+	s := start(t, httvpstest.Options{Wrap: func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if gone.Load() {
+				http.NotFound(w, r)
+				return
+			}
+			next.ServeHTTP(w, r)
+		})
+	}})
+	home := enrolled(t, s)
+	gone.Store(true)
+	link, withPin := s.Invitation(), ",pin="+s.Pin
+	for name, tc := range map[string]struct {
+		args []string
+		want string
+	}{
+		"another page": {[]string{"enroll", link, "--home", t.TempDir()}, "not this service: HTTP 404"},
+		"no pin":       {[]string{"enroll", strings.Replace(link, withPin, "", 1), "--home", t.TempDir()}, "cannot be trusted"},
+		"another pin":  {[]string{"enroll", strings.Replace(link, withPin, ",pin="+strings.Repeat("A", 43), 1), "--home", t.TempDir()}, "cannot be trusted"},
+		"later":        {[]string{"connect", "--home", home, "--socks", ":0", "--connect-timeout", "300ms"}, "not this service: HTTP 404"},
+	} {
+		code, _, stderr := call(t, tc.args...)
+		if code != 4 || !strings.Contains(stderr, "something answers there") || !strings.Contains(stderr, tc.want) ||
+			!strings.HasSuffix(stderr, "Ask the operator for a new link.\n") || strings.Contains(stderr, "could not be reached") {
+			t.Errorf("%s: exit %d, %s", name, code, stderr)
+		}
+	}
+}
+
 func TestASilentServiceExitsWith4(t *testing.T) {
 	var silent atomic.Bool
 	s := start(t, httvpstest.Options{Wrap: func(next http.Handler) http.Handler {
@@ -399,7 +446,8 @@ func TestSignalsEndItInOrder(t *testing.T) {
 		t.Run(signal.String(), func(t *testing.T) {
 			cmd := exec.CommandContext(t.Context(), os.Args[0], "connect", "--home", home, "--socks", ":0")
 			cmd.Env = append(os.Environ(), "HTTVPS_TEST_RUN_MAIN=1")
-			cmd.Stderr = os.Stderr
+			var stderr strings.Builder
+			cmd.Stderr = &stderr
 			stdout, err := cmd.StdoutPipe()
 			if err != nil {
 				t.Fatal(err)
@@ -416,13 +464,15 @@ func TestSignalsEndItInOrder(t *testing.T) {
 			if err := cmd.Wait(); err != nil {
 				t.Errorf("it ended with %v, want 0", err)
 			}
+			if told := stderr.String(); !strings.HasSuffix(told, "\ndisconnected\n") || strings.Contains(told, "signal") || strings.Contains(told, "lost") {
+				t.Errorf("it told:\n%s", told)
+			}
 		})
 	}
 }
 
 func TestVersionAndHelpExitWith0(t *testing.T) {
 	for want, args := range map[string][]string{
-		"httvps dev\n":      {"version"},
 		"httvps enroll":     {"--help"},
 		"--connect-timeout": {"connect", "--help"},
 		"Exit codes: 0":     nil,
@@ -430,6 +480,11 @@ func TestVersionAndHelpExitWith0(t *testing.T) {
 		code, stdout, _ := call(t, args...)
 		if code != 0 || !strings.Contains(stdout, want) {
 			t.Errorf("%v: exit %d, %q", args, code, stdout)
+		}
+	}
+	for _, arg := range []string{"version", "--version"} {
+		if code, stdout, _ := call(t, arg); code != 0 || stdout != "httvps dev\n" {
+			t.Errorf("%s: exit %d, %q", arg, code, stdout)
 		}
 	}
 }

@@ -188,7 +188,7 @@ func (s *Service) Invitation() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.codes[hash(code)] = nil
-	return s.API + "/join#code=" + code + "&pin=" + s.Pin
+	return s.API + "/join#code=" + code + ",pin=" + s.Pin
 }
 
 // Disconnect closes every session with code.
