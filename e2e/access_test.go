@@ -21,10 +21,11 @@ func TestRevokedDeviceIsOut(t *testing.T) {
 	}
 	s.ctl(nil, "device", "revoke", devices.Items[0].ID)
 
-	d.wantExit(3, "device_revoked") // the live session is closed
 	before := far.Requests()
-	d.start()
-	d.wantExit(3, "device_revoked") // and there is no way back
+	again := &device{t: t, home: d.home}
+	again.start() // at once: it waits for the first, whose session is being closed
+	d.wantExit(3, "device_revoked")
+	again.wantExit(3, "device_revoked") // there is no way back
 	if far.Requests() != before {
 		t.Error("a revoked device reached its target")
 	}

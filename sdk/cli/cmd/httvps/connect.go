@@ -43,7 +43,10 @@ far end of the tunnel.`,
 			if timeout <= 0 {
 				return usagef("--connect-timeout is %v, want more than 0", timeout)
 			}
-			store, err := open()
+			store, err := takeHome(cmd.Context(), open, cmd.ErrOrStderr())
+			if cmd.Context().Err() != nil {
+				return nil // the user's wish
+			}
 			if err != nil {
 				return err
 			}
@@ -79,6 +82,33 @@ far end of the tunnel.`,
 	cmd.Flags().BoolVar(&public, "socks-public", false, "let --socks be an address that other machines can reach")
 	cmd.Flags().DurationVar(&timeout, "connect-timeout", 20*time.Second, "give up when the first connection is not made by then")
 	return cmd
+}
+
+// patience is how long connect waits for another one with the same home to end:
+// longer than a service takes to end a session that it has refused.
+const patience = 15 * time.Second
+
+// takeHome opens the home. Where another process uses it, that one may be on
+// its way out.
+func takeHome(ctx context.Context, open func() (*home.Store, error), stderr io.Writer) (*home.Store, error) {
+	store, err := open()
+	if !errors.Is(err, home.ErrInUse) {
+		return store, err
+	}
+	_, _ = fmt.Fprintf(stderr, "waiting up to %v: %v\n", patience, err)
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for errors.Is(err, home.ErrInUse) {
+		select {
+		case <-tick.C:
+			store, err = open()
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
+	return store, err
 }
 
 func agent() string {

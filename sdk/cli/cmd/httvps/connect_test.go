@@ -3,10 +3,12 @@ package main
 import (
 	"context"
 	"errors"
+	"io"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/httvps/httvps/sdk/cli/internal/home"
 	"github.com/httvps/httvps/sdk/go/httvps"
 )
 
@@ -82,6 +84,19 @@ func TestAProxyThatFailsEndsTheTunnel(t *testing.T) {
 		}, func(context.Context) error { return broken })
 		if !errors.Is(err, broken) || exitCode(err) != exitFailure {
 			t.Errorf("it ended with %v", err)
+		}
+	})
+}
+
+func TestPatienceWithAnotherConnectHasAnEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		from := time.Now()
+		store, err := takeHome(t.Context(), func() (*home.Store, error) { return nil, home.ErrInUse }, io.Discard)
+		if store != nil || !errors.Is(err, home.ErrInUse) || exitCode(err) != exitFailure {
+			t.Errorf("takeHome = %v, %v", store, err)
+		}
+		if took := time.Since(from); took != patience {
+			t.Errorf("given up after %v, want %v", took, patience)
 		}
 	})
 }
