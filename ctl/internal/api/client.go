@@ -97,6 +97,10 @@ func (c *Client) do(ctx context.Context, r call) (json.RawMessage, error) {
 	if err != nil {
 		return nil, c.unreachable(ctx, r, true, err)
 	}
+	if ctx.Err() != nil {
+		// What came may be no more than the service's reaction to our hanging up.
+		return nil, c.unreachable(ctx, r, true, ctx.Err())
+	}
 	switch {
 	case len(body) > maxBody:
 		return nil, fmt.Errorf("the answer of %s is longer than %d MiB", c.endpoint, maxBody>>20)
