@@ -30,9 +30,24 @@ type Gate struct {
 	prefixes map[netip.Prefix]int
 }
 
+// descriptorShare is the part of the process's descriptors that the strangers of
+// one gate may have. A process has up to three gates, and what is let in needs
+// descriptors of its own.
+const descriptorShare = 8
+
+// affordable lowers a total to what the process has descriptors for.
+func affordable(total int, descriptors uint64) int {
+	if share := descriptors / descriptorShare; descriptors > 0 && share < uint64(total) {
+		return max(1, int(share))
+	}
+	return total
+}
+
 // New returns a gate before listener. It calls turnedAway with the limit
-// ("total" or "prefix") that a connection met.
+// ("total" or "prefix") that a connection met. Where the process may open few
+// files, the total is an eighth of that and not what limits say.
 func New(listener net.Listener, limits Limits, turnedAway func(limit string)) *Gate {
+	limits.Total = affordable(limits.Total, descriptors())
 	return &Gate{
 		Listener: listener, limits: limits, turnedAway: turnedAway,
 		prefixes: make(map[netip.Prefix]int),

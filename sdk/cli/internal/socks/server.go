@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/httvps/httvps/sdk/go/httvps"
@@ -180,12 +181,17 @@ func replyFor(err error) reply {
 func relay(client, target net.Conn) {
 	in := &source{Conn: client}
 	var up sync.WaitGroup
+	// sent: the client has ended its direction, and the target has all of it.
+	// answered: the target has ended its own, and the client is told so; without a
+	// peer is then how every connection ends.
+	var sent, answered atomic.Bool
 	up.Go(func() {
 		_, err := io.Copy(target, in)
 		switch {
-		case err == nil:
+		case err == nil && (!isBroken(client) || answered.Load()): // asked in this order
 			closeWrite(target)
-		case in.err != nil:
+			sent.Store(true)
+		case err == nil || in.err != nil:
 			// Broken off, not ended: the target must not take what it has for
 			// all, and nobody is left to read its answer.
 			abort(target)
@@ -196,10 +202,16 @@ func relay(client, target net.Conn) {
 		}
 	})
 	if _, err := io.Copy(client, target); err != nil {
-		// Cut off, not ended: the client must not take what it has for all.
+		// Cut off, not ended: the client must not take what it has for all, and
+		// neither must the target when the client has not said that it was.
 		abort(client)
-		_ = target.Close()
+		if sent.Load() {
+			_ = target.Close()
+		} else {
+			abort(target)
+		}
 	} else {
+		answered.Store(true)
 		closeWrite(client)
 	}
 	up.Wait()

@@ -310,6 +310,26 @@ func TestABreakIsNotPassedOnAsAProperEnd(t *testing.T) {
 			t.Errorf("the client read %v, want a reset", err)
 		}
 	})
+	t.Run("of the client, which shows first when it is answered", func(t *testing.T) {
+		ours, target := pair(t)
+		c := connect(t, serve(t, to(ours)))
+		c.open("a")
+		c.wantReply(0)
+		_ = c.SetWriteDeadline(time.Now().Add(300 * time.Millisecond))
+		for {
+			if _, err := c.Write(make([]byte, 64<<10)); err != nil {
+				break // everything between it and the target is full
+			}
+		}
+		_ = c.SetLinger(0)
+		_ = c.Close()
+		if _, err := target.Write([]byte("answer")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadAll(target); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("the target read %v, want a reset", err)
+		}
+	})
 	t.Run("of the client", func(t *testing.T) {
 		ours, target := pair(t)
 		c := connect(t, serve(t, to(ours)))
