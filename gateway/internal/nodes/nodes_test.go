@@ -13,7 +13,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -361,84 +360,7 @@ func TestNoDecisionIsNoPermission(t *testing.T) {
 	}
 }
 
-func TestARefusedDeviceIsAnsweredFromMemoryForAWhile(t *testing.T) {
-	c := newControl(t)
-	answer := map[string]any{"allowed": false, "reason": "device_revoked"}
-	c.handle["/api/v1/auth/validate-device"] = func(map[string]any) (int, any) { return 200, answer }
-	n := c.node(t, nil)
-	now := time.Now()
-	n.refused.now = func() time.Time { return now }
-	ask := func(q Question, want Decision, asked int) {
-		t.Helper()
-		if got, err := n.Validate(t.Context(), q); err != nil || got != want {
-			t.Errorf("Validate = %+v, %v, want %+v", got, err, want)
-		}
-		if got := c.count("/api/v1/auth/validate-device"); got != asked {
-			t.Errorf("the control plane was asked %d times, want %d", got, asked)
-		}
-	}
-	refused := Decision{Reason: reason.DeviceRevoked}
-	for i := range 100 {
-		now = now.Add(refusalLasts/100 - 1)
-		q := question
-		q.Session[1] = byte(i)
-		ask(q, refused, 1)
-	}
-	// Another device, and the same one under its next key.
-	other, next := question, question
-	other.Device[0]++
-	next.Generation++
-	ask(other, refused, 2)
-	ask(next, refused, 3)
-	// A session that lives is always asked about.
-	if got, err := n.Renew(t.Context(), question); err != nil || got != refused {
-		t.Errorf("Renew = %+v, %v", got, err)
-	}
-	answer = map[string]any{"allowed": true}
-	now = now.Add(refusalLasts / 50)
-	ask(question, Decision{Allowed: true}, 5)
-	ask(question, Decision{Allowed: true}, 6)
-}
-
 // A session that ends makes room for the next at once.
-func TestRefusalsThatPassByThemselvesAreNotRemembered(t *testing.T) {
-	for _, why := range []string{"session_limit", "retry_later", "session_unknown", "a_reason_from_the_future"} {
-		c := newControl(t)
-		c.handle["/api/v1/auth/validate-device"] = func(map[string]any) (int, any) {
-			return 200, map[string]any{"allowed": false, "reason": why}
-		}
-		n := c.node(t, nil)
-		for range 2 {
-			if _, err := n.Validate(t.Context(), question); err != nil {
-				t.Error(err)
-			}
-		}
-		if asked := c.count("/api/v1/auth/validate-device"); asked != 2 {
-			t.Errorf("%s: asked %d times, want 2", why, asked)
-		}
-	}
-}
-
-func TestTheMemoryOfRefusalsIsBounded(t *testing.T) {
-	now := time.Now()
-	r := refusals{now: func() time.Time { return now }, known: make(map[subject]reason.Code)}
-	for i := range int64(3 * maxRefusals) {
-		r.remember(subject{generation: i}, reason.DeviceRevoked)
-		if len(r.known) > maxRefusals || len(r.order) > maxRefusals {
-			t.Fatalf("%d known, %d in order, want at most %d", len(r.known), len(r.order), maxRefusals)
-		}
-	}
-	_, oldest := r.find(subject{generation: 2*maxRefusals - 1})
-	_, kept := r.find(subject{generation: 2 * maxRefusals})
-	if len(r.known) != maxRefusals || len(r.order) != maxRefusals || oldest || !kept {
-		t.Errorf("%d known, %d in order; %v, %v", len(r.known), len(r.order), oldest, kept)
-	}
-	now = now.Add(refusalLasts)
-	if _, found := r.find(subject{generation: 3*maxRefusals - 1}); found || len(r.known) != 0 || len(r.order) != 0 {
-		t.Errorf("%d known, %d in order after their time", len(r.known), len(r.order))
-	}
-}
-
 // A credential goes nowhere but to the control plane's own addresses.
 func TestRedirectsAreNotFollowed(t *testing.T) {
 	c := newControl(t)
@@ -522,112 +444,8 @@ func TestAGatewayWhoseHeartbeatsFailIsNotJoinedAnyMore(t *testing.T) {
 	}
 }
 
-func TestEndsOfSessionsAreToldUntilTheyAreHeard(t *testing.T) {
-	c := newControl(t)
-	public, _ := newKey(t)
-	c.answerKeys(serviceID, public)
-	var tries atomic.Int32
-	told := make(chan int, 100)
-	c.handle["/api/v1/gateway/sessions/end"] = func(body map[string]any) (int, any) {
-		if tries.Add(1) == 1 {
-			return 503, nil
-		}
-		told <- len(body["sessions"].([]any))
-		return 204, nil
-	}
-	n := c.node(t, nil)
-	for i := range 2500 {
-		n.Ended([16]byte{byte(i), byte(i >> 8)}, "no_error")
-	}
-	running(t, n)
-	for _, want := range []int{1000, 1000, 500} {
-		if got := <-told; got != want {
-			t.Errorf("a batch of %d, want %d", got, want)
-		}
-	}
-}
-
-func TestEndsThatTheControlPlaneNeverTakesAreDropped(t *testing.T) {
-	c := newControl(t)
-	c.handle["/api/v1/gateway/sessions/end"] = func(map[string]any) (int, any) { return 422, nil }
-	n := c.node(t, nil)
-	n.Ended([16]byte{1}, "no_error")
-	if err := n.flush(t.Context()); err != nil || len(n.ended.first()) != 0 {
-		t.Errorf("flush = %v, %d left", err, len(n.ended.first()))
-	}
-}
-
 // While the control plane is away anybody with a device can ask and ask. The
 // ends of sessions that existed have their room all the same, and go first.
-func TestQuestionsWithoutAnAnswerLeaveRoomForTheEndsOfSessions(t *testing.T) {
-	c := newControl(t)
-	told := make(chan []any, 10)
-	c.handle["/api/v1/gateway/sessions/end"] = func(body map[string]any) (int, any) {
-		told <- body["sessions"].([]any)
-		return 204, nil
-	}
-	n := c.node(t, func(cfg *Config) { cfg.MaxEnded = 2 })
-	for i := range maxUndecided + 3 {
-		n.ended.addUndecided(ended{SessionID: strconv.Itoa(i), Reason: "retry_later"})
-	}
-	n.Ended([16]byte{0xaa}, "no_error")
-	n.Ended([16]byte{0xbb}, "no_error")
-	if err := n.flush(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	close(told)
-	var ids []string
-	for batch := range told {
-		for _, item := range batch {
-			ids = append(ids, item.(map[string]any)["session_id"].(string))
-		}
-	}
-	if len(ids) != maxUndecided+2 || !strings.HasPrefix(ids[0], "aa") || !strings.HasPrefix(ids[1], "bb") || ids[2] != "3" ||
-		ids[len(ids)-1] != strconv.Itoa(maxUndecided+2) {
-		t.Errorf("%d are told, the first %v", len(ids), ids[:min(len(ids), 3)])
-	}
-}
-
-func TestWhatIsForgottenWhileABatchIsToldTakesNothingElseAlong(t *testing.T) {
-	n := newControl(t).node(t, nil)
-	for i := range maxUndecided {
-		n.ended.addUndecided(ended{SessionID: strconv.Itoa(i)})
-	}
-	n.Ended([16]byte{0xaa}, "no_error")
-	told := len(n.ended.first()) // one and 999
-	n.ended.addUndecided(ended{SessionID: "later"})
-	n.Ended([16]byte{0xbb}, "no_error")
-	n.ended.drop()
-	next := n.ended.first()
-	if told != endedBatch || !strings.HasPrefix(next[0].SessionID, "bb") || next[1].SessionID != "999" {
-		t.Errorf("after a batch of %d come %v", told, next[:2])
-	}
-}
-
-func TestTheQueueOfEndsIsBounded(t *testing.T) {
-	n := newControl(t).node(t, func(cfg *Config) { cfg.MaxEnded = 2 })
-	for i := range 5 {
-		n.Ended([16]byte{byte(i)}, "no_error")
-	}
-	if got := len(n.ended.first()); got != 2 {
-		t.Errorf("%d are kept, want 2", got)
-	}
-}
-
-func TestTheLastEndsAreToldWhenTheGatewayStops(t *testing.T) {
-	c := newControl(t)
-	public, _ := newKey(t)
-	c.answerKeys(serviceID, public)
-	n := c.node(t, nil)
-	stop := running(t, n)
-	<-n.Ready()
-	n.Ended([16]byte{1}, "shutdown")
-	stop()
-	if c.count("/api/v1/gateway/sessions/end") == 0 || len(n.ended.first()) != 0 {
-		t.Error("the end of the last session was not told")
-	}
-}
-
 func TestRunSurvivesAControlPlaneThatIsAway(t *testing.T) {
 	c := newControl(t)
 	public, _ := newKey(t)

@@ -27,18 +27,6 @@ type ID [16]byte
 // String returns 32 hexadecimal digits.
 func (id ID) String() string { return hex.EncodeToString(id[:]) }
 
-// ParseID reads what [ID.String] returns.
-func ParseID(text string) (ID, error) {
-	var id ID
-	if len(text) != hex.EncodedLen(len(id)) {
-		return ID{}, fmt.Errorf("session id of %d characters, want %d", len(text), hex.EncodedLen(len(id)))
-	}
-	if _, err := hex.Decode(id[:], []byte(text)); err != nil {
-		return ID{}, errors.New("session id is not hexadecimal")
-	}
-	return id, nil
-}
-
 // Device is a device's id.
 type Device [16]byte
 

@@ -199,15 +199,3 @@ func TestBytesAreCountedOnceForTheSessionAndForAll(t *testing.T) {
 		t.Errorf("after the session's end %d bytes up, %d streams", r.Total().Up(), r.Streams())
 	}
 }
-
-func TestParseID(t *testing.T) {
-	id := ID{1, 2, 3, 0xff}
-	if got, err := ParseID(id.String()); err != nil || got != id {
-		t.Errorf("ParseID(%s) = %v, %v", id, got, err)
-	}
-	for _, bad := range []string{"", "00", id.String() + "0", "zz" + id.String()[2:]} {
-		if _, err := ParseID(bad); err == nil {
-			t.Errorf("ParseID(%q) went through", bad)
-		}
-	}
-}
