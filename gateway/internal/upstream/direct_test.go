@@ -24,7 +24,16 @@ import (
 	"github.com/httvps/httvps/sdk/go/wire"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// The resolver keeps the system's configuration, and a channel that guards it,
+	// for the whole process. It makes them at the first look-up: were that in a
+	// synctest bubble, look-ups outside of it would die.
+	first := net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) {
+		return nil, errors.New("nobody is asked")
+	}}
+	_, _ = first.LookupHost(context.Background(), "first.invalid")
+	goleak.VerifyTestMain(m)
+}
 
 // canary is a listener that must not be reached.
 type canary struct{ net.Listener }
