@@ -24,6 +24,7 @@ export GOFLAGS := -buildvcs=false $(filter-out -buildvcs=%,$(GOFLAGS))
 FUZZTIME ?= 20s
 BENCHTIME ?= 1s
 BENCHCOUNT ?= 6
+BENCH_FLAGS ?=
 BENCH_PACKAGES := ./sdk/go/wire ./sdk/go/carrier
 
 .PHONY: help
@@ -47,6 +48,11 @@ check: lint test standalone ## What a change must pass: lint, test, standalone
 .PHONY: test
 test: install-deps build ## Test both modules with the race detector, in random order
 	go test -race -shuffle=on -timeout=15m work
+
+# Fails, other than "test", where PostgreSQL is missing and cannot be installed.
+.PHONY: test-postgres
+test-postgres: install-deps ## Test all that depends on PostgreSQL, on a server that the tests start
+	HTTVPS_TEST_POSTGRES=required go test -race -shuffle=on -timeout=15m -run='PostgreSQL|BothEngines' ./backend/...
 
 .PHONY: lint
 lint: $(GOLANGCI_LINT) ## Lint both modules
@@ -77,11 +83,16 @@ soak: install-deps build ## Run the long tests at full counts and every fuzz tar
 	$(MAKE) fuzz FUZZTIME=5m
 
 .PHONY: bench
-bench: install-deps $(BENCHSTAT) ## Measure the codec and one stream beside bare TLS; latest.json and latest.txt in bench/out
+bench: install-deps ## Measure the binaries beside a raw TLS relay and beside no tunnel (docs/benchmarks.md); BENCH_FLAGS='-run REGEX -rounds N'
+	go build -trimpath -o $(TOOLS)/bench ./bench
+	$(TOOLS)/bench $(BENCH_FLAGS)
+
+.PHONY: bench-micro
+bench-micro: install-deps $(BENCHSTAT) ## Measure codec and carrier alone, with Go's benchmarks; micro.json and micro.txt in bench/out
 	mkdir -p bench/out
 	go test -json -run='^$$' -bench=. -benchmem -benchtime=$(BENCHTIME) -count=$(BENCHCOUNT) $(BENCH_PACKAGES) \
-		| tee bench/out/latest.json | jq --unbuffered -j 'select(.Action == "output").Output' | tee bench/out/latest.txt
-	$(BENCHSTAT) bench/out/latest.txt
+		| tee bench/out/micro.json | jq --unbuffered -j 'select(.Action == "output").Output' | tee bench/out/micro.txt
+	$(BENCHSTAT) bench/out/micro.txt
 
 .PHONY: install-deps
 install-deps: ## Install the Debian packages that tests need, when missing and when root

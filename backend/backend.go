@@ -11,7 +11,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"slices"
 	"time"
 
@@ -19,6 +18,7 @@ import (
 
 	"github.com/httvps/httvps/backend/internal/config"
 	"github.com/httvps/httvps/backend/internal/control"
+	"github.com/httvps/httvps/backend/internal/events"
 	"github.com/httvps/httvps/backend/internal/httpapi"
 	"github.com/httvps/httvps/backend/internal/metrics"
 	"github.com/httvps/httvps/backend/internal/seal"
@@ -42,7 +42,6 @@ func LoadConfig(path string, environ []string) (Config, error) { return config.L
 
 const (
 	shutdownTimeout = 10 * time.Second
-	readyTimeout    = time.Second
 	pruneInterval   = 5 * time.Minute
 	maxHeader       = 32 << 10
 	// strangerLife is what a connection has in all until a gateway's or an
@@ -85,25 +84,35 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		closers = append(closers, closeQuietly(admin))
 	}
 
-	records, err := openStore(ctx, cfg)
+	appended := events.NewSignal()
+	records, err := openStore(ctx, cfg, false, appended.Send)
 	if err != nil {
 		return err
 	}
 	closers = append(closers, records.Close)
+	presence, err := records.Attend(ctx, cfg.NATS.URL != "")
+	if err != nil {
+		return err
+	}
+	closers = append(closers, presence.Close)
 	authority, err := openAuthority(ctx, cfg, records, public, admin)
 	if err != nil {
 		return err
 	}
 	measured := metrics.New()
+	told := events.NewSignal()
+	bus, err := openBus(ctx, cfg, authority.Identity().ServiceID, told, measured)
+	if err != nil {
+		return err
+	}
+	if bus != nil {
+		closers = append(closers, func() error { bus.Close(); return nil })
+	}
+	hub := newHub(cfg, authority, bus, appended, told, measured)
+	ping := func(ctx context.Context) error { return errors.Join(presence.Check(), records.Ping(ctx)) }
 	handlers, err := httpapi.New(httpapi.Options{
-		Authority: authority, Log: cfg.Log, Observer: measured, Metrics: measured.Handler(),
-		Ready: func(ctx context.Context) error {
-			ctx, cancel := context.WithTimeout(ctx, readyTimeout)
-			defer cancel()
-			err := records.Ping(ctx)
-			measured.Ready(err == nil)
-			return err
-		},
+		Authority: authority, Hub: hub, Log: cfg.Log, Observer: measured, Metrics: measured.Handler(),
+		Ready: (&readiness{check: ping, tell: measured.Ready}).Ready, Bus: func() string { return stateOf(bus) },
 		AdminApart: admin != nil, Diagnostics: isLoopback(public), RefusalsPerMinute: cfg.RefusalsPerMinute,
 	})
 	if err != nil {
@@ -135,6 +144,8 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if cfg.Local != nil {
 		serve(cfg.Local, handlers.Public, nil)
 	}
+	g.Go(func() error { return hub.Run(gctx) })
+	g.Go(func() error { return presence.Keep(gctx) })
 	g.Go(func() error { return prune(gctx, authority, measured, cfg.Log) })
 	cfg.Log.InfoContext(ctx, "control plane ready", "listen", public.Addr().String())
 	if ready.Bootstrap != "" {
@@ -197,13 +208,6 @@ func closeQuietly(l net.Listener) func() error {
 	}
 }
 
-func openStore(ctx context.Context, cfg Config) (*store.Store, error) {
-	if err := os.MkdirAll(cfg.DataDir, 0o700); err != nil {
-		return nil, fmt.Errorf("data_dir: %w", err)
-	}
-	return store.Open(ctx, cfg.DatabasePath())
-}
-
 func openAuthority(ctx context.Context, cfg Config, records *store.Store, public, admin net.Listener) (*control.Authority, error) {
 	sealed, err := records.HasSecrets(ctx)
 	if err != nil {
@@ -216,6 +220,7 @@ func openAuthority(ctx context.Context, cfg Config, records *store.Store, public
 	opts := control.Options{
 		Store: records, Sealer: key, Now: time.Now, ServiceName: cfg.ServiceName, PublicURL: cfg.PublicURL, AdminURL: cfg.AdminURL,
 		Pin: cfg.Pin, Heartbeat: time.Duration(cfg.GatewayHeartbeat),
+		KnockCookie: cfg.KnockCookie, KnockRotation: time.Duration(cfg.KnockRotation),
 	}
 	if opts.PublicURL == "" {
 		opts.PublicURL = addressOf(cfg.Listen, public)
@@ -300,7 +305,8 @@ func serveUntil(ctx context.Context, server *http.Server, l net.Listener) error 
 	return <-drained
 }
 
-// prune removes what is over, at the start and then every few minutes.
+// prune removes what is over and replaces what is old, at the start and then
+// every few minutes.
 func prune(ctx context.Context, authority *control.Authority, measured *metrics.Metrics, log *slog.Logger) error {
 	ticker := time.NewTicker(pruneInterval)
 	defer ticker.Stop()
@@ -308,12 +314,18 @@ func prune(ctx context.Context, authority *control.Authority, measured *metrics.
 		pruned, err := authority.Prune(ctx)
 		for kind, n := range map[string]int{
 			"invitation": pruned.Invitations, "session": pruned.Sessions, "lost_session": pruned.LostSessions,
-			"idempotency_key": pruned.OnceResults, "api_token": pruned.APITokens,
+			"idempotency_key": pruned.OnceResults, "api_token": pruned.APITokens, "event": pruned.Events,
 		} {
 			measured.Pruned(kind, n)
 		}
 		if err != nil && ctx.Err() == nil {
 			log.ErrorContext(ctx, "clean-up failed", "error", err.Error())
+		}
+		switch made, err := authority.KeepKnock(ctx); {
+		case err != nil && ctx.Err() == nil:
+			log.ErrorContext(ctx, "knock key not replaced", "error", err.Error())
+		case made:
+			log.InfoContext(ctx, "next knock key made")
 		}
 		select {
 		case <-ctx.Done():

@@ -26,6 +26,7 @@ func TestADeviceLivesFromItsInvitationToItsRevocation(t *testing.T) {
 		TokenType   string `json:"token_type"`
 		ExpiresIn   int    `json:"expires_in"`
 		Gateways    []any  `json:"gateways"`
+		Knock       struct{ Cookie, Key string }
 	}
 	d.tryToken().want(http.StatusOK, "").into(&token)
 	if token.TokenType != "Bearer" || token.ExpiresIn != 3600 || len(token.Gateways) != 0 {
@@ -38,11 +39,18 @@ func TestADeviceLivesFromItsInvitationToItsRevocation(t *testing.T) {
 		Issuer    string      `json:"issuer"`
 		Region    string      `json:"region"`
 		JWKS      ticket.JWKS `json:"jwks"`
+		Knock     struct {
+			Cookie string
+			Keys   []string
+		}
 	}
 	s.get("/api/v1/gateway/config", gw.credential()).want(http.StatusOK, "").into(&config)
 	claims, err := ticket.NewVerifier(config.Issuer, config.ServiceID, config.JWKS).Verify(token.AccessToken)
 	if err != nil || claims.Device != d.id || claims.KeyThumbprint != ticket.Thumbprint(publicOf(d.key)) || config.Region != "here" {
 		t.Errorf("Verify = %+v, %v for device %s", claims, err, d.id)
+	}
+	if k := config.Knock; k.Cookie != "sid" || token.Knock.Cookie != k.Cookie || len(k.Keys) != 1 || len(k.Keys[0]) != 43 || token.Knock.Key != k.Keys[0] {
+		t.Errorf("a device knocks with %q, gateways know %q", token.Knock, k)
 	}
 	var published ticket.JWKS
 	s.get("/.well-known/jwks.json", "").want(http.StatusOK, "").into(&published)

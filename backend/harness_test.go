@@ -21,14 +21,14 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"go.uber.org/goleak"
 
 	"github.com/httvps/httvps/backend"
+	"github.com/httvps/httvps/backend/internal/store/storetest"
 	"github.com/httvps/httvps/internal/link"
 	"github.com/httvps/httvps/internal/ticket"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { storetest.Main(m) }
 
 var rawURL = base64.RawURLEncoding
 

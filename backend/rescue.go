@@ -4,20 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net"
-	"os"
 
 	"github.com/httvps/httvps/backend/internal/control"
-	"github.com/httvps/httvps/backend/internal/store"
 )
 
 // Rescue is for an operator who cannot get into the service any more, or whose
 // token somebody else has. It ends the API tokens of all operators and returns
 // a new one-time bootstrap link, good for 15 minutes once the control plane
-// serves again, which gives the owner a new token. No other process may have the
-// database open, and it must exist.
+// serves, which gives the owner a new token. The database must exist; no other
+// process may have it open when it is an SQLite file.
 func Rescue(ctx context.Context, cfg Config) (link string, err error) {
 	if err := cfg.Validate(); err != nil {
 		return "", fmt.Errorf("configuration: %w", err)
@@ -28,14 +25,7 @@ func Rescue(ctx context.Context, cfg Config) (link string, err error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	path := cfg.DatabasePath()
-	if _, err := os.Stat(path); err != nil {
-		if pathErr, ok := errors.AsType[*fs.PathError](err); ok {
-			err = pathErr.Err
-		}
-		return "", &store.FileError{Path: path, Err: err}
-	}
-	records, err := openStore(ctx, cfg)
+	records, err := openStore(ctx, cfg, true, nil)
 	if err != nil {
 		return "", err
 	}

@@ -47,6 +47,7 @@ var soak = os.Getenv("HTTVPS_SOAK") == "1"
 type service struct {
 	t    *testing.T
 	dir  string
+	env  []string
 	proc *stack.Process
 	stack.ServerReady
 }
@@ -68,7 +69,7 @@ func startService(t *testing.T, args ...string) *service {
 func (s *service) start(args ...string) {
 	s.t.Helper()
 	var err error
-	if s.proc, err = stack.Start(bin, "httvps-server", nil, append([]string{"--data", s.dir, "--dev"}, args...)...); err != nil {
+	if s.proc, err = stack.Start(bin, "httvps-server", s.env, append([]string{"--data", s.dir, "--dev"}, args...)...); err != nil {
 		s.t.Fatal(err)
 	}
 	if err := s.proc.Ready(s.t.Context(), &s.ServerReady); err != nil {
@@ -139,6 +140,7 @@ type device struct {
 	t    *testing.T
 	home string
 	env  []string
+	args []string // of httvps connect, besides those that every device has
 	proc *stack.Process
 	stack.ConnectReady
 }
@@ -165,7 +167,7 @@ func (d *device) connect() {
 func (d *device) start() {
 	d.t.Helper()
 	var err error
-	if d.proc, err = stack.Start(bin, "httvps", d.env, "connect", "--home", d.home, "--socks", "127.0.0.1:0"); err != nil {
+	if d.proc, err = stack.Start(bin, "httvps", d.env, append([]string{"connect", "--home", d.home, "--socks", "127.0.0.1:0"}, d.args...)...); err != nil {
 		d.t.Fatal(err)
 	}
 	proc := d.proc

@@ -18,6 +18,7 @@ import (
 	"github.com/httvps/httvps/gateway"
 	"github.com/httvps/httvps/internal/devca"
 	"github.com/httvps/httvps/internal/ticket"
+	"github.com/httvps/httvps/sdk/go/knock"
 	"github.com/httvps/httvps/sdk/go/tlspin"
 )
 
@@ -33,20 +34,37 @@ type control struct {
 
 	mu     sync.Mutex // guards the following fields
 	keys   []ed25519.PublicKey
-	asked  int // for decisions
+	knock  any            // what gateways are told about it
+	calls  map[string]int // by path
+	asked  int            // for decisions
 	ended  []string
 	decide http.HandlerFunc // nil: allowed
 }
 
+// hidden is what devices of a control knock with.
+var hidden = knock.Key{1, 2, 3}
+
+// told is what a gateway hears about keys.
+func told(keys ...knock.Key) any { return map[string]any{"cookie": knock.DefaultCookie, "keys": keys} }
+
 // newControlled starts a gateway under a control.
 func newControlled(t *testing.T, change func(*gateway.Config)) (*service, *control) {
+	t.Helper()
+	return newControlledBy(t, nil, change)
+}
+
+// newControlledBy is newControlled under a control that begin has changed.
+func newControlledBy(t *testing.T, begin func(*control), change func(*gateway.Config)) (*service, *control) {
 	t.Helper()
 	authority, err := devca.Open(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &control{signer: newKey(t)}
+	c := &control{signer: newKey(t), calls: make(map[string]int), knock: told(hidden)}
 	c.keys = []ed25519.PublicKey{publicOf(c.signer)}
+	if begin != nil {
+		begin(c)
+	}
 	server := httptest.NewUnstartedServer(c)
 	// The certificate of our own authority comes before httptest's.
 	certificate, err := authority.Issue("127.0.0.1")
@@ -83,6 +101,7 @@ func newControlled(t *testing.T, change func(*gateway.Config)) (*service, *contr
 func (c *control) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.calls[r.URL.Path]++
 	var answer any
 	switch r.URL.Path {
 	case "/api/v1/auth/challenge":
@@ -90,7 +109,7 @@ func (c *control) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "/api/v1/gateway/join":
 		answer = map[string]any{"gateway_id": uuid.NewString(), "region": "local", "service_id": serviceID, "issuer": issuer}
 	case "/api/v1/gateway/config":
-		answer = map[string]any{"service_id": serviceID, "issuer": issuer, "jwks": ticket.NewJWKS(c.keys...)}
+		answer = map[string]any{"service_id": serviceID, "issuer": issuer, "jwks": ticket.NewJWKS(c.keys...), "knock": c.knock}
 	case "/api/v1/gateway/heartbeat":
 		answer = map[string]any{"interval_ms": 1000, "close": []any{}}
 	case "/api/v1/auth/validate-device":
@@ -151,7 +170,7 @@ func sign(t *testing.T, key ed25519.PrivateKey, audience string, c ticket.Claims
 // device returns one that does everything right.
 func (c *control) device(t *testing.T) device {
 	t.Helper()
-	d := device{key: newKey(t), id: uuid.New()}
+	d := device{key: newKey(t), hidden: hidden, id: uuid.New()}
 	d.token = sign(t, c.signer, serviceID, claims(d))
 	return d
 }

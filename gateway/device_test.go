@@ -16,6 +16,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/httvps/httvps/sdk/go/carrier"
+	"github.com/httvps/httvps/sdk/go/knock"
 	"github.com/httvps/httvps/sdk/go/mux"
 	"github.com/httvps/httvps/sdk/go/wire"
 )
@@ -34,6 +35,7 @@ func publicOf(key ed25519.PrivateKey) ed25519.PublicKey { return key.Public().(e
 // device is a device's side of the handshake, which a test may bend.
 type device struct {
 	key    ed25519.PrivateKey
+	hidden knock.Key // what it knocks with
 	id     uuid.UUID
 	token  string
 	bend   func(*wire.Hello) // before it is signed
@@ -45,7 +47,13 @@ type device struct {
 // answer to HELLO.
 func (d device) knock(t *testing.T, gatewayURL string, trust *tls.Config) (*carrier.Conn, wire.Frame) {
 	t.Helper()
-	conn, err := carrier.Dial(t.Context(), gatewayURL, carrier.DialOptions{TLS: trust})
+	u, err := url.Parse(gatewayURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := carrier.Dial(t.Context(), gatewayURL, carrier.DialOptions{
+		TLS: trust, Cookie: knock.DefaultCookie + "=" + knock.Mint(d.hidden, u.Host, time.Now()),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,10 +68,6 @@ func (d device) knock(t *testing.T, gatewayURL string, trust *tls.Config) (*carr
 		t.Fatalf("the first frame is %v, %v", frame.Type, err)
 	}
 	challenge, err := wire.ParseChallenge(frame.Payload)
-	if err != nil {
-		t.Fatal(err)
-	}
-	u, err := url.Parse(gatewayURL)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -214,7 +218,7 @@ func canary(t *testing.T) (addr wire.Addr, untouched func()) {
 // back.
 func exchange(t *testing.T, tun *tunnel, to wire.Addr, text string) (string, error) {
 	t.Helper()
-	st, err := tun.Open(t.Context(), wire.KindTCP, to)
+	st, err := tun.Open(t.Context(), to)
 	if err != nil {
 		return "", err
 	}

@@ -3,7 +3,6 @@ package gateway_test
 import (
 	"bufio"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -12,10 +11,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"github.com/httvps/httvps/gateway"
 	"github.com/httvps/httvps/internal/configfile"
+	"github.com/httvps/httvps/sdk/go/knock"
 	"github.com/httvps/httvps/sdk/go/wire"
 )
 
@@ -61,99 +59,126 @@ func ask(t *testing.T, conn net.Conn, request string) answer {
 
 const goodKey = "dGhlIHNhbXBsZSBub25jZQ=="
 
-// request returns an upgrade that is right in every point; the changes replace
-// parts of it.
-func request(host string, changes ...string) string {
+// upgrade returns a request for the tunnel that is right in every point but perhaps
+// the cookie; the changes replace parts of it.
+func upgrade(host, cookie string, changes ...string) string {
 	text := "GET /tunnel HTTP/1.1\r\nHost: " + host + "\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
-		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + goodKey + "\r\nSec-WebSocket-Protocol: " + wire.SubProtocol + "\r\n\r\n"
+		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + goodKey + "\r\nSec-WebSocket-Protocol: " + wire.SubProtocol + "\r\n" +
+		"Cookie: " + cookie + "\r\n\r\n"
 	return strings.NewReplacer(changes...).Replace(text)
 }
 
-func TestEverythingButTheTunnelIsTheSamePage(t *testing.T) {
+// request is an upgrade with a good knock for host.
+func request(host string, changes ...string) string {
+	return upgrade(host, goodCookie(host), changes...)
+}
+
+const (
+	switching = "HTTP/1.1 101 Switching Protocols"
+	notFound  = "HTTP/1.1 404 Not Found"
+)
+
+func TestTheTunnelIsForWhoKnocks(t *testing.T) {
 	t.Parallel()
 	s, _ := newControlled(t, nil)
 	host := s.cfg.Listener.Addr().String()
-	page := ask(t, s.dialTLS(t, "http/1.1"), "GET /nothing HTTP/1.1\r\nHost: "+host+"\r\n\r\n")
-	if page.Status != "HTTP/1.1 404 Not Found" || strings.Contains(strings.ToLower(fmt.Sprint(page)), "httvps") {
-		t.Fatalf("the page is %+v", page)
-	}
-	for name, text := range map[string]string{
-		"the root":                        "GET / HTTP/1.1\r\nHost: " + host + "\r\n\r\n",
-		"the tunnel's path, no upgrade":   "GET /tunnel HTTP/1.1\r\nHost: " + host + "\r\n\r\n",
-		"POST":                            "POST / HTTP/1.1\r\nHost: " + host + "\r\nContent-Length: 5\r\n\r\nhello",
-		"an unknown method":               "BREW /pot HTTP/1.1\r\nHost: " + host + "\r\n\r\n",
-		"OPTIONS *":                       "OPTIONS * HTTP/1.1\r\nHost: " + host + "\r\n\r\n",
-		"CONNECT":                         "CONNECT example.com:443 HTTP/1.1\r\nHost: example.com:443\r\n\r\n",
-		"as a proxy":                      "GET http://example.com/ HTTP/1.1\r\nHost: example.com\r\n\r\n",
-		"another host":                    request("other.example"),
-		"no host":                         request("", "Host: \r\n", "Host:\r\n"),
-		"another port":                    request("127.0.0.1:1"),
-		"another path":                    request(host, "/tunnel", "/tunnel/"),
-		"the path in capitals":            request(host, "/tunnel", "/TUNNEL"),
-		"a query":                         request(host, "/tunnel", "/tunnel?x=1"),
-		"a path above":                    request(host, "/tunnel", "/x/../tunnel"),
-		"no sub-protocol":                 request(host, "Sec-WebSocket-Protocol: "+wire.SubProtocol+"\r\n", ""),
-		"another sub-protocol":            request(host, wire.SubProtocol, "mqtt"),
-		"a later version":                 request(host, wire.SubProtocol, "httvps.v9"),
-		"no upgrade":                      request(host, "Upgrade: websocket\r\n", ""),
-		"another upgrade":                 request(host, "Upgrade: websocket", "Upgrade: h2c"),
-		"no connection header":            request(host, "Connection: Upgrade\r\n", ""),
-		"WebSocket of another version":    request(host, "Version: 13", "Version: 8"),
-		"no key":                          request(host, "Sec-WebSocket-Key: "+goodKey+"\r\n", ""),
-		"a short key":                     request(host, goodKey, "c2hvcnQ="),
-		"a key that is none":              request(host, goodKey, "!!!!"),
-		"POST to the tunnel":              request(host, "GET ", "POST "),
-		"metrics":                         "GET /metrics HTTP/1.1\r\nHost: " + host + "\r\n\r\n",
-		"readiness":                       "GET /readyz HTTP/1.1\r\nHost: " + host + "\r\n\r\n",
-		"a gateway's API":                 "GET /api/v1/health HTTP/1.1\r\nHost: " + host + "\r\n\r\n",
-		"the OpenAPI document":            "GET /openapi.json HTTP/1.1\r\nHost: " + host + "\r\n\r\n",
-		"an encoded path to the tunnel 2": request(host, "/tunnel", "/tunnel%2f"),
+	for name, tc := range map[string]struct{ request, want string }{
+		"a knock":                 {request(host), switching},
+		"the host in capitals":    {request(strings.ToUpper(host)), switching},
+		"among other cookies":     {upgrade(host, "a=b; "+goodCookie(host)+"; c=d"), switching},
+		"before a second":         {upgrade(host, goodCookie(host)+"; sid=x"), switching},
+		"in a second line":        {upgrade(host, "a=b\r\nCookie: "+goodCookie(host)), switching},
+		"14 minutes old":          {upgrade(host, "sid="+knock.Mint(hidden, host, time.Now().Add(-14*time.Minute))), switching},
+		"of 14 minutes ahead":     {upgrade(host, "sid="+knock.Mint(hidden, host, time.Now().Add(14*time.Minute))), switching},
+		"no cookie":               {request(host, "Cookie: ", "X-Cookie: "), notFound},
+		"a cookie":                {upgrade(host, "sid=1"), notFound},
+		"behind a second":         {upgrade(host, "sid=x; "+goodCookie(host)), notFound},
+		"of another key":          {upgrade(host, "sid="+knock.Mint(knock.Key{9}, host, time.Now())), notFound},
+		"17 minutes old":          {upgrade(host, "sid="+knock.Mint(hidden, host, time.Now().Add(-17*time.Minute))), notFound},
+		"for another host":        {upgrade(host, goodCookie("other.example")), notFound},
+		"a knock of another host": {request("other.example"), notFound},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if diff := cmp.Diff(page, ask(t, s.dialTLS(t, "http/1.1"), text)); diff != "" {
-				t.Errorf("differs from any other page (-page +got):\n%s", diff)
+			if got := ask(t, s.dialTLS(t, "http/1.1"), tc.request); got.Status != tc.want {
+				t.Errorf("the answer is %+v, want %s", got, tc.want)
 			}
 		})
 	}
-	if got := ask(t, s.dialTLS(t, "http/1.1"), request(host)); got.Status != "HTTP/1.1 101 Switching Protocols" {
-		t.Errorf("the request that is right in every point gets %+v", got)
-	}
-	if got := ask(t, s.dialTLS(t, "http/1.1"), request(strings.ToUpper(host))); got.Status != "HTTP/1.1 101 Switching Protocols" {
-		t.Errorf("the host in capitals gets %+v", got)
+	for _, point := range spoiled {
+		t.Run(point.name, func(t *testing.T) {
+			if got := ask(t, s.dialTLS(t, "http/1.1"), request(host, point.old, point.new)); got.Status == switching {
+				t.Errorf("a knock and otherwise %s: %+v", point.name, got)
+			}
+		})
 	}
 }
 
-// The page is the end: nobody keeps a place among the strangers by asking again.
-func TestAStrangersConnectionEndsWithThePage(t *testing.T) {
+// A gateway's keys and cookie may come from its own configuration, too. Each cookie
+// is good for its own keys.
+func TestKnocksOfTheConfigurationAreGoodToo(t *testing.T) {
+	t.Parallel()
+	own := knock.Key{7}
+	s, _ := newControlled(t, func(cfg *gateway.Config) {
+		cfg.Knock.Cookie, cfg.Knock.Keys = "visit", append(cfg.Knock.Keys, knockKey(t, own))
+	})
+	host := s.cfg.Listener.Addr().String()
+	for cookie, want := range map[string]string{
+		"visit=" + knock.Mint(own, host, time.Now()):    switching,
+		"sid=" + knock.Mint(hidden, host, time.Now()):   switching,
+		"sid=" + knock.Mint(own, host, time.Now()):      notFound,
+		"visit=" + knock.Mint(hidden, host, time.Now()): notFound,
+	} {
+		if got := ask(t, s.dialTLS(t, "http/1.1"), upgrade(host, cookie)); got.Status != want {
+			t.Errorf("%s: %s, want %s", cookie[:6], got.Status, want)
+		}
+	}
+}
+
+// Without a key nobody is let in, and readiness says why.
+func TestWithoutAKeyEverybodyMeetsTheSite(t *testing.T) {
+	t.Parallel()
+	for name, says := range map[string]any{"nothing": nil, "no keys": told()} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s, _ := newControlledBy(t, func(c *control) { c.knock = says }, nil)
+			host := s.cfg.Listener.Addr().String()
+			for _, cookie := range []string{goodCookie(host), "sid=" + knock.Mint(knock.Key{}, host, time.Now()), "sid=", "="} {
+				if got := ask(t, s.dialTLS(t, "http/1.1"), upgrade(host, cookie)); got.Status != notFound {
+					t.Errorf("%q: %s", cookie, got.Status)
+				}
+			}
+			if got := s.get(t, "/readyz", http.StatusServiceUnavailable); !strings.Contains(got, "knock") {
+				t.Errorf("readiness says %q", got)
+			}
+		})
+	}
+}
+
+func TestAVisitorsConnectionStaysOpen(t *testing.T) {
 	t.Parallel()
 	s, _ := newControlled(t, nil)
-	address := s.cfg.Listener.Addr().String()
 	conn := s.dialTLS(t, "http/1.1")
-	ask(t, conn, "GET / HTTP/1.1\r\nHost: "+address+"\r\n\r\n")
-	if n, err := conn.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
-		t.Errorf("behind the page there are %d bytes, %v, want the end", n, err)
-	}
-
-	transport := &http.Transport{TLSClientConfig: s.trust.Clone(), ForceAttemptHTTP2: true}
-	defer transport.CloseIdleConnections()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+address+"/", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	resp, err := transport.RoundTrip(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	if _, err := io.Copy(io.Discard, resp.Body); err != nil || resp.ProtoMajor != 2 {
-		t.Errorf("%s: %v", resp.Proto, err)
-	}
-	began := time.Now()
-	for !strings.Contains(s.metrics(t), "httvps_gateway_unauthenticated_connections 0\n") {
-		if time.Since(began) > 15*time.Second { // well before idle connections end
-			t.Fatal("the HTTP/2 connection still counts")
+	for range 3 {
+		got := ask(t, conn, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+		text := strings.ToLower(fmt.Sprint(got))
+		if got.Status != "HTTP/1.1 200 OK" || strings.Contains(text, "httvps") || strings.Contains(text, "tunnel") || got.Header.Get("Server") != "" {
+			t.Errorf("the page is %+v", got)
 		}
-		<-time.After(10 * time.Millisecond)
+	}
+}
+
+// WebSockets of visitors are the other server's affair, and end with the gateway.
+func TestAVisitorsWebSocketGoesThrough(t *testing.T) {
+	t.Parallel()
+	other := otherSite(t)
+	s, _ := newControlled(t, func(cfg *gateway.Config) { cfg.Masquerade.URL = other.String() })
+	conn := s.dialTLS(t, "http/1.1")
+	if _, err := io.WriteString(conn, upgrade("a", "x=y")); err != nil {
+		t.Fatal(err)
+	}
+	text, err := io.ReadAll(conn)
+	if err != nil || !strings.Contains(string(text), "101 Switching") || !strings.Contains(string(text), "it is not what you think") {
+		t.Errorf("the visitor reads %q, %v", text, err)
 	}
 }
 
@@ -171,7 +196,7 @@ func TestVisitorsGetHTTP2(t *testing.T) {
 		t.Fatal(err)
 	}
 	resp.Body.Close()
-	if resp.ProtoMajor != 2 || resp.StatusCode != http.StatusNotFound {
+	if resp.ProtoMajor != 2 || resp.StatusCode != http.StatusNotFound || resp.Header.Get("Date") == "" {
 		t.Errorf("%s %s", resp.Proto, resp.Status)
 	}
 }
@@ -201,8 +226,11 @@ func TestASlowHandshakeIsClosed(t *testing.T) {
 	if took := time.Since(began); took < 900*time.Millisecond || took > 10*time.Second {
 		t.Errorf("closed after %v, want about 1s", took)
 	}
-	if got := s.metrics(t); !strings.Contains(got, "httvps_gateway_unauthenticated_connections 0\n") {
-		t.Error("the connection still counts")
+	for !strings.Contains(s.metrics(t), "httvps_gateway_unauthenticated_connections 0\n") { // when its socket is closed
+		if time.Since(began) > 15*time.Second {
+			t.Fatal("the connection still counts")
+		}
+		<-time.After(10 * time.Millisecond)
 	}
 }
 
@@ -214,6 +242,11 @@ func TestStrangersAreBoundedAndDevicesAreNot(t *testing.T) {
 		c.device(t).connect(t, s.url, s.trust)
 	}
 	address := s.cfg.Listener.Addr().String()
+	for range 5 { // who knocks is no stranger to the limit of his network
+		if got := ask(t, s.dialTLS(t, "http/1.1"), request(address)); got.Status != switching {
+			t.Fatalf("a knock gets %+v", got)
+		}
+	}
 	var strangers []net.Conn
 	for range 2 {
 		conn := s.dialTLS(t, "http/1.1")
@@ -228,7 +261,7 @@ func TestStrangersAreBoundedAndDevicesAreNot(t *testing.T) {
 	if n, err := raw.Read(make([]byte, 1)); n != 0 || err == nil {
 		t.Errorf("a third stranger reads %d bytes, %v, want to be turned away", n, err)
 	}
-	if got := s.metrics(t); !strings.Contains(got, `httvps_gateway_connections_refused_total{limit="prefix"} 1`) {
+	if got := s.metrics(t); !strings.Contains(got, `httvps_gateway_connections_refused_total{limit="prefix"} 1`+"\n") {
 		t.Error("the third stranger is not in the metrics")
 	}
 	for _, conn := range strangers {
@@ -243,4 +276,17 @@ func TestStrangersAreBoundedAndDevicesAreNot(t *testing.T) {
 		}
 		<-time.After(10 * time.Millisecond)
 	}
+}
+
+// knockKey is a key as a configuration has it.
+func knockKey(t *testing.T, key knock.Key) (read gateway.KnockKey) {
+	t.Helper()
+	text, err := key.MarshalText()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := read.UnmarshalText(text); err != nil {
+		t.Fatal(err)
+	}
+	return read
 }

@@ -23,6 +23,9 @@ import (
 // Config is everything a gateway is told.
 type Config = config.Config
 
+// KnockKey is a key that devices are known by.
+type KnockKey = config.KnockKey
+
 // Ready says where a gateway can be reached.
 type Ready = config.Ready
 

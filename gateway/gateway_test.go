@@ -29,6 +29,7 @@ import (
 	"github.com/httvps/httvps/internal/configfile"
 	"github.com/httvps/httvps/internal/devca"
 	"github.com/httvps/httvps/internal/link"
+	"github.com/httvps/httvps/sdk/go/knock"
 	"github.com/httvps/httvps/sdk/go/mux"
 	"github.com/httvps/httvps/sdk/go/tlspin"
 	"github.com/httvps/httvps/sdk/go/wire"
@@ -244,11 +245,12 @@ func (s *service) enrol(t *testing.T) device {
 	signed = append([]byte("HTTVPS1 token\x00"), d.id[:]...)
 	var token struct {
 		AccessToken string `json:"access_token"`
+		Knock       struct{ Key knock.Key }
 	}
 	s.call(t, http.MethodPost, api+"/api/v1/auth/token", "", map[string]string{
 		"device_id": d.id.String(), "nonce": text, "signature": base64url.EncodeToString(ed25519.Sign(d.key, append(signed, nonce...))),
 	}, &token)
-	d.token = token.AccessToken
+	d.token, d.hidden = token.AccessToken, token.Knock.Key
 	return d
 }
 
@@ -392,7 +394,7 @@ func TestEgressIsJudged(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			st, err := tun.Open(t.Context(), wire.KindTCP, target)
+			st, err := tun.Open(t.Context(), target)
 			if err == nil {
 				st.Close()
 			}

@@ -18,7 +18,7 @@ func rescue(ctx context.Context, cfg *config) (link string, err error) {
 	if err := cfg.Validate(); err != nil {
 		return "", fmt.Errorf("configuration: %w", err)
 	}
-	if _, err := os.Stat(cfg.Backend.DatabasePath()); errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Stat(cfg.Backend.DataDir); errors.Is(err, fs.ErrNotExist) {
 		return "", fmt.Errorf("--data: there is no service in %s", cfg.data) // and none is made
 	}
 	if err := cfg.open(ctx); err != nil {

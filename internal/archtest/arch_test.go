@@ -28,20 +28,25 @@ const (
 // architecture decision, and this table is where it is reviewed.
 var imports = map[string][]string{
 	// The published SDK is the bottom layer: it imports nothing else of ours.
-	"sdk/go/wire":        {},
-	"sdk/go/mux":         {"sdk/go/wire"},
-	"sdk/go/mux/muxtest": {"sdk/go/mux", "sdk/go/wire"},
-	"sdk/go/carrier":     {"sdk/go/mux", "sdk/go/wire"},
-	"sdk/go/tlspin":      {},
-	"sdk/go/httvps":      {"sdk/go/carrier", "sdk/go/mux", "sdk/go/tlspin", "sdk/go/wire"},
+	"sdk/go/wire":              {},
+	"sdk/go/internal/leaktest": {},
+	"sdk/go/lazy":              {},
+	"sdk/go/mux":               {"sdk/go/lazy", "sdk/go/wire"},
+	"sdk/go/mux/muxtest":       {"sdk/go/mux", "sdk/go/wire"},
+	"sdk/go/carrier":           {"sdk/go/lazy", "sdk/go/mux", "sdk/go/wire"},
+	"sdk/go/tlspin":            {},
+	"sdk/go/knock":             {},
+	"sdk/go/httvps":            {"sdk/go/carrier", "sdk/go/knock", "sdk/go/mux", "sdk/go/tlspin", "sdk/go/wire"},
 
 	// A service in a process, for the tests of those who use the SDK.
-	"sdk/go/httvps/httvpstest": {"sdk/go/carrier", "sdk/go/httvps", "sdk/go/mux", "sdk/go/tlspin", "sdk/go/wire"},
+	"sdk/go/httvps/httvpstest": {"sdk/go/carrier", "sdk/go/httvps", "sdk/go/knock", "sdk/go/mux", "sdk/go/tlspin", "sdk/go/wire"},
 
 	// The device's command is the SDK's first and strictest customer.
-	"sdk/cli/internal/home":  {"sdk/go/httvps"},
-	"sdk/cli/internal/socks": {"sdk/go/httvps"},
-	"sdk/cli/cmd/httvps":     {"sdk/cli/internal/", "sdk/go/httvps"},
+	"sdk/cli/internal/forward": {"sdk/cli/internal/relay"},
+	"sdk/cli/internal/home":    {"sdk/go/httvps"},
+	"sdk/cli/internal/relay":   {"sdk/go/lazy"},
+	"sdk/cli/internal/socks":   {"sdk/cli/internal/relay", "sdk/go/httvps"},
+	"sdk/cli/cmd/httvps":       {"sdk/cli/internal/", "sdk/go/httvps"},
 
 	// What backend and gateway agree on, and what all servers share.
 	"internal/certfile":   {},
@@ -55,21 +60,23 @@ var imports = map[string][]string{
 	"internal/ticket":     {},
 
 	// Data plane. Leaves do not see each other; server joins them.
-	"gateway/internal/auth":      {"internal/ticket", "sdk/go/wire"},
-	"gateway/internal/config":    {"internal/configfile"},
-	"gateway/internal/metrics":   {},
-	"gateway/internal/nodes":     {"internal/link", "internal/reason", "internal/ticket", "sdk/go/tlspin"},
-	"gateway/internal/protocol":  {"sdk/go/mux", "sdk/go/wire"},
-	"gateway/internal/sessions":  {"sdk/go/wire"},
-	"gateway/internal/upstream":  {"sdk/go/wire"},
-	"gateway/internal/server":    {"gateway/internal/", "internal/certfile", "internal/gate", "internal/reason", "internal/ticket", "sdk/go/carrier", "sdk/go/mux", "sdk/go/wire"},
-	"gateway":                    {"gateway/internal/"},
-	"gateway/cmd/httvps-gateway": {"gateway", "internal/command"},
+	"gateway/internal/auth":       {"internal/ticket", "sdk/go/wire"},
+	"gateway/internal/config":     {"internal/configfile", "sdk/go/knock"},
+	"gateway/internal/masquerade": {},
+	"gateway/internal/metrics":    {},
+	"gateway/internal/nodes":      {"internal/link", "internal/reason", "internal/ticket", "sdk/go/knock", "sdk/go/tlspin"},
+	"gateway/internal/protocol":   {"sdk/go/lazy", "sdk/go/mux", "sdk/go/wire"},
+	"gateway/internal/sessions":   {"sdk/go/wire"},
+	"gateway/internal/upstream":   {"sdk/go/lazy", "sdk/go/wire"},
+	"gateway/internal/server":     {"gateway/internal/", "internal/certfile", "internal/gate", "internal/reason", "internal/ticket", "sdk/go/carrier", "sdk/go/knock", "sdk/go/mux", "sdk/go/wire"},
+	"gateway":                     {"gateway/internal/"},
+	"gateway/cmd/httvps-gateway":  {"gateway", "internal/command"},
 
 	// Control plane. Adapters know the domain; the domain knows no adapter.
-	"backend/internal/config":          {"internal/configfile"},
-	"backend/internal/control":         {"internal/link", "internal/reason", "internal/ticket"},
-	"backend/internal/httpapi":         {"backend/internal/control", "internal/gate", "internal/reason"},
+	"backend/internal/config":          {"internal/configfile", "sdk/go/knock"},
+	"backend/internal/control":         {"internal/link", "internal/reason", "internal/ticket", "sdk/go/knock"},
+	"backend/internal/events":          {"backend/internal/control"},
+	"backend/internal/httpapi":         {"backend/internal/control", "backend/internal/events", "internal/gate", "internal/reason"},
 	"backend/internal/metrics":         {},
 	"backend/internal/seal":            {},
 	"backend/internal/store":           {"backend/internal/control"},
@@ -91,17 +98,39 @@ var imports = map[string][]string{
 	"e2e/cmd/demo":        {"e2e/internal/"},
 	"e2e/internal/origin": {},
 	"e2e/internal/stack":  {},
+
+	// The emulated link and the tool that measures it.
+	"test/linkem":                  {},
+	"test/linkem/cmd/linkem-check": {"test/linkem"},
+
+	// The benchmarks drive the binaries, too, and compare them with a relay.
+	"bench":                    {"bench/internal/", "internal/devca", "sdk/go/httvps", "test/linkem"},
+	"bench/internal/blackhole": {},
+	"bench/internal/hostile":   {"sdk/go/carrier", "sdk/go/httvps", "sdk/go/knock", "sdk/go/wire"},
+	"bench/internal/load":      {"bench/internal/origin"},
+	"bench/internal/origin":    {},
+	"bench/internal/process":   {},
+	"bench/internal/relay":     {},
+	"bench/internal/service":   {"bench/internal/process", "internal/devca", "internal/link"},
+	"bench/internal/stats":     {},
+
+	// What the WebSocket layer was chosen by: tests alone, so that no program links
+	// what they compare.
+	"bench/wslayers": {},
 }
 
 // links lists the third-party code that a package links, however deep: itself,
 // or what is below it. Neither a gateway nor a command knows SQL.
 var links = map[string][]string{
-	"sdk/go/wire":        {},
-	"sdk/go/mux":         {},
-	"sdk/go/tlspin":      {},
-	"sdk/go/httvps":      {"github.com/gobwas"},
-	"sdk/cli/cmd/httvps": {"github.com/gobwas", "github.com/spf13/cobra", "github.com/spf13/pflag"},
-	"ctl/cmd/httvpsctl":  {"github.com/google/uuid", "github.com/spf13/cobra", "github.com/spf13/pflag", "golang.org/x/sys"},
+	"sdk/go/wire":              {},
+	"sdk/go/internal/leaktest": {},
+	"sdk/go/lazy":              {},
+	"sdk/go/mux":               {},
+	"sdk/go/tlspin":            {},
+	"sdk/go/knock":             {},
+	"sdk/go/httvps":            {"github.com/gobwas"},
+	"sdk/cli/cmd/httvps":       {"github.com/gobwas", "github.com/spf13/cobra", "github.com/spf13/pflag"},
+	"ctl/cmd/httvpsctl":        {"github.com/google/uuid", "github.com/spf13/cobra", "github.com/spf13/pflag", "golang.org/x/sys"},
 	// A frame brings no configuration and no service of its own.
 	"internal/command": {"github.com/spf13/cobra", "github.com/spf13/pflag", "go.yaml.in/yaml/v3"},
 	"gateway/cmd/httvps-gateway": {

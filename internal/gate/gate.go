@@ -5,10 +5,11 @@ package gate
 
 import (
 	"context"
-	"crypto/tls"
+	"errors"
 	"net"
 	"net/netip"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -68,12 +69,16 @@ func (g *Gate) Accept() (net.Conn, error) {
 			g.turnedAway(limit)
 			continue
 		}
-		leave := sync.OnceFunc(func() { g.leave(prefix) })
-		end := time.AfterFunc(g.limits.Life, func() {
-			_ = conn.Close()
-			leave()
+		s := &stranger{Conn: conn, vouch: sync.OnceFunc(func() { g.leavePrefix(prefix) })}
+		s.leave = sync.OnceFunc(func() {
+			s.vouch()
+			g.leaveTotal()
 		})
-		return &stranger{Conn: conn, leave: leave, end: end}, nil
+		s.end = time.AfterFunc(g.limits.Life, func() {
+			_ = conn.Close()
+			s.leave()
+		})
+		return s, nil
 	}
 }
 
@@ -92,10 +97,15 @@ func (g *Gate) enter(prefix netip.Prefix) (limit string) {
 	return ""
 }
 
-func (g *Gate) leave(prefix netip.Prefix) {
+func (g *Gate) leaveTotal() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.waiting--
+}
+
+func (g *Gate) leavePrefix(prefix netip.Prefix) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
 	if g.prefixes[prefix]--; g.prefixes[prefix] == 0 {
 		delete(g.prefixes, prefix)
 	}
@@ -129,7 +139,8 @@ func networkOf(addr net.Addr) netip.Prefix {
 // stranger is a connection that counts until it is closed or has proven itself.
 type stranger struct {
 	net.Conn
-	leave func()
+	vouch func() // it no longer counts for its network
+	leave func() // it no longer counts at all
 	end   *time.Timer
 }
 
@@ -137,6 +148,14 @@ func (s *stranger) Close() error {
 	err := s.Conn.Close() // first: the place is free when the descriptor is
 	s.pass()
 	return err
+}
+
+// SyscallConn lets who knows sockets of the system's find this one.
+func (s *stranger) SyscallConn() (syscall.RawConn, error) {
+	if conn, ok := s.Conn.(syscall.Conn); ok {
+		return conn.SyscallConn()
+	}
+	return nil, errors.ErrUnsupported
 }
 
 func (s *stranger) pass() {
@@ -148,13 +167,26 @@ type contextKey struct{}
 
 // ConnContext is for http.Server: it lets Pass find the connection of a request.
 func ConnContext(ctx context.Context, conn net.Conn) context.Context {
-	if secure, ok := conn.(*tls.Conn); ok {
-		conn = secure.NetConn()
+	for {
+		switch c := conn.(type) {
+		case *stranger:
+			return context.WithValue(ctx, contextKey{}, c)
+		case interface{ NetConn() net.Conn }: // TLS, and what lies between it and the gate
+			conn = c.NetConn()
+		default:
+			return ctx
+		}
 	}
-	if s, ok := conn.(*stranger); ok {
-		return context.WithValue(ctx, contextKey{}, s)
+}
+
+// Vouch frees the connection of a request from the limit of its network, and from
+// no other: its other end is no passer-by, although it has not proven who it is.
+// Many such may share one address. Without a gate before the server it does
+// nothing.
+func Vouch(ctx context.Context) {
+	if s, ok := ctx.Value(contextKey{}).(*stranger); ok {
+		s.vouch()
 	}
-	return ctx
 }
 
 // Pass frees the connection of a request from all limits: its other end has

@@ -123,6 +123,41 @@ func TestAStrangersTimeEndsAndOthersHaveNone(t *testing.T) {
 	})
 }
 
-func TestPassWithoutAGateDoesNothing(t *testing.T) {
-	Pass(ConnContext(t.Context(), &from{}))
+func TestWhoIsVouchedForCountsInTotalAndNotForItsNetwork(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var turnedAway []string
+		s := &script{}
+		conns := make([]*from, 5)
+		for i := range conns {
+			conns[i] = &from{addr: "192.0.2.1:1"}
+			s.conns = append(s.conns, conns[i])
+		}
+		g := New(s, Limits{Total: 3, PerPrefix: 1, Life: time.Minute}, func(limit string) { turnedAway = append(turnedAway, limit) })
+		for range 3 { // from one network, one after the other
+			conn, err := g.Accept()
+			if err != nil {
+				t.Fatal(err)
+			}
+			for range 2 { // counts once
+				Vouch(ConnContext(t.Context(), conn))
+			}
+		}
+		if _, err := g.Accept(); !errors.Is(err, errScript) { // the rest meets the total
+			t.Errorf("Accept = %v", err)
+		}
+		if diff := cmp.Diff([]string{"total", "total"}, turnedAway); diff != "" || g.Strangers() != 3 {
+			t.Errorf("%d count: %s", g.Strangers(), diff)
+		}
+		<-time.After(time.Minute + 1)
+		synctest.Wait()
+		if !conns[0].closed.Load() || g.Strangers() != 0 || len(g.prefixes) != 0 {
+			t.Errorf("after their time %d count, %d networks are remembered, closed: %v", g.Strangers(), len(g.prefixes), conns[0].closed.Load())
+		}
+	})
+}
+
+func TestWithoutAGateNothingHappens(t *testing.T) {
+	ctx := ConnContext(t.Context(), &from{})
+	Vouch(ctx)
+	Pass(ctx)
 }

@@ -45,7 +45,7 @@ func newRoot(environ []string) *cobra.Command {
 	root.AddCommand(
 		newServe(s),
 		command.Health("the control plane that runs here with the same configuration", "it can serve: its database answers", load, backend.Health),
-		newMigrate(s), newRescue(s), command.Config(load), command.Version(version),
+		newMigrate(s), newRescue(s), newKnock(s), command.Config(load), command.Version(version),
 	)
 	return root
 }
@@ -149,8 +149,38 @@ func newMigrate(s *settings) *cobra.Command {
 				return s.migrations(cmd, backend.Migrate, "")
 			},
 		},
+		&cobra.Command{
+			Use:   "dry-run",
+			Short: "Print the SQL that up would run, and change nothing",
+			RunE:  func(cmd *cobra.Command, _ []string) error { return s.dryRun(cmd) },
+		},
 	)
 	return cmd
+}
+
+// nothingToDo is what a command says that found the schema up to date.
+const nothingToDo = "nothing to do"
+
+func (s *settings) dryRun(cmd *cobra.Command) error {
+	cfg, err := s.load()
+	if err != nil {
+		return err
+	}
+	steps, err := backend.PendingMigrations(cmd.Context(), cfg)
+	if err != nil {
+		return err
+	}
+	out := cmd.OutOrStdout()
+	if len(steps) == 0 {
+		_, err := fmt.Fprintln(out, "-- "+nothingToDo)
+		return err
+	}
+	for _, step := range steps {
+		if _, err := fmt.Fprintf(out, "-- %s\n%s\n", step.Name, step.SQL); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (s *settings) migrations(
@@ -160,12 +190,13 @@ func (s *settings) migrations(
 	if err != nil {
 		return err
 	}
+	cfg.Log = slog.New(slog.NewJSONHandler(cmd.ErrOrStderr(), nil)) // where the backup is
 	steps, err := do(cmd.Context(), cfg)
 	if err != nil {
 		return err
 	}
 	if len(steps) == 0 {
-		_, err := fmt.Fprintln(cmd.OutOrStdout(), "nothing to do")
+		_, err := fmt.Fprintln(cmd.OutOrStdout(), nothingToDo)
 		return err
 	}
 	for _, step := range steps {

@@ -14,12 +14,11 @@ import (
 	"strings"
 	"testing"
 
-	"go.uber.org/goleak"
-
+	"github.com/httvps/httvps/backend/internal/store/storetest"
 	"github.com/httvps/httvps/internal/command"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { storetest.Main(m) }
 
 func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) int {
 	return command.Run(ctx, newRoot(environ), args, strings.NewReader(""), stdout, stderr)
@@ -62,7 +61,11 @@ func TestCommandLines(t *testing.T) {
 		"defaults as text":       {args: []string{"config", "print"}, stdout: "gateway_heartbeat: 5s\n"},
 		"no database":            {args: []string{"migrate", "status", "--data", dir}, code: 1, stderr: "backend.db: no such file"},
 		"a rescue of nothing":    {args: []string{"rescue", "--data", dir}, environ: valid, code: 1, stderr: "backend.db: no such file"},
+		"a knock of nothing":     {args: []string{"knock", "rotate", "--data", dir}, environ: valid, code: 1, stderr: "backend.db: no such file"},
 		"a rescue somewhere":     {args: []string{"rescue", "--data", dir, "--listen", ":1"}, environ: valid, code: 1, stderr: "public_url is empty"},
+		"a dry run of nothing":   {args: []string{"migrate", "dry-run", "--data", filepath.Join(dir, "x")}, stdout: "-- 00001_initial.sql\nCREATE TABLE settings ("},
+		"a configured database":  {args: []string{"config", "print"}, environ: []string{"HTTVPS_BACKEND_DATABASE_URL=postgres://u:p@h/x"}, stdout: "url: postgres://(secret)@h/x\n"},
+		"a URL of no use":        {args: []string{"migrate", "status"}, environ: []string{"HTTVPS_BACKEND_DATABASE_URL=postgres://u:p@["}, code: 1, stderr: "database.url is not a URL"},
 		"a broken database":      {args: []string{"migrate", "up", "--data", broken}, code: 1, stderr: "not a database of this service"},
 		"a file that is missing": {args: []string{"config", "check", "-c", filepath.Join(dir, "none.yaml")}, code: 1, stderr: "none.yaml"},
 	} {
@@ -79,15 +82,36 @@ func TestCommandLines(t *testing.T) {
 	}
 }
 
-func TestMigrateMakesAndListsTheSchema(t *testing.T) {
+func TestMigrateMakesAndListsTheSchemaOnBothEngines(t *testing.T) {
+	t.Run("SQLite", func(t *testing.T) { testMigrate(t, nil) })
+	t.Run("PostgreSQL", func(t *testing.T) { testMigrate(t, []string{"HTTVPS_BACKEND_DATABASE_URL=" + storetest.Database(t)}) })
+}
+
+func testMigrate(t *testing.T, environ []string) {
+	t.Helper()
 	dir := t.TempDir()
-	var out bytes.Buffer
-	for _, tc := range []struct{ command, want string }{
-		{"up", "applied  00001_initial.sql\n"}, {"up", "nothing to do\n"}, {"status", "applied  00001_initial.sql\n"},
-	} {
-		out.Reset()
-		if code := run(t.Context(), []string{"migrate", tc.command, "--data", dir}, nil, &out, io.Discard); code != 0 || out.String() != tc.want {
-			t.Errorf("migrate %s = %d, %q, want %q", tc.command, code, &out, tc.want)
+	migrate := func(verb string) string {
+		var out, errs bytes.Buffer
+		if code := run(t.Context(), []string{"migrate", verb, "--data", dir}, environ, &out, &errs); code != 0 {
+			t.Errorf("migrate %s = %d: %s", verb, code, &errs)
+		}
+		return out.String()
+	}
+	const first = "00001_initial.sql\n"
+	planned := migrate("dry-run")
+	if !strings.HasPrefix(planned, "-- "+first+"CREATE TABLE settings (") {
+		t.Errorf("migrate dry-run of nothing says:\n%s", planned)
+	}
+	if again := migrate("dry-run"); again != planned {
+		t.Error("migrate dry-run changed something")
+	}
+	applied := migrate("up")
+	if !strings.HasPrefix(applied, "applied  "+first) {
+		t.Errorf("migrate up says %q", applied)
+	}
+	for verb, want := range map[string]string{"up": "nothing to do\n", "status": applied, "dry-run": "-- nothing to do\n"} {
+		if got := migrate(verb); got != want {
+			t.Errorf("migrate %s says %q, want %q", verb, got, want)
 		}
 	}
 }

@@ -9,11 +9,11 @@ import (
 	"log/slog"
 	"net"
 	"net/url"
-	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/httvps/httvps/internal/configfile"
+	"github.com/httvps/httvps/sdk/go/knock"
 )
 
 // EnvPrefix begins the names of the variables that are settings.
@@ -38,10 +38,19 @@ type Config struct {
 	DataDir string `yaml:"data_dir" env:"DATA_DIR"`
 	// Database says where the records are.
 	Database Database `yaml:"database" envPrefix:"DATABASE_"`
+	// Replicas is how many processes serve from the same database.
+	Replicas int `yaml:"replicas" env:"REPLICAS"`
+	// NATS says how they wake each other when there is something new.
+	NATS NATS `yaml:"nats" envPrefix:"NATS_"`
 	// Certificate is used when TLS is nil.
 	Certificate Certificate `yaml:"tls" envPrefix:"TLS_"`
 	// GatewayHeartbeat is how often gateways report; they count as gone after three.
 	GatewayHeartbeat configfile.Duration `yaml:"gateway_heartbeat" env:"GATEWAY_HEARTBEAT"`
+	// KnockCookie is the name of the cookie by which devices make themselves
+	// known to gateways.
+	KnockCookie string `yaml:"knock_cookie" env:"KNOCK_COOKIE"`
+	// KnockRotation is how long devices get the same key for that.
+	KnockRotation configfile.Duration `yaml:"knock_rotation" env:"KNOCK_ROTATION"`
 	// RefusalsPerMinute is how often a client address may present a wrong code.
 	RefusalsPerMinute int `yaml:"refusals_per_minute" env:"REFUSALS_PER_MINUTE"`
 	// Limits bound what strangers can make the service hold.
@@ -68,12 +77,6 @@ type Config struct {
 	Log *slog.Logger `yaml:"-"`
 	// OnReady is called once when the service answers.
 	OnReady func(Ready) `yaml:"-"`
-}
-
-// Database says where the records are.
-type Database struct {
-	// Path of the SQLite file. Empty: backend.db in the data directory.
-	Path string `yaml:"path" env:"PATH"`
 }
 
 // Limits hold for each network listener by itself.
@@ -108,7 +111,11 @@ func Default() Config {
 		Listen:            "127.0.0.1:8443",
 		ServiceName:       "HTTVPS",
 		DataDir:           "data",
+		Database:          Database{MaxConnections: defaultMaxConnections},
+		Replicas:          1,
 		GatewayHeartbeat:  configfile.Duration(5 * time.Second),
+		KnockCookie:       knock.DefaultCookie,
+		KnockRotation:     configfile.Duration(7 * 24 * time.Hour),
 		RefusalsPerMinute: 5,
 		Limits:            Limits{Unauthenticated: 1_000, UnauthenticatedPerPrefix: 128},
 		LogLevel:          "info",
@@ -123,14 +130,6 @@ func Load(path string, environ []string) (Config, error) {
 		return Config{}, err
 	}
 	return c, nil
-}
-
-// DatabasePath returns where the database file is.
-func (c Config) DatabasePath() string {
-	if c.Database.Path != "" {
-		return c.Database.Path
-	}
-	return filepath.Join(c.DataDir, "backend.db")
 }
 
 // Level returns LogLevel as slog wants it.
@@ -148,6 +147,13 @@ func (c Config) Level() (slog.Level, error) {
 		return 0, fmt.Errorf("log_level is %q, want debug, info, warn or error", c.LogLevel)
 	}
 }
+
+// The bounds of KnockRotation: a key is in force for a day after the next one is
+// given out.
+const (
+	minKnockRotation = 24 * time.Hour
+	maxKnockRotation = 365 * 24 * time.Hour
+)
 
 // Validate returns everything that is wrong, joined.
 func (c Config) Validate() error {
@@ -185,11 +191,19 @@ func (c Config) Validate() error {
 	if c.DataDir == "" {
 		complain("data_dir is empty")
 	}
+	problems = append(problems, c.Database.problems()...)
+	problems = append(problems, c.replicaProblems()...)
 	if c.TLS == nil && (c.Certificate.CertFile == "" || c.Certificate.KeyFile == "") {
 		complain("tls.cert_file and tls.key_file are both needed: the API is never served without TLS")
 	}
 	if d := time.Duration(c.GatewayHeartbeat); d < time.Second || d > time.Minute {
 		complain("gateway_heartbeat is %v, want 1s to 1m", d)
+	}
+	if err := knock.ValidCookieName(c.KnockCookie); err != nil {
+		complain("knock_cookie: %w", err)
+	}
+	if d := time.Duration(c.KnockRotation); d < minKnockRotation || d > maxKnockRotation {
+		complain("knock_rotation is %v, want %v to %v", d, minKnockRotation, maxKnockRotation)
 	}
 	if c.RefusalsPerMinute < 1 || c.RefusalsPerMinute > 6000 {
 		complain("refusals_per_minute is %d, want 1 to 6000", c.RefusalsPerMinute)

@@ -76,7 +76,8 @@ type Session struct {
 	StartedAt      time.Time
 	EndedAt        *time.Time // nil: not ended
 	EndReason      string
-	Live           bool // not ended, and its gateway's lease holds
+	CloseReason    string // why its gateway has been asked to close it; empty: it has not
+	Live           bool   // not ended, and its gateway's lease holds
 }
 
 // SessionState selects sessions.
@@ -114,7 +115,8 @@ const (
 // is against it.
 type UnwantedSession struct {
 	ID            string
-	Lost          bool // ended already, because the gateway had not been heard of
+	Lost          bool   // ended already, because the gateway had not been heard of
+	Asked         string // the reason with which its end was asked for; may be empty
 	DeviceGone    bool
 	DeviceRevoked bool
 	UserDisabled  bool
@@ -126,6 +128,8 @@ func (u UnwantedSession) reason() reason.Code {
 	switch {
 	case u.Lost:
 		return reason.SessionUnknown
+	case u.Asked != "":
+		return reason.Code(u.Asked)
 	case u.DeviceGone:
 		return reason.DeviceNotFound
 	case u.DeviceRevoked:
@@ -200,6 +204,8 @@ func (a *Authority) begin(ctx context.Context, tx Tx, gateway Gateway, r Session
 	}
 	earlier, err := tx.Session(ctx, r.SessionID)
 	switch {
+	case err == nil && earlier.EndedAt == nil && earlier.CloseReason != "":
+		return reason.Code(earlier.CloseReason), nil
 	case err == nil && earlier.EndedAt == nil && earlier.GatewayID == gateway.ID && earlier.DeviceID == r.DeviceID:
 		return "", nil
 	case err == nil:

@@ -53,6 +53,10 @@ type Options struct {
 	Pin string
 	// Heartbeat is how often gateways report; their lease is three of them.
 	Heartbeat time.Duration
+	// KnockCookie is the name of the cookie that carries devices' knocks, and
+	// KnockRotation how long devices get the same key.
+	KnockCookie   string
+	KnockRotation time.Duration
 }
 
 // Authority decides who may connect and keeps the records that this rests on.
@@ -82,13 +86,26 @@ func Open(ctx context.Context, opts Options) (*Authority, error) {
 	a := &Authority{store: opts.Store, now: opts.Now, opts: opts, heartbeat: opts.Heartbeat}
 	var keyring keyring
 	err := a.store.Write(ctx, func(ctx context.Context, tx Tx) error {
-		var err error
+		err := tx.LockService(ctx)
+		if err != nil {
+			return err
+		}
 		if a.identity, err = openIdentity(ctx, tx); err != nil {
 			return err
+		}
+		known, err := tx.Secrets(ctx, kindSigning)
+		if err != nil {
+			return err
+		}
+		if len(known) == 0 {
+			a.tellKeys(tx, KeysJWKS)
 		}
 		keyring, err = openKeyring(ctx, tx, opts.Sealer, a.now())
 		return err
 	})
+	if err == nil {
+		err = notTwice(a.store.Write(ctx, a.firstKnock))
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open service: %w", err)
 	}

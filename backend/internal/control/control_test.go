@@ -15,14 +15,14 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
-	"go.uber.org/goleak"
 
 	"github.com/httvps/httvps/backend/internal/control"
+	"github.com/httvps/httvps/backend/internal/store/storetest"
 	"github.com/httvps/httvps/internal/reason"
 	"github.com/httvps/httvps/internal/ticket"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { storetest.Main(m) }
 
 // world is an Authority over a real store, with a clock that the test moves.
 type world struct {
@@ -483,7 +483,7 @@ func TestPruneEndsWhatIsLostAndRemovesWhatIsOld(t *testing.T) {
 		t.Errorf("pruned %+v, want the lost session ended", pruned)
 	}
 	w.pass(40 * 24 * time.Hour)
-	if pruned := ok[control.Pruned](t)(w.Prune(t.Context())); pruned != (control.Pruned{Sessions: 1, Invitations: 2}) {
+	if pruned := ok[control.Pruned](t)(w.Prune(t.Context())); pruned != (control.Pruned{Sessions: 1, Invitations: 2, Events: 3}) {
 		t.Errorf("pruned %+v, want the session and the invitations", pruned)
 	}
 	ctx, cancel := context.WithCancel(t.Context())

@@ -48,6 +48,7 @@ type Enrolled struct {
 	Device   Device
 	UserName string
 	New      bool // false: the same code and key had been enrolled before
+	Knock    Knock
 }
 
 // Enroll redeems an invitation for a device's key. The same code with the same
@@ -77,8 +78,13 @@ func (a *Authority) Enroll(ctx context.Context, e Enrolment) (Enrolled, error) {
 		if err != nil {
 			return err
 		}
+		told, err := a.deviceKnock(ctx, tx)
+		if err != nil {
+			return err
+		}
 		if invitation.UsedAt != nil {
 			enrolled, err = enrolledBefore(ctx, tx, invitation, e.PublicKey)
+			enrolled.Knock = told
 			return err
 		}
 		if !now.Before(invitation.ExpiresAt) {
@@ -111,7 +117,7 @@ func (a *Authority) Enroll(ctx context.Context, e Enrolment) (Enrolled, error) {
 		if !redeemed {
 			return ErrInvalidInvitation
 		}
-		enrolled = Enrolled{Device: device, UserName: user.Name, New: true}
+		enrolled = Enrolled{Device: device, UserName: user.Name, New: true, Knock: told}
 		return nil
 	})
 	return enrolled, err
@@ -160,6 +166,7 @@ type Issued struct {
 	AccessToken string
 	ExpiresIn   time.Duration
 	Gateways    []Gateway
+	Knock       Knock
 }
 
 // IssueToken gives a device that proves its key an access token. Whatever is
@@ -194,7 +201,11 @@ func (a *Authority) IssueToken(ctx context.Context, deviceID string, proof Proof
 		if err != nil {
 			return err
 		}
-		issued = Issued{AccessToken: token, ExpiresIn: AccessTokenTTL, Gateways: gateways}
+		told, err := a.deviceKnock(ctx, tx)
+		if err != nil {
+			return err
+		}
+		issued = Issued{AccessToken: token, ExpiresIn: AccessTokenTTL, Gateways: gateways, Knock: told}
 		return tx.TouchDevice(ctx, s.Device.ID, now)
 	})
 	return issued, err
@@ -258,10 +269,21 @@ func (a *Authority) RenameDevice(ctx context.Context, id, name string) (Device, 
 	return a.changeDevice(ctx, id, func(ctx context.Context, tx Tx) error { return tx.RenameDevice(ctx, id, name) })
 }
 
-// RevokeDevice ends a device for good: its key is refused from now on, and its
-// sessions close at their gateways' next heartbeat.
+// RevokeDevice ends a device for good: its key is refused from now on, and
+// gateways are told to close its sessions.
 func (a *Authority) RevokeDevice(ctx context.Context, id string) (Device, error) {
-	return a.changeDevice(ctx, id, func(ctx context.Context, tx Tx) error { return tx.RevokeDevice(ctx, id, a.now()) })
+	return a.changeDevice(ctx, id, func(ctx context.Context, tx Tx) error {
+		device, err := tx.Device(ctx, id)
+		if err != nil || device.RevokedAt != nil {
+			return err
+		}
+		if err := tx.RevokeDevice(ctx, id, a.now()); err != nil {
+			return err
+		}
+		return a.tellAbout(ctx, tx, Event{
+			Kind: EventDeviceRevoked, DeviceID: id, UserID: device.UserID, Reason: string(reason.DeviceRevoked),
+		})
+	})
 }
 
 func (a *Authority) changeDevice(ctx context.Context, id string, change func(context.Context, Tx) error) (Device, error) {

@@ -21,6 +21,9 @@ var (
 	ErrInvalidInvitation = errors.New("invalid invitation")
 	// ErrNoOperator says that nobody owns the service yet.
 	ErrNoOperator = errors.New("there is no operator yet")
+	// ErrUnavailable says that the records are out of reach at the moment. What was
+	// asked for may have happened all the same when the answer got lost.
+	ErrUnavailable = errors.New("the records are out of reach")
 	// ErrIdempotencyKeyReused says that an Idempotency-Key came with another
 	// request before.
 	ErrIdempotencyKeyReused = errors.New("idempotency key was used for another request")

@@ -177,6 +177,7 @@ func (a *Authority) DeleteGateway(ctx context.Context, id string) error {
 		if err := tx.EndOtherBoots(ctx, id, "", endedDeleted, a.now()); err != nil {
 			return err
 		}
+		a.tell(tx, Event{Kind: EventGatewayRemoved, Gateways: []string{id}})
 		return tx.DeleteGateway(ctx, id)
 	})
 }

@@ -123,9 +123,15 @@ func checkAfterKill(t *testing.T, dir string, told map[string]bool) {
 // openWorld is newWorld over a directory that outlives it.
 func openWorld(t *testing.T, dir string) (*world, *store.Store) {
 	t.Helper()
+	return openWorldOn(t, dir, store.Config{Path: filepath.Join(dir, "x.db")})
+}
+
+// openWorldOn is openWorld with the records elsewhere.
+func openWorldOn(t *testing.T, dir string, where store.Config) (*world, *store.Store) {
+	t.Helper()
 	w := &world{t: t}
 	w.clock.Store(time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC).UnixMicro())
-	records, err := store.Open(t.Context(), filepath.Join(dir, "x.db"))
+	records, err := store.Open(t.Context(), where)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,6 +150,7 @@ func openWorld(t *testing.T, dir string) (*world, *store.Store) {
 	}
 	w.Authority, err = control.Open(t.Context(), control.Options{
 		Store: records, Sealer: key, Now: w.now, ServiceName: "Test", PublicURL: "https://vpn.example.net", Heartbeat: 5 * time.Second,
+		KnockCookie: "sid", KnockRotation: 7 * 24 * time.Hour,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -44,6 +44,9 @@ func (a *Authority) OpenBootstrap(ctx context.Context) (string, error) {
 	code, hash := newCode()
 	link := a.link(a.AdminBase(), "bootstrap", code)
 	err := a.store.Write(ctx, func(ctx context.Context, tx Tx) error {
+		if err := tx.LockService(ctx); err != nil {
+			return err
+		}
 		n, err := tx.CountOperators(ctx)
 		if err != nil {
 			return err
@@ -69,6 +72,9 @@ func bootstrapValue(hash []byte, expires time.Time) string {
 func (a *Authority) Rescue(ctx context.Context) (link string, revoked int, err error) {
 	code, hash := newCode()
 	err = a.store.Write(ctx, func(ctx context.Context, tx Tx) error {
+		if err := tx.LockService(ctx); err != nil {
+			return err
+		}
 		n, err := tx.CountOperators(ctx)
 		if err != nil {
 			return err
@@ -102,6 +108,9 @@ func (a *Authority) Bootstrap(ctx context.Context, typed, name string) (Credenti
 	}
 	var credential Credential
 	err := a.store.Write(ctx, func(ctx context.Context, tx Tx) error {
+		if err := tx.LockService(ctx); err != nil {
+			return err
+		}
 		operators, err := tx.CountOperators(ctx)
 		if err != nil {
 			return err
@@ -238,6 +247,9 @@ type DevAccess struct {
 func (a *Authority) OpenDev(ctx context.Context) (DevAccess, error) {
 	var access DevAccess
 	err := a.store.Write(ctx, func(ctx context.Context, tx Tx) error {
+		if err := tx.LockService(ctx); err != nil {
+			return err
+		}
 		now := a.now()
 		operator, err := tx.OperatorByName(ctx, devName)
 		if errors.Is(err, ErrNotFound) {
@@ -302,6 +314,9 @@ const localRegion = "local"
 func (a *Authority) OpenLocalGateway(ctx context.Context) (string, error) {
 	code, hash := newCode()
 	err := a.store.Write(ctx, func(ctx context.Context, tx Tx) error {
+		if err := tx.LockService(ctx); err != nil {
+			return err
+		}
 		now := a.now()
 		region, err := tx.RegionByCode(ctx, localRegion)
 		if errors.Is(err, ErrNotFound) {

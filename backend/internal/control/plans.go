@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"reflect"
 	"time"
 )
 
@@ -87,7 +88,8 @@ func (a *Authority) Plans(ctx context.Context, name string, page Page) ([]Plan, 
 	return list(ctx, a, func(ctx context.Context, tx Tx) ([]Plan, error) { return tx.Plans(ctx, name, page) })
 }
 
-// UpdatePlan changes a plan. Limits hold for what begins afterwards.
+// UpdatePlan changes a plan. Limits hold for what begins afterwards; gateways are
+// told, who may ask again about the sessions that they carry.
 func (a *Authority) UpdatePlan(ctx context.Context, id string, f PlanFields) (Plan, error) {
 	var plan Plan
 	err := a.store.Write(ctx, func(ctx context.Context, tx Tx) error {
@@ -95,8 +97,12 @@ func (a *Authority) UpdatePlan(ctx context.Context, id string, f PlanFields) (Pl
 		if plan, err = tx.Plan(ctx, id); err != nil {
 			return err
 		}
+		before := plan
 		if err := plan.apply(f); err != nil {
 			return err
+		}
+		if before.Name = plan.Name; !reflect.DeepEqual(before, plan) {
+			a.tell(tx, Event{Kind: EventPlanChanged, All: true, PlanID: id})
 		}
 		return tx.UpdatePlan(ctx, plan)
 	})

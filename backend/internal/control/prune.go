@@ -22,6 +22,7 @@ type Pruned struct {
 	LostSessions int
 	OnceResults  int
 	APITokens    int
+	Events       int
 }
 
 // Prune deletes what has been over for long, in bounded batches until nothing is
@@ -47,6 +48,9 @@ func (a *Authority) Prune(ctx context.Context) (Pruned, error) {
 		}},
 		{&p.APITokens, func(ctx context.Context, tx Tx) (int, error) {
 			return tx.PruneAPITokens(ctx, now.Add(-keepTokens), pruneBatch)
+		}},
+		{&p.Events, func(ctx context.Context, tx Tx) (int, error) {
+			return tx.PruneEvents(ctx, now.Add(-keepEvents), keepEventCount, pruneBatch)
 		}},
 	} {
 		for n := pruneBatch; n == pruneBatch; *job.count += n {

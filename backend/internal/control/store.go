@@ -7,16 +7,20 @@ import (
 
 // Store runs units of work on the records. When fn returns an error, nothing of
 // it remains. fn may run more than once, so it must change nothing but through tx.
+// When the records are out of reach, the error is ErrUnavailable.
 type Store interface {
 	// Read shows fn one moment of the records.
 	Read(ctx context.Context, fn func(context.Context, Tx) error) error
-	// Write makes fn's changes together and durable.
+	// Write makes fn's changes together and durable. Others write at the same time,
+	// here and in other processes: an object that fn looked up by its key stays as
+	// it is until fn ends; lists and counts show what others have finished.
 	Write(ctx context.Context, fn func(context.Context, Tx) error) error
 }
 
 // Tx is a unit of work. Methods that look for one object return ErrNotFound;
 // inserts and updates that break a rule of uniqueness or reference return a
-// *ConflictError.
+// *ConflictError. After any other error than ErrNotFound the unit of work is over:
+// fn returns it.
 type Tx interface {
 	settingRows
 	userRows
@@ -27,10 +31,16 @@ type Tx interface {
 	gatewayRows
 	sessionRows
 	operatorRows
+	knockRows
+	eventRows
 	pruning
 }
 
 type settingRows interface {
+	// LockService makes all units of work that call it run one after the other,
+	// whichever process they are in: those begin with it that do what must happen
+	// once in a service.
+	LockService(ctx context.Context) error
 	Setting(ctx context.Context, name string) (string, error)
 	PutSetting(ctx context.Context, name, value string) error
 	// TakeSetting deletes the setting if it has this value, and reports whether
@@ -39,7 +49,8 @@ type settingRows interface {
 	// Secrets returns the secrets of a kind, newest first.
 	Secrets(ctx context.Context, kind string) ([]SealedSecret, error)
 	InsertSecret(ctx context.Context, s SealedSecret) error
-	// OnceResult returns what an operator's idempotency key led to.
+	// OnceResult returns what an operator's idempotency key led to. In Write, nobody
+	// else learns about this key until the unit of work ends.
 	OnceResult(ctx context.Context, operatorID, key string) (OnceResult, error)
 	InsertOnceResult(ctx context.Context, operatorID, key string, r OnceResult) error
 }
@@ -47,8 +58,8 @@ type settingRows interface {
 type userRows interface {
 	InsertUser(ctx context.Context, u User) error
 	User(ctx context.Context, id string) (User, error)
-	// LockUser is User, and until the unit of work ends nobody else can lock the
-	// user: what counts a user's devices or sessions begins with it.
+	// LockUser is User, for its effect in Write: until the unit of work ends nobody
+	// else can lock the user. What counts a user's devices or sessions begins with it.
 	LockUser(ctx context.Context, id string) (User, error)
 	UserByName(ctx context.Context, name string) (User, error)
 	Users(ctx context.Context, name string, page Page) ([]User, error)
@@ -152,6 +163,13 @@ type operatorRows interface {
 	DeleteAPITokens(ctx context.Context) (int, error)
 	// OperatorByToken returns whose unexpired token has this hash.
 	OperatorByToken(ctx context.Context, hash []byte, now time.Time) (Operator, error)
+}
+
+type knockRows interface {
+	// KnockKeys returns all of them, newest first: by number.
+	KnockKeys(ctx context.Context) ([]SealedKnockKey, error)
+	InsertKnockKey(ctx context.Context, k SealedKnockKey) error
+	DeleteKnockKey(ctx context.Context, number int64) error
 }
 
 type pruning interface {

@@ -108,7 +108,10 @@ func (a *Authority) CreateSubscription(ctx context.Context, n NewSubscription, o
 		if err := sub.validate(); err != nil {
 			return err
 		}
-		return tx.InsertSubscription(ctx, sub)
+		if err := tx.InsertSubscription(ctx, sub); err != nil {
+			return err
+		}
+		return a.tellSubscription(ctx, tx, sub, false, sub.Status(a.now()))
 	}
 	return create(ctx, a, once, sub.ID, insert, Tx.Subscription)
 }
@@ -131,6 +134,7 @@ func (a *Authority) UpdateSubscription(ctx context.Context, id string, f Subscri
 		if sub, err = tx.Subscription(ctx, id); err != nil {
 			return err
 		}
+		wasActive := sub.Status(a.now()) == Active
 		set(&sub.StartsAt, f.StartsAt)
 		if f.EndsAt != nil {
 			sub.EndsAt = f.EndsAt
@@ -139,13 +143,16 @@ func (a *Authority) UpdateSubscription(ctx context.Context, id string, f Subscri
 		if err := sub.validate(); err != nil {
 			return err
 		}
-		return tx.UpdateSubscription(ctx, sub)
+		if err := tx.UpdateSubscription(ctx, sub); err != nil {
+			return err
+		}
+		return a.tellSubscription(ctx, tx, sub, wasActive, sub.Status(a.now()))
 	})
 	return sub, err
 }
 
-// DeleteSubscription removes a subscription; sessions that rested on it end at
-// their gateways' next heartbeat.
+// DeleteSubscription removes a subscription; gateways are told to look at
+// the sessions that rested on it.
 func (a *Authority) DeleteSubscription(ctx context.Context, id string) error {
-	return a.store.Write(ctx, func(ctx context.Context, tx Tx) error { return tx.DeleteSubscription(ctx, id) })
+	return a.store.Write(ctx, func(ctx context.Context, tx Tx) error { return a.removeSubscription(ctx, tx, id) })
 }

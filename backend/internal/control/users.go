@@ -88,8 +88,7 @@ func (a *Authority) Users(ctx context.Context, name string, page Page) ([]User, 
 	return list(ctx, a, func(ctx context.Context, tx Tx) ([]User, error) { return tx.Users(ctx, name, page) })
 }
 
-// UpdateUser changes a user. Disabling one ends its sessions at their gateways'
-// next heartbeat.
+// UpdateUser changes a user. Disabling one ends its sessions: gateways are told.
 func (a *Authority) UpdateUser(ctx context.Context, id string, f UserFields) (User, error) {
 	var user User
 	err := a.store.Write(ctx, func(ctx context.Context, tx Tx) error {
@@ -97,16 +96,20 @@ func (a *Authority) UpdateUser(ctx context.Context, id string, f UserFields) (Us
 		if user, err = tx.User(ctx, id); err != nil {
 			return err
 		}
+		wasDisabled := user.DisabledAt != nil
 		if err := user.apply(f, a.now()); err != nil {
 			return err
 		}
-		return tx.UpdateUser(ctx, user)
+		if err := tx.UpdateUser(ctx, user); err != nil {
+			return err
+		}
+		return a.tellUser(ctx, tx, user, wasDisabled)
 	})
 	return user, err
 }
 
 // DeleteUser removes a user with its devices, subscriptions and invitations;
-// its sessions end at their gateways' next heartbeat.
+// gateways are told to end its sessions.
 func (a *Authority) DeleteUser(ctx context.Context, id string) error {
-	return a.store.Write(ctx, func(ctx context.Context, tx Tx) error { return tx.DeleteUser(ctx, id) })
+	return a.store.Write(ctx, func(ctx context.Context, tx Tx) error { return a.removeUser(ctx, tx, id) })
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/go-chi/chi/v5"
 
 	"github.com/httvps/httvps/backend/internal/control"
+	"github.com/httvps/httvps/backend/internal/events"
 )
 
 const (
@@ -41,8 +42,12 @@ type Options struct {
 	Authority *control.Authority
 	Log       *slog.Logger
 	Observer  Observer
+	// Hub has the events that gateways follow.
+	Hub *events.Hub
 	// Ready says whether the service can do its work.
 	Ready func(context.Context) error
+	// Bus says how the wake-up bus is: "none", "connected" or "away".
+	Bus func() string
 	// Metrics answers /metrics.
 	Metrics http.Handler
 	// AdminApart puts the admin API, health and metrics on the admin handler
@@ -64,17 +69,20 @@ type Handlers struct {
 // New returns the handlers.
 func New(opts Options) (Handlers, error) {
 	s := &server{
-		authority: opts.Authority, log: opts.Log, observer: opts.Observer,
+		authority: opts.Authority, hub: opts.Hub, log: opts.Log, observer: opts.Observer,
 		attempts: newAttempts(opts.RefusalsPerMinute, opts.Authority.Now),
+	}
+	if opts.Bus == nil {
+		opts.Bus = func() string { return "none" }
 	}
 	document, err := OpenAPI()
 	if err != nil {
 		return Handlers{}, err
 	}
 	diagnostics := http.NewServeMux()
-	diagnostics.HandleFunc("GET /livez", plain(func(context.Context) error { return nil }))
-	diagnostics.HandleFunc("GET /readyz", plain(opts.Ready))
-	diagnostics.HandleFunc("GET /api/v1/health", health(opts.Ready))
+	diagnostics.HandleFunc("GET /livez", plain(func(context.Context) error { return nil }, nil))
+	diagnostics.HandleFunc("GET /readyz", plain(opts.Ready, opts.Bus))
+	diagnostics.HandleFunc("GET /api/v1/health", health(opts.Ready, opts.Bus))
 	if opts.AdminApart || opts.Diagnostics {
 		diagnostics.Handle("GET /metrics", opts.Metrics)
 		diagnostics.HandleFunc("GET /openapi.json", func(w http.ResponseWriter, _ *http.Request) {
@@ -87,14 +95,17 @@ func New(opts Options) (Handlers, error) {
 	api := s.router()
 	s.registerDevice(api.api)
 	s.registerGateway(api.api)
+	s.registerEvents(api.api)
 	if opts.AdminApart {
 		outer.inner = s.wrap(api.router)
 		admin := s.router()
 		s.registerAdmin(admin.api)
+		s.registerClose(admin.api)
 		return Handlers{Public: closing(outer), Admin: closing(orElse(diagnostics, s.wrap(admin.router)))}, nil
 	}
 	s.registerAdmin(api.api)
-	api.router.Get("/api/v1/health", health(opts.Ready))
+	s.registerClose(api.api)
+	api.router.Get("/api/v1/health", health(opts.Ready, opts.Bus))
 	outer.inner = s.wrap(api.router)
 	outer.diagnostics = orElse(diagnostics, http.HandlerFunc(nothingHere))
 	return Handlers{Public: closing(outer)}, nil
@@ -103,6 +114,7 @@ func New(opts Options) (Handlers, error) {
 // server holds what the operations share.
 type server struct {
 	authority *control.Authority
+	hub       *events.Hub
 	log       *slog.Logger
 	observer  Observer
 	attempts  *attempts
@@ -144,7 +156,9 @@ func OpenAPI() ([]byte, error) {
 	r := s.router()
 	s.registerDevice(r.api)
 	s.registerGateway(r.api)
+	s.registerEvents(r.api)
 	s.registerAdmin(r.api)
+	s.registerClose(r.api)
 	document, err := json.MarshalIndent(r.api.OpenAPI(), "", "  ")
 	if err != nil {
 		return nil, err
@@ -187,7 +201,12 @@ func orElse(first *http.ServeMux, second http.Handler) http.Handler {
 	})
 }
 
-func plain(check func(context.Context) error) http.HandlerFunc {
+// busAway is how the wake-up bus is when it costs time but nothing else: the
+// service can do its work without it.
+const busAway = "away"
+
+// plain answers with one line. bus, which may be nil, adds a remark.
+func plain(check func(context.Context) error, bus func() string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		if check(r.Context()) != nil {
@@ -195,11 +214,15 @@ func plain(check func(context.Context) error) http.HandlerFunc {
 			_, _ = w.Write([]byte("unavailable\n")) // the client may have gone
 			return
 		}
+		if bus != nil && bus() == busAway {
+			_, _ = w.Write([]byte("ok, without the wake-up bus\n")) // the client may have gone
+			return
+		}
 		_, _ = w.Write([]byte("ok\n")) // the client may have gone
 	}
 }
 
-func health(check func(context.Context) error) http.HandlerFunc {
+func health(check func(context.Context) error, bus func() string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		status := "ok"
@@ -207,6 +230,6 @@ func health(check func(context.Context) error) http.HandlerFunc {
 			status = "unavailable"
 			w.WriteHeader(http.StatusServiceUnavailable)
 		}
-		_ = json.NewEncoder(w).Encode(map[string]string{"status": status}) // the client may have gone
+		_ = json.NewEncoder(w).Encode(map[string]string{"status": status, "bus": bus()}) // the client may have gone
 	}
 }

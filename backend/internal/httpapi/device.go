@@ -71,6 +71,17 @@ type Enrolled struct {
 	ServiceID   string   `json:"service_id" doc:"A UUID: the audience of access tokens."`
 	ServiceName string   `json:"service_name"`
 	API         []string `json:"api" doc:"Base addresses of the API, to be tried in order."`
+	Knock       Knock    `json:"knock"`
+}
+
+// Knock is how a device makes itself known to gateways, the same for all of them.
+type Knock struct {
+	Cookie string `json:"cookie" doc:"The cookie's name."`
+	Key    string `json:"key" doc:"32 bytes, base64url."`
+}
+
+func deviceKnock(k control.Knock) Knock {
+	return Knock{Cookie: k.Cookie, Key: rawURL.EncodeToString(k.Key[:])}
 }
 
 // TokenRequest is a device's proof of its key.
@@ -86,6 +97,7 @@ type AccessToken struct {
 	TokenType   string             `json:"token_type" enum:"Bearer"`
 	ExpiresIn   int                `json:"expires_in" doc:"Seconds."`
 	Gateways    []ReachableGateway `json:"gateways" doc:"To be tried in order."`
+	Knock       Knock              `json:"knock"`
 }
 
 // ReachableGateway is where a device can open a session now.
@@ -168,7 +180,7 @@ func (s *server) registerDevice(api huma.API) {
 		}
 		return &body[AccessToken]{AccessToken{
 			AccessToken: issued.AccessToken, TokenType: "Bearer", ExpiresIn: int(issued.ExpiresIn.Seconds()),
-			Gateways: reachable(issued.Gateways),
+			Gateways: reachable(issued.Gateways), Knock: deviceKnock(issued.Knock),
 		}}, nil
 	})
 
@@ -215,6 +227,7 @@ func (s *server) enroll(ctx context.Context, in *enrolInput) (*answer[Enrolled],
 	out := &answer[Enrolled]{Status: http.StatusOK, Body: Enrolled{
 		DeviceID: enrolled.Device.ID, Name: enrolled.Device.Name, UserName: enrolled.UserName,
 		ServiceID: s.authority.Identity().ServiceID, ServiceName: s.authority.ServiceName(), API: []string{s.authority.APIBase()},
+		Knock: deviceKnock(enrolled.Knock),
 	}}
 	if enrolled.New {
 		out.Status = http.StatusCreated

@@ -17,23 +17,29 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
 	"pgregory.net/rapid"
 
 	"github.com/httvps/httvps/backend/internal/control"
+	"github.com/httvps/httvps/backend/internal/events"
 	"github.com/httvps/httvps/backend/internal/httpapi"
 	"github.com/httvps/httvps/backend/internal/seal"
 	"github.com/httvps/httvps/backend/internal/store"
+	"github.com/httvps/httvps/backend/internal/store/storetest"
 	"github.com/httvps/httvps/internal/ticket"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { storetest.Main(m) }
 
 type quiet struct{}
 
 func (quiet) Request(string, int, time.Duration) {}
 func (quiet) Decision(string)                    {}
 func (quiet) Enrolment(string)                   {}
+func (quiet) Streams(int)                        {}
+func (quiet) StreamEnded(string)                 {}
+func (quiet) EventSent(string, time.Duration)    {}
+func (quiet) Woken(string)                       {}
+func (quiet) Announced(bool)                     {}
 
 // fixture is the whole API without sockets.
 type fixture struct {
@@ -43,12 +49,19 @@ type fixture struct {
 	assertion string
 	log       *strings.Builder
 	records   *store.Store
+	hub       *events.Hub
 }
 
 func open(t *testing.T) *fixture {
 	t.Helper()
+	return openOn(t, store.Config{Path: filepath.Join(t.TempDir(), "x.db")})
+}
+
+// openOn is open with the records elsewhere.
+func openOn(t *testing.T, where store.Config) *fixture {
+	t.Helper()
 	dir := t.TempDir()
-	records, err := store.Open(t.Context(), filepath.Join(dir, "x.db"))
+	records, err := store.Open(t.Context(), where)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,6 +72,7 @@ func open(t *testing.T) *fixture {
 	}
 	authority, err := control.Open(t.Context(), control.Options{
 		Store: records, Sealer: key, Now: time.Now, ServiceName: "Test", PublicURL: "https://vpn.example.net", Heartbeat: 5 * time.Second,
+		KnockCookie: "sid", KnockRotation: 7 * 24 * time.Hour,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -89,8 +103,18 @@ func open(t *testing.T) *fixture {
 	if f.assertion, err = ticket.SignAssertion(gatewayKey, gateway.ID, time.Now()); err != nil {
 		t.Fatal(err)
 	}
+	f.hub = events.NewHub(events.Options{Log: authority, Observer: quiet{}, Logger: slog.New(slog.DiscardHandler)})
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	ended := make(chan error, 1)
+	go func() { ended <- f.hub.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
 	handlers, err := httpapi.New(httpapi.Options{
-		Authority: authority, Log: slog.New(slog.NewTextHandler(f.log, nil)), Observer: quiet{}, Metrics: http.NotFoundHandler(),
+		Authority: authority, Hub: f.hub, Log: slog.New(slog.NewTextHandler(f.log, nil)), Observer: quiet{}, Metrics: http.NotFoundHandler(),
 		Ready: records.Ping, RefusalsPerMinute: 6000,
 	})
 	if err != nil {
@@ -230,8 +254,13 @@ func value() *rapid.Generator[any] {
 	)
 }
 
-func TestNothingThatIsSentMakesTheServiceFail(t *testing.T) {
-	f := open(t)
+func TestNothingThatIsSentMakesTheServiceFailOnBothEngines(t *testing.T) {
+	t.Run("SQLite", func(t *testing.T) { testNothingFails(t, open(t)) })
+	t.Run("PostgreSQL", func(t *testing.T) { testNothingFails(t, openOn(t, store.Config{URL: storetest.Database(t)})) })
+}
+
+func testNothingFails(t *testing.T, f *fixture) {
+	t.Helper()
 	var withoutBody []operation
 	accepted := 0 // operations that took a body
 	for _, op := range operations(t) {

@@ -30,13 +30,21 @@ type Joined struct {
 
 // GatewayConfig is what a gateway needs to serve.
 type GatewayConfig struct {
-	GatewayID           string `json:"gateway_id"`
-	Region              string `json:"region" doc:"A region's code."`
-	ServiceID           string `json:"service_id" doc:"The audience of access tokens."`
-	ServiceName         string `json:"service_name"`
-	Issuer              string `json:"issuer" doc:"The issuer of access tokens."`
-	JWKS                KeySet `json:"jwks"`
-	HeartbeatIntervalMS int64  `json:"heartbeat_interval_ms"`
+	GatewayID           string       `json:"gateway_id"`
+	Region              string       `json:"region" doc:"A region's code."`
+	ServiceID           string       `json:"service_id" doc:"The audience of access tokens."`
+	ServiceName         string       `json:"service_name"`
+	Issuer              string       `json:"issuer" doc:"The issuer of access tokens."`
+	JWKS                KeySet       `json:"jwks"`
+	HeartbeatIntervalMS int64        `json:"heartbeat_interval_ms"`
+	Knock               GatewayKnock `json:"knock"`
+	Keys                KeyVersions  `json:"keys" doc:"Versions of jwks and knock, as a snapshot has them."`
+}
+
+// GatewayKnock is what a gateway knows devices by.
+type GatewayKnock struct {
+	Cookie string   `json:"cookie" doc:"The cookie's name."`
+	Keys   []string `json:"keys" doc:"All that are in force, 32 bytes each, base64url: devices may have any of them."`
 }
 
 // ValidateDevice asks whether a device may have a session.
@@ -54,6 +62,7 @@ type Decision struct {
 	Reason         string         `json:"reason,omitempty" doc:"Why not."`
 	UserID         string         `json:"user_id,omitempty"`
 	SubscriptionID string         `json:"subscription_id,omitempty"`
+	PlanID         string         `json:"plan_id,omitempty"`
 	Limits         *SessionLimits `json:"limits,omitempty"`
 	ExpiresAt      *time.Time     `json:"expires_at,omitempty" doc:"When the subscription ends; absent when it does not."`
 }
@@ -108,9 +117,18 @@ func (s *server) registerGateway(api huma.API) {
 		Summary: "Get what a gateway needs to serve", Security: secure, Middlewares: s.asGateway(),
 	}, func(ctx context.Context, _ *struct{}) (*body[GatewayConfig], error) {
 		gateway, identity := gatewayOf(ctx), s.authority.Identity()
+		told, err := s.authority.GatewayKnock(ctx)
+		if err != nil {
+			return nil, err
+		}
+		known := GatewayKnock{Cookie: told.Cookie, Keys: make([]string, 0, len(told.Keys))}
+		for _, key := range told.Keys {
+			known.Keys = append(known.Keys, rawURL.EncodeToString(key[:]))
+		}
 		return &body[GatewayConfig]{GatewayConfig{
 			GatewayID: gateway.ID, Region: gateway.Region, ServiceID: identity.ServiceID, ServiceName: s.authority.ServiceName(),
 			Issuer: identity.Issuer, JWKS: s.keySet(), HeartbeatIntervalMS: s.authority.HeartbeatInterval().Milliseconds(),
+			Knock: known, Keys: showKeyVersions(told.Versions),
 		}}, nil
 	})
 	register(s, api, huma.Operation{
@@ -194,7 +212,7 @@ func (s *server) validateDevice(ctx context.Context, in *body[ValidateDevice]) (
 	s.observer.Decision("allowed")
 	plan := decision.Entitlement.Plan
 	return &body[Decision]{Decision{
-		Allowed: true, UserID: decision.UserID, SubscriptionID: decision.Entitlement.ID,
+		Allowed: true, UserID: decision.UserID, SubscriptionID: decision.Entitlement.ID, PlanID: plan.ID,
 		Limits: &SessionLimits{MaxStreams: plan.MaxStreams, MaxUDP: plan.MaxUDP}, ExpiresAt: decision.Entitlement.EndsAt,
 	}}, nil
 }

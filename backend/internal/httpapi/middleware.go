@@ -30,6 +30,7 @@ const (
 	keyOperator
 	keyGateway
 	keyStay
+	keyUnbounded
 )
 
 // closing ends the connection with the answer (over HTTP/2 too), unless what
@@ -64,7 +65,8 @@ func (s *server) wrap(next http.Handler) http.Handler {
 		var raw [12]byte
 		_, _ = rand.Read(raw[:]) // never fails
 		id := hex.EncodeToString(raw[:])
-		ctx, cancel := context.WithTimeout(context.WithValue(r.Context(), keyRequestID, id), requestTimeout)
+		ctx, cancel := context.WithTimeout(context.WithValue(
+			context.WithValue(r.Context(), keyRequestID, id), keyUnbounded, r.Context()), requestTimeout)
 		defer cancel()
 		h := w.Header()
 		h.Set("X-Request-Id", id)
@@ -95,6 +97,15 @@ func (s *server) observe(ctx huma.Context, next func(huma.Context)) {
 	s.observer.Request(operation, ctx.Status(), took)
 	s.log.DebugContext(ctx.Context(), "request", "operation", operation, "status", ctx.Status(),
 		"took_ms", took.Milliseconds(), "request_id", requestID(ctx.Context()))
+}
+
+// unbounded returns the context of a request without the time that it may take: it
+// ends when the client goes.
+func unbounded(ctx context.Context) context.Context {
+	if outer, ok := ctx.Value(keyUnbounded).(context.Context); ok {
+		return outer
+	}
+	return ctx
 }
 
 func requestID(ctx context.Context) string {
@@ -163,7 +174,7 @@ func gatewayOf(ctx context.Context) control.Gateway {
 // answer turns an error into a problem, and logs it when it is our own.
 func (s *server) answer(ctx context.Context, err error) *Problem {
 	p := problemOf(err)
-	if p.Code == codeInternal {
+	if p.Status >= http.StatusInternalServerError {
 		if ctx.Err() != nil { // the client has gone, or the service is too slow: either way it was asked to wait
 			p = newProblem(http.StatusServiceUnavailable, codeTimeout, "the service could not answer in time: try again")
 		}
@@ -178,12 +189,15 @@ func register[I, O any](s *server, api huma.API, op huma.Operation, handle func(
 		op.MaxBodyBytes = maxBody
 	}
 	op.BodyReadTimeout = bodyTimeout
-	op.Responses = map[string]*huma.Response{"default": {
+	if op.Responses == nil {
+		op.Responses = make(map[string]*huma.Response)
+	}
+	op.Responses["default"] = &huma.Response{
 		Description: "A problem.",
 		Content: map[string]*huma.MediaType{
 			"application/problem+json": {Schema: api.OpenAPI().Components.Schemas.Schema(problemType, true, "Problem")},
 		},
-	}}
+	}
 	huma.Register(api, op, func(ctx context.Context, in *I) (*O, error) {
 		out, err := handle(ctx, in)
 		if err == nil {

@@ -28,6 +28,7 @@ const (
 	codeTooLarge             = "request_too_large"
 	codeUnsupportedMedia     = "unsupported_media_type"
 	codeTimeout              = "timeout"
+	codeUnavailable          = "unavailable"
 	codeInternal             = "internal"
 )
 
@@ -97,6 +98,8 @@ func problemOf(err error) *Problem {
 		return newProblem(http.StatusUnauthorized, string(reason.TokenExpired), refusals[reason.TokenExpired])
 	case errors.Is(err, control.ErrUnauthorized):
 		return newProblem(http.StatusUnauthorized, string(reason.InvalidToken), refusals[reason.InvalidToken])
+	case errors.Is(err, control.ErrUnavailable):
+		return newProblem(http.StatusServiceUnavailable, codeUnavailable, "the service cannot reach its records at the moment: try again")
 	case errors.Is(err, control.ErrNotFound):
 		return newProblem(http.StatusNotFound, codeNotFound, "there is no such object")
 	default:

@@ -27,6 +27,7 @@ func TestEveryErrorOfTheDomainHasItsAnswer(t *testing.T) {
 		{&control.ConflictError{Detail: "taken"}, http.StatusConflict, "conflict"},
 		{&control.InvalidError{Fields: []control.FieldError{{Field: "a", Detail: "b"}}}, http.StatusUnprocessableEntity, "invalid_request"},
 		{&control.RateLimitedError{}, http.StatusTooManyRequests, "rate_limited"},
+		{fmt.Errorf("%w: no route to host", control.ErrUnavailable), http.StatusServiceUnavailable, "unavailable"},
 		{errors.New("SELECT secret FROM x"), http.StatusInternalServerError, "internal"},
 	} {
 		got := problemOf(fmt.Errorf("wrapped: %w", tc.err))

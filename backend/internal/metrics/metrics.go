@@ -22,6 +22,14 @@ type Metrics struct {
 	pruned     *prometheus.CounterVec
 	turnedAway *prometheus.CounterVec
 	ready      prometheus.Gauge
+
+	streams      prometheus.Gauge
+	streamsEnded *prometheus.CounterVec
+	eventsSent   *prometheus.CounterVec
+	eventAge     prometheus.Histogram
+	wakeUps      *prometheus.CounterVec
+	announced    *prometheus.CounterVec
+	busConnected prometheus.Gauge
 }
 
 // New returns metrics with a registry of their own.
@@ -50,9 +58,32 @@ func New() *Metrics {
 		ready: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "httvps_backend_ready", Help: "1 when the database could be read and written at the last check.",
 		}),
+		streams: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "httvps_backend_event_streams", Help: "Event streams of gateways that are open.",
+		}),
+		streamsEnded: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "httvps_backend_event_streams_ended_total", Help: "Event streams that ended, by why.",
+		}, []string{"why"}),
+		eventsSent: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "httvps_backend_events_sent_total", Help: "Events sent on streams, by kind.",
+		}, []string{"kind"}),
+		eventAge: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "httvps_backend_event_age_seconds", Help: "Age of events when they were sent on a stream.",
+			Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2, 5, 15, 60, 300, 3600},
+		}),
+		wakeUps: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "httvps_backend_event_reads_total", Help: "Times that the event log was looked at, by what caused it.",
+		}, []string{"cause"}),
+		announced: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "httvps_backend_bus_announcements_total", Help: "Wake-ups sent to other processes, by result.",
+		}, []string{"result"}),
+		busConnected: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "httvps_backend_bus_connected", Help: "1 while the wake-up bus can be reached.",
+		}),
 	}
 	m.registry.MustRegister(
 		m.requests, m.durations, m.decisions, m.enrolments, m.pruned, m.turnedAway, m.ready,
+		m.streams, m.streamsEnded, m.eventsSent, m.eventAge, m.wakeUps, m.announced, m.busConnected,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
 	return m
@@ -82,10 +113,38 @@ func (m *Metrics) Pruned(kind string, n int) { m.pruned.WithLabelValues(kind).Ad
 func (m *Metrics) TurnedAway(limit string) { m.turnedAway.WithLabelValues(limit).Inc() }
 
 // Ready says whether the database could be used.
-func (m *Metrics) Ready(ready bool) {
-	value := 0.0
-	if ready {
-		value = 1
+func (m *Metrics) Ready(ready bool) { m.ready.Set(oneIf(ready)) }
+
+// Streams says how many event streams are open.
+func (m *Metrics) Streams(n int) { m.streams.Set(float64(n)) }
+
+// StreamEnded counts an event stream that ended.
+func (m *Metrics) StreamEnded(why string) { m.streamsEnded.WithLabelValues(why).Inc() }
+
+// EventSent counts an event sent on a stream.
+func (m *Metrics) EventSent(kind string, age time.Duration) {
+	m.eventsSent.WithLabelValues(kind).Inc()
+	m.eventAge.Observe(age.Seconds())
+}
+
+// Woken counts a look at the event log.
+func (m *Metrics) Woken(cause string) { m.wakeUps.WithLabelValues(cause).Inc() }
+
+// Announced counts a wake-up for other processes.
+func (m *Metrics) Announced(ok bool) {
+	result := "sent"
+	if !ok {
+		result = "lost"
 	}
-	m.ready.Set(value)
+	m.announced.WithLabelValues(result).Inc()
+}
+
+// BusConnected says whether the wake-up bus can be reached.
+func (m *Metrics) BusConnected(connected bool) { m.busConnected.Set(oneIf(connected)) }
+
+func oneIf(yes bool) float64 {
+	if yes {
+		return 1
+	}
+	return 0
 }

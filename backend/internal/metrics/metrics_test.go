@@ -17,6 +17,13 @@ func TestWhatHappenedIsExported(t *testing.T) {
 	m.Pruned("session", 7)
 	m.TurnedAway("prefix")
 	m.Ready(true)
+	m.Streams(3)
+	m.StreamEnded("slow")
+	m.EventSent("device.revoked", 3*time.Millisecond)
+	m.Woken("bus")
+	m.Announced(true)
+	m.Announced(false)
+	m.BusConnected(true)
 	w := httptest.NewRecorder()
 	m.Handler().ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", nil))
 	for _, want := range []string{
@@ -28,6 +35,14 @@ func TestWhatHappenedIsExported(t *testing.T) {
 		`httvps_backend_pruned_total{kind="session"} 7`,
 		`httvps_backend_connections_refused_total{limit="prefix"} 1`,
 		`httvps_backend_ready 1`,
+		`httvps_backend_event_streams 3`,
+		`httvps_backend_event_streams_ended_total{why="slow"} 1`,
+		`httvps_backend_events_sent_total{kind="device.revoked"} 1`,
+		`httvps_backend_event_age_seconds_bucket{le="0.005"} 1`,
+		`httvps_backend_event_reads_total{cause="bus"} 1`,
+		`httvps_backend_bus_announcements_total{result="lost"} 1`,
+		`httvps_backend_bus_announcements_total{result="sent"} 1`,
+		`httvps_backend_bus_connected 1`,
 		`go_goroutines`,
 	} {
 		if !strings.Contains(w.Body.String(), want) {

@@ -1,7 +1,9 @@
 package store
 
 import (
+	"cmp"
 	"context"
+	"slices"
 	"time"
 
 	"github.com/httvps/httvps/backend/internal/control"
@@ -23,13 +25,13 @@ func scanDevice(r row) (d control.Device, err error) {
 func (t *tx) InsertDevice(ctx context.Context, d control.Device, limit int) (bool, error) {
 	return t.execIf(ctx, "this key is enrolled already", `INSERT INTO devices
 		(id, user_id, name, platform, public_key, generation, created_at)
-		SELECT CAST($1 AS TEXT), CAST($2 AS TEXT), CAST($3 AS TEXT), CAST($4 AS TEXT), $5, CAST($6 AS BIGINT), CAST($7 AS BIGINT)
+		SELECT CAST($1 AS TEXT), CAST($2 AS TEXT), CAST($3 AS TEXT), CAST($4 AS TEXT), CAST($5 AS `+t.sql.bytes+`), CAST($6 AS BIGINT), CAST($7 AS BIGINT)
 		WHERE (SELECT COUNT(*) FROM devices WHERE user_id = $2 AND revoked_at IS NULL) < $8`,
 		d.ID, d.UserID, d.Name, d.Platform, []byte(d.PublicKey), d.Generation, micros(d.CreatedAt), limit)
 }
 
 func (t *tx) Device(ctx context.Context, id string) (control.Device, error) {
-	return one(ctx, t, scanDevice, "SELECT "+deviceColumns+" FROM devices WHERE id = $1", id)
+	return one(ctx, t, scanDevice, "SELECT "+deviceColumns+" FROM devices WHERE id = $1"+t.held("devices"), id)
 }
 
 func (t *tx) Devices(ctx context.Context, userID string, page control.Page) ([]control.Device, error) {
@@ -49,7 +51,7 @@ func (t *tx) TouchDevice(ctx context.Context, id string, at time.Time) error {
 	return t.execOne(ctx, "", "UPDATE devices SET last_seen_at = $2 WHERE id = $1", id, micros(at))
 }
 
-const sessionColumns = `s.id, s.device_id, s.user_id, s.subscription_id, s.gateway_id, s.boot_id, s.started_at, s.ended_at, s.end_reason`
+const sessionColumns = `s.id, s.device_id, s.user_id, s.subscription_id, s.gateway_id, s.boot_id, s.started_at, s.ended_at, s.end_reason, s.close_reason`
 
 func sessionFields(s *control.Session) []any {
 	return []any{
@@ -57,6 +59,7 @@ func sessionFields(s *control.Session) []any {
 		moment{&s.StartedAt},
 		maybeMoment{&s.EndedAt},
 		&s.EndReason,
+		&s.CloseReason,
 	}
 }
 
@@ -84,7 +87,7 @@ func (t *tx) StartSession(ctx context.Context, s control.Session, now time.Time,
 }
 
 func (t *tx) Session(ctx context.Context, id string) (control.Session, error) {
-	return one(ctx, t, scanSession, "SELECT "+sessionColumns+" FROM sessions s WHERE s.id = $1", id)
+	return one(ctx, t, scanSession, "SELECT "+sessionColumns+" FROM sessions s WHERE s.id = $1"+t.held("s"), id)
 }
 
 func (t *tx) Sessions(ctx context.Context, f control.SessionFilter, now time.Time, page control.Page) ([]control.Session, error) {
@@ -100,6 +103,8 @@ func (t *tx) Sessions(ctx context.Context, f control.SessionFilter, now time.Tim
 }
 
 func (t *tx) EndSessions(ctx context.Context, gatewayID string, ends []control.SessionEnd, at time.Time) error {
+	// In one order for all, so that nobody waits for somebody who waits for him.
+	ends = slices.SortedFunc(slices.Values(ends), func(a, b control.SessionEnd) int { return cmp.Compare(a.ID, b.ID) })
 	for _, end := range ends {
 		// A session that had been given up as lost gets its true end.
 		_, err := t.exec(ctx, "", `UPDATE sessions SET ended_at = $3, end_reason = $4
@@ -119,34 +124,35 @@ func (t *tx) EndOtherBoots(ctx context.Context, gatewayID, bootID, reason string
 }
 
 func (t *tx) EndLostSessions(ctx context.Context, leaseBefore time.Time, reason string, at time.Time, limit int) (int, error) {
-	return t.exec(ctx, "", `UPDATE sessions SET ended_at = $2, end_reason = $3 WHERE id IN (
+	return t.exec(ctx, "", `WITH lost AS MATERIALIZED (
 			SELECT s.id FROM sessions s LEFT JOIN gateways g ON g.id = s.gateway_id
-			WHERE s.ended_at IS NULL AND (g.id IS NULL OR g.lease_until < $1) LIMIT $4)`,
+			WHERE s.ended_at IS NULL AND (g.id IS NULL OR g.lease_until < $1) LIMIT $4`+t.unheld("s")+`)
+		UPDATE sessions SET ended_at = $2, end_reason = $3 WHERE id IN (SELECT id FROM lost)`,
 		micros(leaseBefore), micros(at), reason, limit)
 }
 
 func scanUnwanted(r row) (u control.UnwantedSession, err error) {
-	err = r.Scan(&u.ID, &u.Lost, &u.DeviceGone, &u.DeviceRevoked, &u.UserDisabled, &u.Expired)
+	err = r.Scan(&u.ID, &u.Lost, &u.Asked, &u.DeviceGone, &u.DeviceRevoked, &u.UserDisabled, &u.Expired)
 	return u, err
 }
 
 func (t *tx) UnwantedSessions(ctx context.Context, gatewayID string, now time.Time, limit int) ([]control.UnwantedSession, error) {
 	// Two short lists instead of one OR, which would keep the indexes from use.
-	lost, err := many(ctx, t, scanUnwanted, `SELECT s.id, 1, 0, 0, 0, 0
+	lost, err := many(ctx, t, scanUnwanted, `SELECT s.id, 1, '', 0, 0, 0, 0
 		FROM sessions s JOIN gateways g ON g.id = s.gateway_id
 		WHERE s.gateway_id = $1 AND s.end_reason = 'gateway_lost' AND s.boot_id = g.boot_id ORDER BY s.id LIMIT $2`,
 		gatewayID, limit)
 	if err != nil || len(lost) == limit {
 		return lost, err
 	}
-	live, err := many(ctx, t, scanUnwanted, `SELECT s.id, 0,
+	live, err := many(ctx, t, scanUnwanted, `SELECT s.id, 0, s.close_reason,
 			CASE WHEN d.id IS NULL THEN 1 ELSE 0 END,
 			CASE WHEN d.revoked_at IS NULL THEN 0 ELSE 1 END,
 			CASE WHEN u.disabled_at IS NULL THEN 0 ELSE 1 END,
 			CASE WHEN EXISTS (SELECT 1 FROM subscriptions x WHERE x.user_id = s.user_id AND x.ends_at <= $2) THEN 1 ELSE 0 END
 		FROM sessions s LEFT JOIN devices d ON d.id = s.device_id LEFT JOIN users u ON u.id = s.user_id
 		WHERE s.gateway_id = $1 AND s.ended_at IS NULL AND (
-			d.id IS NULL OR d.revoked_at IS NOT NULL OR u.disabled_at IS NOT NULL OR NOT EXISTS (
+			s.close_reason <> '' OR d.id IS NULL OR d.revoked_at IS NOT NULL OR u.disabled_at IS NOT NULL OR NOT EXISTS (
 				SELECT 1 FROM subscriptions x
 				WHERE x.user_id = s.user_id AND x.starts_at <= $2 AND (x.ends_at IS NULL OR x.ends_at > $2)))
 		ORDER BY s.id LIMIT $3`, gatewayID, micros(now), limit-len(lost))

@@ -1,34 +1,73 @@
 package store
 
 import (
-	"errors"
-
-	"modernc.org/sqlite"
-	sqlite3 "modernc.org/sqlite/lib"
+	"context"
+	"database/sql"
 )
 
-// isClash reports whether err says that a rule of uniqueness or reference
-// would be broken.
-func isClash(err error) bool {
-	var e *sqlite.Error
-	if !errors.As(err, &e) {
-		return false
-	}
-	switch e.Code() {
-	case sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY, sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY,
-		sqlite3.SQLITE_CONSTRAINT_TRIGGER: // how SQLite reports ON DELETE RESTRICT
-		return true
-	default:
-		return false
-	}
+// access says what may be done to a database.
+type access int
+
+const (
+	look   access = iota // nothing, and others may be using it
+	use                  // anything, but it must exist
+	ensure               // anything
+)
+
+// engine is what differs between SQLite and PostgreSQL.
+type engine interface {
+	// name says which database it is, without credentials.
+	name() string
+	dialect() dialect
+	// connect opens the database, having looked at it as far as needed to know
+	// that it may be used.
+	connect(ctx context.Context, a access) (pools, error)
+	// steps are those of the schema, in their order.
+	steps() ([]Migration, error)
+	// version returns that of the schema, 0 for none, without changing anything.
+	version(ctx context.Context, p pools) (int64, error)
+	// backUp copies a database before its schema is changed and returns where to,
+	// or nothing where the engine has its own means.
+	backUp(ctx context.Context, p pools, version int64) (string, error)
+	// up applies the steps that are missing and returns them; of several processes
+	// one does.
+	up(ctx context.Context, p pools) ([]Migration, error)
+	// judge says what an error means.
+	judge(err error) verdict
 }
 
-// isCorrupt reports whether err says that the file is no sound database.
-func isCorrupt(err error) bool {
-	var e *sqlite.Error
-	if !errors.As(err, &e) {
-		return false
-	}
-	primary := e.Code() & 0xff
-	return primary == sqlite3.SQLITE_CORRUPT || primary == sqlite3.SQLITE_NOTADB
+// verdict is what an engine's error means.
+type verdict int
+
+const (
+	other   verdict = iota
+	clash           // a rule of uniqueness or reference would be broken
+	crowded         // others were in the way: the same unit of work may succeed when it runs again
+	away            // the database cannot be used at the moment, whatever was asked
+	moved           // the same, because the server is no longer the one that takes writes
+	corrupt         // the database is damaged
+)
+
+// dialect is the SQL that differs.
+type dialect struct {
+	// bytes is the type of byte strings, for casts.
+	bytes string
+	// hold ends the SELECT of one row that the unit of work then rests on: until
+	// it ends, nobody else changes the row.
+	hold string
+	// skip ends the SELECT of rows that are to be changed and leaves out those that
+	// somebody else is changing.
+	skip string
+	// turn waits for everybody else with the same number $1 and keeps them waiting
+	// until the unit of work ends. Empty where all that write do that anyway.
+	turn string
+}
+
+// pools are an open database.
+type pools struct {
+	writer  *sql.DB
+	reader  *sql.DB        // may be the same
+	reading *sql.TxOptions // of units of work that only read
+	renew   func()         // gives up idle connections, which lead nowhere any more; nil: there are none
+	close   func() error
 }

@@ -23,11 +23,11 @@ func (t *tx) InsertRegion(ctx context.Context, r control.Region) error {
 }
 
 func (t *tx) Region(ctx context.Context, id string) (control.Region, error) {
-	return one(ctx, t, scanRegion, "SELECT "+regionColumns+" FROM regions WHERE id = $1", id)
+	return one(ctx, t, scanRegion, "SELECT "+regionColumns+" FROM regions WHERE id = $1"+t.held("regions"), id)
 }
 
 func (t *tx) RegionByCode(ctx context.Context, code string) (control.Region, error) {
-	return one(ctx, t, scanRegion, "SELECT "+regionColumns+" FROM regions WHERE code = $1", code)
+	return one(ctx, t, scanRegion, "SELECT "+regionColumns+" FROM regions WHERE code = $1"+t.held("regions"), code)
 }
 
 func (t *tx) Regions(ctx context.Context, code string, page control.Page) ([]control.Region, error) {
@@ -65,11 +65,11 @@ func (t *tx) InsertGateway(ctx context.Context, g control.Gateway) error {
 }
 
 func (t *tx) Gateway(ctx context.Context, id string) (control.Gateway, error) {
-	return one(ctx, t, scanGateway, "SELECT "+gatewayColumns+gatewayTables+"WHERE g.id = $1", id)
+	return one(ctx, t, scanGateway, "SELECT "+gatewayColumns+gatewayTables+"WHERE g.id = $1"+t.held("g"), id)
 }
 
 func (t *tx) GatewayByJoinCode(ctx context.Context, codeHash []byte) (control.Gateway, error) {
-	return one(ctx, t, scanGateway, "SELECT "+gatewayColumns+gatewayTables+"WHERE g.join_code_hash = $1", codeHash)
+	return one(ctx, t, scanGateway, "SELECT "+gatewayColumns+gatewayTables+"WHERE g.join_code_hash = $1"+t.held("g"), codeHash)
 }
 
 func (t *tx) Gateways(ctx context.Context, regionID string, page control.Page) ([]control.Gateway, error) {

@@ -16,9 +16,13 @@ type fileLock struct {
 }
 
 // acquireLock takes the lock that the file at path stands for, or returns
-// ErrInUse.
-func acquireLock(path string) (*fileLock, error) {
-	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600) //nolint:gosec // beside the operator's database
+// ErrInUse. It makes the file only when create is true.
+func acquireLock(path string, create bool) (*fileLock, error) {
+	flags := os.O_RDWR
+	if create {
+		flags |= os.O_CREATE
+	}
+	file, err := os.OpenFile(path, flags, 0o600) //nolint:gosec // beside the operator's database
 	if err != nil {
 		return nil, err
 	}
@@ -32,5 +36,10 @@ func acquireLock(path string) (*fileLock, error) {
 }
 
 // release gives the lock up. The file stays: removing it could remove a lock
-// that another process has just taken.
-func (l *fileLock) release() error { return l.file.Close() }
+// that another process has just taken. A nil lock has nothing to give.
+func (l *fileLock) release() error {
+	if l == nil {
+		return nil
+	}
+	return l.file.Close()
+}

@@ -19,7 +19,7 @@ func scanCount(r row) (n int, err error) {
 }
 
 func (t *tx) Setting(ctx context.Context, name string) (string, error) {
-	return one(ctx, t, scanText, "SELECT value FROM settings WHERE name = $1", name)
+	return one(ctx, t, scanText, "SELECT value FROM settings WHERE name = $1"+t.held("settings"), name)
 }
 
 func (t *tx) PutSetting(ctx context.Context, name, value string) error {
@@ -65,6 +65,11 @@ func scanOnceResult(r row) (o control.OnceResult, err error) {
 }
 
 func (t *tx) OnceResult(ctx context.Context, operatorID, key string) (control.OnceResult, error) {
+	// A key that is not there cannot be held, so that two requests at once both
+	// find nothing: the second waits for its turn.
+	if err := t.turn(ctx, "once "+operatorID+" "+key); err != nil {
+		return control.OnceResult{}, err
+	}
 	return one(ctx, t, scanOnceResult,
 		"SELECT request, object_id, created_at FROM idempotency_keys WHERE operator_id = $1 AND key = $2", operatorID, key)
 }
@@ -135,22 +140,26 @@ func (t *tx) OperatorByToken(ctx context.Context, hash []byte, now time.Time) (c
 		JOIN api_tokens k ON k.operator_id = o.id WHERE k.hash = $1 AND k.expires_at > $2`, hash, micros(now))
 }
 
+// The rows to delete are chosen once and for all (MATERIALIZED): a plan that chose
+// again for each row would find others to choose.
+
 func (t *tx) PruneInvitations(ctx context.Context, expiredBefore time.Time, limit int) (int, error) {
-	return t.exec(ctx, "", `DELETE FROM invitations WHERE id IN
-		(SELECT id FROM invitations WHERE expires_at < $1 LIMIT $2)`, micros(expiredBefore), limit)
+	return t.exec(ctx, "", "WITH old AS MATERIALIZED (SELECT id FROM invitations WHERE expires_at < $1 LIMIT $2"+t.unheld("invitations")+`)
+		DELETE FROM invitations WHERE id IN (SELECT id FROM old)`, micros(expiredBefore), limit)
 }
 
 func (t *tx) PruneSessions(ctx context.Context, endedBefore time.Time, limit int) (int, error) {
-	return t.exec(ctx, "", `DELETE FROM sessions WHERE id IN
-		(SELECT id FROM sessions WHERE ended_at < $1 LIMIT $2)`, micros(endedBefore), limit)
+	return t.exec(ctx, "", "WITH old AS MATERIALIZED (SELECT id FROM sessions WHERE ended_at < $1 LIMIT $2"+t.unheld("sessions")+`)
+		DELETE FROM sessions WHERE id IN (SELECT id FROM old)`, micros(endedBefore), limit)
 }
 
 func (t *tx) PruneOnceResults(ctx context.Context, createdBefore time.Time, limit int) (int, error) {
-	return t.exec(ctx, "", `DELETE FROM idempotency_keys WHERE (operator_id, key) IN
-		(SELECT operator_id, key FROM idempotency_keys WHERE created_at < $1 LIMIT $2)`, micros(createdBefore), limit)
+	return t.exec(ctx, "", `WITH old AS MATERIALIZED (SELECT operator_id, key FROM idempotency_keys
+			WHERE created_at < $1 LIMIT $2`+t.unheld("idempotency_keys")+`)
+		DELETE FROM idempotency_keys WHERE (operator_id, key) IN (SELECT operator_id, key FROM old)`, micros(createdBefore), limit)
 }
 
 func (t *tx) PruneAPITokens(ctx context.Context, expiredBefore time.Time, limit int) (int, error) {
-	return t.exec(ctx, "", `DELETE FROM api_tokens WHERE id IN
-		(SELECT id FROM api_tokens WHERE expires_at < $1 LIMIT $2)`, micros(expiredBefore), limit)
+	return t.exec(ctx, "", "WITH old AS MATERIALIZED (SELECT id FROM api_tokens WHERE expires_at < $1 LIMIT $2"+t.unheld("api_tokens")+`)
+		DELETE FROM api_tokens WHERE id IN (SELECT id FROM old)`, micros(expiredBefore), limit)
 }

@@ -23,15 +23,15 @@ func (t *tx) InsertUser(ctx context.Context, u control.User) error {
 }
 
 func (t *tx) User(ctx context.Context, id string) (control.User, error) {
-	return one(ctx, t, scanUser, "SELECT "+userColumns+" FROM users WHERE id = $1", id)
+	return one(ctx, t, scanUser, "SELECT "+userColumns+" FROM users WHERE id = $1"+t.held("users"), id)
 }
 
 func (t *tx) LockUser(ctx context.Context, id string) (control.User, error) {
-	return one(ctx, t, scanUser, "UPDATE users SET locks = locks + 1 WHERE id = $1 RETURNING "+userColumns, id)
+	return t.User(ctx, id) // which holds it
 }
 
 func (t *tx) UserByName(ctx context.Context, name string) (control.User, error) {
-	return one(ctx, t, scanUser, "SELECT "+userColumns+" FROM users WHERE name = $1", name)
+	return one(ctx, t, scanUser, "SELECT "+userColumns+" FROM users WHERE name = $1"+t.held("users"), name)
 }
 
 func (t *tx) Users(ctx context.Context, name string, page control.Page) ([]control.User, error) {
@@ -70,7 +70,7 @@ func (t *tx) InsertPlan(ctx context.Context, p control.Plan) error {
 }
 
 func (t *tx) Plan(ctx context.Context, id string) (control.Plan, error) {
-	return one(ctx, t, scanPlan, "SELECT "+planColumns+" FROM plans WHERE id = $1", id)
+	return one(ctx, t, scanPlan, "SELECT "+planColumns+" FROM plans WHERE id = $1"+t.held("plans"), id)
 }
 
 func (t *tx) Plans(ctx context.Context, name string, page control.Page) ([]control.Plan, error) {
@@ -114,7 +114,7 @@ func (t *tx) InsertSubscription(ctx context.Context, s control.Subscription) err
 }
 
 func (t *tx) Subscription(ctx context.Context, id string) (control.Subscription, error) {
-	return one(ctx, t, scanSubscription, "SELECT "+subscriptionColumns+" FROM subscriptions s WHERE s.id = $1", id)
+	return one(ctx, t, scanSubscription, "SELECT "+subscriptionColumns+" FROM subscriptions s WHERE s.id = $1"+t.held("s"), id)
 }
 
 func (t *tx) Subscriptions(ctx context.Context, userID string, page control.Page) ([]control.Subscription, error) {
@@ -153,11 +153,11 @@ func (t *tx) InsertInvitation(ctx context.Context, i control.Invitation) error {
 }
 
 func (t *tx) Invitation(ctx context.Context, id string) (control.Invitation, error) {
-	return one(ctx, t, scanInvitation, "SELECT "+invitationColumns+" FROM invitations WHERE id = $1", id)
+	return one(ctx, t, scanInvitation, "SELECT "+invitationColumns+" FROM invitations WHERE id = $1"+t.held("invitations"), id)
 }
 
 func (t *tx) InvitationByCode(ctx context.Context, codeHash []byte) (control.Invitation, error) {
-	return one(ctx, t, scanInvitation, "SELECT "+invitationColumns+" FROM invitations WHERE code_hash = $1", codeHash)
+	return one(ctx, t, scanInvitation, "SELECT "+invitationColumns+" FROM invitations WHERE code_hash = $1"+t.held("invitations"), codeHash)
 }
 
 func (t *tx) Invitations(ctx context.Context, userID string, page control.Page) ([]control.Invitation, error) {

@@ -13,9 +13,14 @@ type ServerReady struct {
 
 // ConnectReady is the ready line of httvps connect.
 type ConnectReady struct {
-	Ready   bool   `json:"ready"`
-	Session string `json:"session"`
-	Gateway string `json:"gateway"`
-	Socks   string `json:"socks"`
-	HTTP    string `json:"http"`
+	Ready    bool   `json:"ready"`
+	Session  string `json:"session"`
+	Gateway  string `json:"gateway"`
+	Socks    string `json:"socks"`
+	HTTP     string `json:"http"`
+	Forwards []struct {
+		Proto  string `json:"proto"`
+		Listen string `json:"listen"`
+		Target string `json:"target"`
+	} `json:"forwards"`
 }

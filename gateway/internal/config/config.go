@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/httvps/httvps/internal/configfile"
+	"github.com/httvps/httvps/sdk/go/knock"
 )
 
 // EnvPrefix begins the name of every variable that the gateway reads.
@@ -39,16 +40,21 @@ type Config struct {
 	// Listen is the address of the tunnel's listener, host:port.
 	Listen string `yaml:"listen" env:"LISTEN"`
 	// URL is where devices reach the tunnel: wss://host[:port]/path. The
-	// listener serves the tunnel under this host and path and nothing else.
+	// listener serves the tunnel under this host and path, and Masquerade
+	// everywhere else.
 	URL string `yaml:"url" env:"URL"`
 	// DataDir holds the gateway's key and its membership, made by joining.
 	DataDir string `yaml:"data_dir" env:"DATA_DIR"`
 	// TLS is the certificate for URL's host.
 	TLS TLS `yaml:"tls" envPrefix:"TLS_"`
 	// AdminListen is the address of health and metrics, plain HTTP. Empty: none.
-	AdminListen string   `yaml:"admin_listen" env:"ADMIN_LISTEN"`
-	Upstream    Upstream `yaml:"upstream" envPrefix:"UPSTREAM_"`
-	Limits      Limits   `yaml:"limits" envPrefix:"LIMITS_"`
+	AdminListen string `yaml:"admin_listen" env:"ADMIN_LISTEN"`
+	// Masquerade is the site that everybody meets who is no device.
+	Masquerade Masquerade `yaml:"masquerade" envPrefix:"MASQUERADE_"`
+	// Knock is what devices are known by, beside what the control plane says.
+	Knock    Knock    `yaml:"knock" envPrefix:"KNOCK_"`
+	Upstream Upstream `yaml:"upstream" envPrefix:"UPSTREAM_"`
+	Limits   Limits   `yaml:"limits" envPrefix:"LIMITS_"`
 	// RequireChannelBinding refuses devices whose proof is not bound to the
 	// TLS connection. It must be off behind a CDN that terminates TLS, and
 	// nowhere else.
@@ -109,15 +115,24 @@ type Limits struct {
 	Sessions int `yaml:"sessions" env:"SESSIONS"`
 	// MaxStreams of one session at once; a plan may set less.
 	MaxStreams int `yaml:"max_streams" env:"MAX_STREAMS"`
+	// MaxUDP flows among them; 0: no UDP. A plan may set less.
+	MaxUDP int `yaml:"max_udp" env:"MAX_UDP"`
 	// OpenBurst and OpenRate are the bucket from which a session pays new
 	// streams: its size and what it gains per second.
 	OpenBurst int `yaml:"open_burst" env:"OPEN_BURST"`
 	OpenRate  int `yaml:"open_rate" env:"OPEN_RATE"`
 	// EarlyWindow is how many bytes a device may send before its target
-	// has answered.
+	// has answered, at most. With many streams it is less: all of them
+	// together are granted a quarter of the session's budget.
 	EarlyWindow int `yaml:"early_window" env:"EARLY_WINDOW"`
 	// SessionBudget is the memory in bytes for one session's data in flight.
 	SessionBudget int `yaml:"session_budget" env:"SESSION_BUDGET"`
+	// Memory in bytes for the data in flight of all sessions; 0: a quarter of
+	// what the process may use (GOMEMLIMIT, its control group, the machine).
+	Memory int `yaml:"memory" env:"MEMORY"`
+	// Silence ends a session from which nothing came for so long. Devices
+	// ping after a third of it.
+	Silence configfile.Duration `yaml:"silence" env:"SILENCE"`
 	// Dials to targets under way at once, over all sessions; one session may
 	// have an eighth of them.
 	Dials int `yaml:"dials" env:"DIALS"`
@@ -136,14 +151,17 @@ func Default() Config {
 	return Config{
 		Listen:      ":443",
 		AdminListen: "127.0.0.1:9101",
+		Knock:       Knock{Cookie: knock.DefaultCookie},
 		Upstream:    Upstream{Mode: Direct, DeniedPorts: []uint16{25, 465, 587}},
 		Limits: Limits{
 			Sessions:                 10_000,
 			MaxStreams:               256,
+			MaxUDP:                   64,
 			OpenBurst:                256,
 			OpenRate:                 128,
 			EarlyWindow:              32 << 10,
 			SessionBudget:            32 << 20,
+			Silence:                  configfile.Duration(90 * time.Second),
 			Dials:                    2_048,
 			IdleTimeout:              configfile.Duration(2 * time.Hour),
 			HandshakeTimeout:         configfile.Duration(10 * time.Second),
@@ -184,6 +202,8 @@ func (c Config) Validate() error {
 	if c.AdminListen != "" {
 		p.address("admin_listen", c.AdminListen)
 	}
+	c.Masquerade.validate(&p)
+	c.Knock.validate(&p)
 	c.Upstream.validate(&p)
 	c.Limits.validate(&p)
 	p.duration("drain_timeout", c.DrainTimeout, 0, time.Hour)
@@ -217,19 +237,20 @@ func (u Upstream) validate(p *problems) {
 func (l Limits) validate(p *problems) {
 	p.number("limits.sessions", l.Sessions, 1, 1_000_000)
 	p.number("limits.max_streams", l.MaxStreams, 1, 65_536)
+	p.number("limits.max_udp", l.MaxUDP, 0, 65_536)
 	p.number("limits.open_burst", l.OpenBurst, 1, 65_536)
 	p.number("limits.open_rate", l.OpenRate, 1, 65_536)
 	p.number("limits.early_window", l.EarlyWindow, 1_024, 1<<20)
 	p.number("limits.session_budget", l.SessionBudget, 1<<20, 1<<30)
+	if l.Memory != 0 {
+		p.number("limits.memory", l.Memory, 16<<20, 1<<44)
+	}
+	p.duration("limits.silence", l.Silence, 10*time.Second, time.Hour)
 	p.number("limits.dials", l.Dials, 1, 65_536)
 	p.number("limits.unauthenticated", l.Unauthenticated, 1, 1_000_000)
 	p.number("limits.unauthenticated_per_prefix", l.UnauthenticatedPerPrefix, 1, 1_000_000)
 	p.duration("limits.idle_timeout", l.IdleTimeout, time.Minute, 24*time.Hour)
 	p.duration("limits.handshake_timeout", l.HandshakeTimeout, time.Second, time.Minute)
-	if l.MaxStreams > 0 && l.EarlyWindow > 0 && l.EarlyWindow > l.SessionBudget/l.MaxStreams {
-		p.add("limits.session_budget is %d, want at least max_streams × early_window = %d, which devices are granted at once",
-			l.SessionBudget, l.MaxStreams*l.EarlyWindow)
-	}
 }
 
 // ParseURL reads a tunnel's URL: wss, a host, perhaps a port, perhaps a path.

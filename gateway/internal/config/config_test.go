@@ -1,22 +1,27 @@
 package config
 
 import (
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/httvps/httvps/sdk/go/knock"
 )
 
 const example = "../../config/example-config.yaml"
 
 var options = cmp.Options{
 	cmpopts.EquateComparable(netip.Prefix{}),
+	cmpopts.EquateEmpty(),
 	cmpopts.IgnoreFields(Config{}, "Log", "OnReady", "GetCertificate", "Listener", "Version"),
 }
 
@@ -181,11 +186,24 @@ func TestValidateRefuses(t *testing.T) {
 		"a URL with port 0":               {func(c *Config) { c.URL = "wss://h:0/p" }, "port"},
 		"a URL that is none":              {func(c *Config) { c.URL = "wss://h\x7f/p" }, "not a URL"},
 		"a certificate without its key":   {func(c *Config) { c.TLS.KeyFile = "" }, "tls.key_file"},
+		"two sites":                       {func(c *Config) { c.Masquerade = Masquerade{Dir: "/x", URL: "https://h"} }, "one site"},
+		"a site of another kind":          {func(c *Config) { c.Masquerade.URL = "ftp://h/x" }, "want https or http"},
+		"a site without host":             {func(c *Config) { c.Masquerade.URL = "https:///x" }, "no host"},
+		"a site with a user":              {func(c *Config) { c.Masquerade.URL = "https://u:p@h" }, "user"},
+		"a site with a query":             {func(c *Config) { c.Masquerade.URL = "https://h/?q=1" }, "query"},
+		"a site with port 0":              {func(c *Config) { c.Masquerade.URL = "https://h:0" }, "port"},
+		"a site that is none":             {func(c *Config) { c.Masquerade.URL = "https://h\x7f" }, "not a URL"},
+		"a cookie without a name":         {func(c *Config) { c.Knock.Cookie = "" }, "knock.cookie"},
+		"a cookie that breaks a line":     {func(c *Config) { c.Knock.Cookie = "a\r\nb" }, "knock.cookie"},
+		"an empty knock key":              {func(c *Config) { c.Knock.Keys = make([]KnockKey, 1) }, "knock.keys[0]"},
+		"too many knock keys":             {func(c *Config) { c.Knock.Keys = slices.Repeat([]KnockKey{{Key: knock.Key{1}}}, 9) }, "at most 8"},
 		"bits behind a prefix's length":   {func(c *Config) { c.Upstream.Allow = prefixes(t, "10.0.0.1/8") }, "10.0.0.0/8"},
 		"a mapped prefix":                 {func(c *Config) { c.Upstream.Deny = prefixes(t, "::ffff:10.0.0.0/104") }, "as IPv4"},
 		"an empty prefix":                 {func(c *Config) { c.Upstream.Allow = make([]netip.Prefix, 1) }, "upstream.allow"},
 		"port 0":                          {func(c *Config) { c.Upstream.DeniedPorts = []uint16{0} }, "0 is not a port"},
-		"a budget below what is granted":  {func(c *Config) { c.Limits.SessionBudget = 4 << 20 }, "8388608"},
+		"memory for nothing":              {func(c *Config) { c.Limits.Memory = 1 << 20 }, "limits.memory"},
+		"silence that ends everybody":     {func(c *Config) { c.Limits.Silence = 1 }, "limits.silence"},
+		"less than no UDP":                {func(c *Config) { c.Limits.MaxUDP = -1 }, "limits.max_udp"},
 		"draining for longer than anyone": {func(c *Config) { c.DrainTimeout *= -1; c.DrainTimeout-- }, "drain_timeout"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -195,6 +213,53 @@ func TestValidateRefuses(t *testing.T) {
 				t.Errorf("Validate = %v, want %q in it", err, tc.want)
 			}
 		})
+	}
+}
+
+const secret = "AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA"
+
+func TestKnockKeysCanBeReadAndNotPrinted(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "gateway.yaml")
+	if err := os.WriteFile(file, []byte("knock: {cookie: visit, keys: ["+secret+"]}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	want := KnockKey{knock.Key(func() (raw []byte) {
+		for i := range 32 {
+			raw = append(raw, byte(i+1))
+		}
+		return raw
+	}())}
+	for name, load := range map[string]func() (Config, error){
+		"from a file":          func() (Config, error) { return Load(file, nil) },
+		"from the environment": func() (Config, error) { return Load("", []string{"HTTVPS_GATEWAY_KNOCK_KEYS=" + secret}) },
+	} {
+		cfg, err := load()
+		if err != nil || len(cfg.Knock.Keys) != 1 || cfg.Knock.Keys[0] != want {
+			t.Fatalf("%s: %d keys, %v", name, len(cfg.Knock.Keys), err)
+		}
+		printed, err := yaml.Marshal(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, text := range []string{string(printed), fmt.Sprintf("%v %+v %#v %s", cfg.Knock, cfg.Knock, cfg.Knock, cfg.Knock.Keys)} {
+			if strings.Contains(text, secret[:8]) || strings.Contains(text, "[1 2 3") || strings.Contains(text, "0x1, 0x2") {
+				t.Errorf("%s: printed as %s", name, text)
+			}
+		}
+	}
+}
+
+func TestADamagedKnockKeyIsNotRepeated(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "gateway.yaml")
+	if err := os.WriteFile(file, []byte("knock:\n  keys:\n    - "+secret[:40]+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err := Load(file, []string{"HTTVPS_GATEWAY_KNOCK_KEYS=" + secret + "," + secret[:41]})
+	if err == nil || !strings.Contains(err.Error(), file+":3: knock.keys[0]") || !strings.Contains(err.Error(), "HTTVPS_GATEWAY_KNOCK_KEYS") {
+		t.Fatalf("Load = %v", err)
+	}
+	if strings.Contains(err.Error(), secret[:8]) {
+		t.Errorf("the message repeats the key: %v", err)
 	}
 }
 

@@ -13,7 +13,8 @@ import (
 // Gauges are read when somebody asks for the metrics. They must not block.
 type Gauges struct {
 	Sessions        func() float64 // live sessions
-	Streams         func() float64 // streams in them
+	Streams         func() float64 // streams in them, and flows
+	Flows           func() float64 // UDP flows among them
 	Up, Down        func() float64 // payload bytes since start: written to targets, read from them
 	Unauthenticated func() float64 // connections that have not proven who they are
 	Joined          func() float64 // 1 while the control plane answers
@@ -25,6 +26,8 @@ type Metrics struct {
 	handshake  prometheus.Histogram
 	opens      *prometheus.CounterVec
 	dial       prometheus.Histogram
+	flows      *prometheus.CounterVec
+	dropped    *prometheus.CounterVec
 	turnedAway *prometheus.CounterVec
 	control    *prometheus.CounterVec
 	closed     *prometheus.CounterVec
@@ -48,6 +51,8 @@ func New(registry prometheus.Registerer, version string, gauges Gauges) (*Metric
 			Help:    "Time until a target was connected.",
 			Buckets: []float64{.001, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 15},
 		}),
+		flows:      counter("flow_opens_total", "UDP flows asked for by how that ended: opened, or the wire code of the refusal.", "result"),
+		dropped:    counter("datagrams_dropped_total", "Datagrams of UDP flows that were dropped here.", "reason"),
 		turnedAway: counter("connections_refused_total", "Connections closed at once because of a limit.", "limit"),
 		control:    counter("control_requests_total", "Requests to the control plane.", "call", "result"),
 		closed:     counter("sessions_closed_total", "Sessions ended by the gateway, by the code of CLOSE.", "code"),
@@ -61,15 +66,16 @@ func New(registry prometheus.Registerer, version string, gauges Gauges) (*Metric
 	bytes := func(direction string, read func() float64) prometheus.Collector {
 		return prometheus.NewCounterFunc(prometheus.CounterOpts{
 			Name:        "httvps_gateway_bytes_total",
-			Help:        "Payload bytes of streams: up was written to targets, down was read from them.",
+			Help:        "Payload bytes of streams and UDP flows: up was written to targets, down was read from them.",
 			ConstLabels: prometheus.Labels{"direction": direction},
 		}, read)
 	}
 	var problems []error
 	for _, collector := range []prometheus.Collector{
-		m.handshakes, m.handshake, m.opens, m.dial, m.turnedAway, m.control, m.closed, info,
+		m.handshakes, m.handshake, m.opens, m.dial, m.flows, m.dropped, m.turnedAway, m.control, m.closed, info,
 		gauge("sessions", "Live sessions.", gauges.Sessions),
-		gauge("streams", "Streams of live sessions.", gauges.Streams),
+		gauge("streams", "Streams of live sessions, UDP flows among them.", gauges.Streams),
+		gauge("flows", "UDP flows of live sessions.", gauges.Flows),
 		gauge("unauthenticated_connections", "Connections that have not proven who they are.", gauges.Unauthenticated),
 		gauge("joined", "1 while the control plane answers.", gauges.Joined),
 		bytes("up", gauges.Up),
@@ -102,6 +108,14 @@ func (m *Metrics) Opened(result string, took time.Duration) {
 		m.dial.Observe(took.Seconds())
 	}
 }
+
+// FlowOpened counts a request for a UDP flow: result is "opened" or the name of a
+// wire code.
+func (m *Metrics) FlowOpened(result string) { m.flows.WithLabelValues(result).Inc() }
+
+// Dropped counts n datagrams that were dropped for a reason of the protocol
+// package's.
+func (m *Metrics) Dropped(reason string, n int) { m.dropped.WithLabelValues(reason).Add(float64(n)) }
 
 // TurnedAway counts a connection that met a limit: "total" or "prefix".
 func (m *Metrics) TurnedAway(limit string) { m.turnedAway.WithLabelValues(limit).Inc() }

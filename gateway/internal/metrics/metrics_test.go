@@ -12,7 +12,7 @@ import (
 
 func gauges() Gauges {
 	one := func() float64 { return 1 }
-	return Gauges{Sessions: one, Streams: one, Up: one, Down: one, Unauthenticated: one, Joined: one}
+	return Gauges{Sessions: one, Streams: one, Flows: one, Up: one, Down: one, Unauthenticated: one, Joined: one}
 }
 
 // Dashboards are built on these names and labels: a change here breaks them.
@@ -25,6 +25,8 @@ func TestNamesAndLabelsAreStable(t *testing.T) {
 	m.Handshake("ready", time.Second)
 	m.Handshake("invalid_token", time.Second)
 	m.Opened("opened", time.Second)
+	m.FlowOpened("opened")
+	m.Dropped("rate", 3)
 	m.TurnedAway("prefix")
 	m.Control("heartbeat", nil)
 	m.Control("heartbeat", fakeError{})
@@ -51,7 +53,10 @@ func TestNamesAndLabelsAreStable(t *testing.T) {
 		"httvps_gateway_connections_refused_total{limit=prefix}",
 		"httvps_gateway_control_requests_total{call=heartbeat,result=error}",
 		"httvps_gateway_control_requests_total{call=heartbeat,result=ok}",
+		"httvps_gateway_datagrams_dropped_total{reason=rate}",
 		"httvps_gateway_dial_seconds{}",
+		"httvps_gateway_flow_opens_total{result=opened}",
+		"httvps_gateway_flows{}",
 		"httvps_gateway_handshake_seconds{}",
 		"httvps_gateway_handshakes_total{result=invalid_token}",
 		"httvps_gateway_handshakes_total{result=ready}",

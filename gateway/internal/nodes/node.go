@@ -78,6 +78,7 @@ type Node struct {
 
 	heard    atomic.Int64 // unix nanoseconds of the last answered heartbeat; 0: none
 	interval atomic.Int64 // between heartbeats
+	knock    atomic.Pointer[Knock]
 	ready    chan struct{}
 	once     sync.Once // closes ready
 }
@@ -114,6 +115,15 @@ func (n *Node) Verify(ctx context.Context, token string) (ticket.Claims, error) 
 // Ready is closed when the control plane's keys are known and a heartbeat was
 // answered.
 func (n *Node) Ready() <-chan struct{} { return n.ready }
+
+// Knock returns what the control plane says that devices are known by, without keys
+// until it has said so. It answers from memory.
+func (n *Node) Knock() Knock {
+	if told := n.knock.Load(); told != nil {
+		return *told
+	}
+	return Knock{}
+}
 
 // Joined reports whether the control plane has answered a heartbeat lately:
 // whether this gateway still holds its lease.
@@ -179,6 +189,7 @@ func (n *Node) fetchKeys(ctx context.Context) (*ticket.Verifier, error) {
 		ServiceID string      `json:"service_id"`
 		Issuer    string      `json:"issuer"`
 		JWKS      ticket.JWKS `json:"jwks"`
+		Knock     Knock       `json:"knock"`
 	}
 	err := n.control.call(ctx, http.MethodGet, "/api/v1/gateway/config", nil, &answer)
 	if err == nil {
@@ -188,12 +199,15 @@ func (n *Node) fetchKeys(ctx context.Context) (*ticket.Verifier, error) {
 			err = errors.New("the control plane is of another service")
 		case len(answer.JWKS.Keys) == 0:
 			err = errors.New("the control plane told no keys")
+		default:
+			err = answer.Knock.validate()
 		}
 	}
 	n.cfg.Observe("config", err)
 	if err != nil {
 		return nil, err
 	}
+	n.knock.Store(&answer.Knock)
 	return ticket.NewVerifier(answer.Issuer, answer.ServiceID, answer.JWKS), nil
 }
 
@@ -274,6 +288,7 @@ type Decision struct {
 	Allowed    bool
 	Reason     reason.Code // why not
 	MaxStreams int         // of the plan; 0: no word
+	MaxUDP     int         // of the plan, also 0; -1: no word
 	ExpiresAt  time.Time   // end of the subscription; zero: none
 }
 
@@ -308,7 +323,8 @@ func (n *Node) decide(ctx context.Context, q Question) (Decision, error) {
 		Allowed bool        `json:"allowed"`
 		Reason  reason.Code `json:"reason"`
 		Limits  struct {
-			MaxStreams int `json:"max_streams"`
+			MaxStreams int  `json:"max_streams"`
+			MaxUDP     *int `json:"max_udp"`
 		} `json:"limits"`
 		ExpiresAt *time.Time `json:"expires_at"`
 	}
@@ -327,7 +343,16 @@ func (n *Node) decide(ctx context.Context, q Question) (Decision, error) {
 		n.cfg.Log.WarnContext(ctx, "device not decided", "error", err)
 		return Decision{}, fmt.Errorf("%w: %w", ErrUndecided, err)
 	}
-	decision := Decision{Allowed: answer.Allowed, Reason: answer.Reason, MaxStreams: answer.Limits.MaxStreams}
+	decision := Decision{
+		Allowed: answer.Allowed, Reason: answer.Reason,
+		MaxStreams: answer.Limits.MaxStreams,
+	}
+	switch flows := answer.Limits.MaxUDP; {
+	case flows != nil:
+		decision.MaxUDP = max(*flows, 0)
+	case answer.Allowed:
+		decision.MaxUDP = -1
+	}
 	if answer.ExpiresAt != nil {
 		decision.ExpiresAt = *answer.ExpiresAt
 	}

@@ -305,9 +305,9 @@ func TestDecisionsOfTheControlPlane(t *testing.T) {
 	}{
 		"allowed": {
 			map[string]any{"allowed": true, "user_id": "u", "limits": map[string]any{"max_streams": 9, "max_udp": 1}, "expires_at": end},
-			Decision{Allowed: true, MaxStreams: 9, ExpiresAt: end},
+			Decision{Allowed: true, MaxStreams: 9, MaxUDP: 1, ExpiresAt: end},
 		},
-		"allowed, without an end": {map[string]any{"allowed": true}, Decision{Allowed: true}},
+		"allowed, without an end": {map[string]any{"allowed": true}, Decision{Allowed: true, MaxUDP: -1}},
 		"refused":                 {map[string]any{"allowed": false, "reason": "device_revoked"}, Decision{Reason: reason.DeviceRevoked}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -42,8 +42,8 @@ func TestARefusedDeviceIsAnsweredFromMemoryForAWhile(t *testing.T) {
 	}
 	answer = map[string]any{"allowed": true}
 	now = now.Add(refusalLasts / 50)
-	ask(question, Decision{Allowed: true}, 5)
-	ask(question, Decision{Allowed: true}, 6)
+	ask(question, Decision{Allowed: true, MaxUDP: -1}, 5)
+	ask(question, Decision{Allowed: true, MaxUDP: -1}, 6)
 }
 
 func TestRefusalsThatPassByThemselvesAreNotRemembered(t *testing.T) {

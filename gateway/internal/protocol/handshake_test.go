@@ -47,7 +47,7 @@ var (
 	handshake = Handshake{Timeout: wire.HelloTimeout, Offer: wire.KnownCapabilities}
 	grant     = Grant{
 		Session:  [16]byte{7},
-		Limits:   wire.Limits{MaxStreams: 3, EarlyWindow: 1024, OpenBurst: 4, OpenRate: 5},
+		Limits:   wire.Limits{MaxStreams: 3, EarlyWindow: 1024, OpenBurst: 4, OpenRate: 5, Silence: 9 * time.Second},
 		Deadline: time.UnixMilli(4_102_444_800_000),
 	}
 )

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/httvps/httvps/sdk/go/lazy"
 	"github.com/httvps/httvps/sdk/go/mux"
 	"github.com/httvps/httvps/sdk/go/wire"
 )
@@ -37,7 +38,7 @@ type relay struct {
 func newRelay(stream *mux.Stream, target Conn, meter Meter, idle, halfClosedIdle time.Duration) *relay {
 	return &relay{
 		stream: stream,
-		target: &watched{Conn: target, meter: meter, began: time.Now()},
+		target: &watched{Conn: target, in: lazy.NewReader(target), meter: meter, began: time.Now()},
 		halfIn: min(idle, halfClosedIdle),
 		limit:  idle,
 	}
@@ -142,14 +143,27 @@ func abort(conn Conn) {
 // remembers when one did, and on which side an error came up.
 type watched struct {
 	Conn
+	in                      lazy.Reader
 	meter                   Meter
 	began                   time.Time
 	moved                   atomic.Int64 // when, since began
 	readFailed, writeFailed atomic.Bool
 }
 
+// ReadLazy implements [lazy.Reader], which is how streams read.
+func (w *watched) ReadLazy(space lazy.Space) (int, error) {
+	n, err := w.in.ReadLazy(space)
+	w.noteRead(n, err)
+	return n, err
+}
+
 func (w *watched) Read(p []byte) (int, error) {
 	n, err := w.Conn.Read(p)
+	w.noteRead(n, err)
+	return n, err
+}
+
+func (w *watched) noteRead(n int, err error) {
 	if n > 0 {
 		w.meter.AddDown(n)
 		w.touch()
@@ -157,7 +171,6 @@ func (w *watched) Read(p []byte) (int, error) {
 	if err != nil && err != io.EOF { //nolint:errorlint // a reader returns io.EOF itself
 		w.readFailed.Store(true)
 	}
-	return n, err
 }
 
 func (w *watched) Write(p []byte) (int, error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/httvps/httvps/sdk/go/mux"
@@ -32,11 +33,11 @@ type Meter interface {
 // Dial connects to a target.
 type Dial func(ctx context.Context, target wire.Addr) (Conn, error)
 
-// Streams is how the requests of sessions are served. It is shared by all
-// sessions of a gateway.
+// Streams is how the requests of sessions are served, those for flows included.
+// It is shared by all sessions of a gateway.
 type Streams struct {
-	// NewDial returns how one session connects to its targets.
-	NewDial func() Dial
+	// NewUpstream returns how one session connects to its targets.
+	NewUpstream func() (Dial, Packets)
 	// Slots bounds the dials of all sessions together by its capacity.
 	Slots chan struct{}
 	// SessionDials bounds the dials of one session. Further requests wait for
@@ -53,6 +54,13 @@ type Streams struct {
 	// Observe is told of each request's end: "opened" or the name of the
 	// code it was refused with.
 	Observe func(result string, took time.Duration)
+	// ObserveFlow is told the same of requests for flows.
+	ObserveFlow func(result string)
+	// Dropped is told of n datagrams that were dropped, and of the reason, which
+	// is one of a few words.
+	Dropped func(reason string, n int)
+
+	flows atomic.Int64
 }
 
 // Serve serves the requests of one session until it ends, and returns when
@@ -67,28 +75,38 @@ func (s *Streams) Serve(ctx context.Context, session *mux.Session, meter Meter) 
 	defer streams.Wait()
 	defer cancel() // dials of a session that is over
 
-	d := dialer{dial: s.NewDial(), session: make(chan struct{}, s.SessionDials), process: s.Slots}
+	d := dialer{session: make(chan struct{}, s.SessionDials), process: s.Slots}
+	d.dial, d.packets = s.NewUpstream()
 	targets := make(chan struct{}, s.SessionTargets)
+	datagrams := newBucket()
 	for {
-		stream, err := session.Accept(ctx)
+		in, err := session.Accept(ctx)
 		if err != nil {
 			return err
 		}
 		select {
 		case targets <- struct{}{}:
 		default:
-			s.refuse(stream, wire.CodeLimit, 0)
+			if in.Flow != nil {
+				s.refuseFlow(in.Flow, wire.CodeLimit)
+			} else {
+				s.refuse(in.Stream, wire.CodeLimit, 0)
+			}
 			continue
 		}
 		streams.Go(func() {
 			defer func() { <-targets }()
 			meter.AddStreams(1)
 			defer meter.AddStreams(-1)
-			target := s.open(ctx, stream, d)
+			if in.Flow != nil {
+				s.serveFlow(ctx, in.Flow, meter, d, datagrams)
+				return
+			}
+			target := s.open(ctx, in.Stream, d)
 			if target == nil {
 				return
 			}
-			newRelay(stream, target, meter, s.Idle, s.HalfClosedIdle).run(ctx)
+			newRelay(in.Stream, target, meter, s.Idle, s.HalfClosedIdle).run(ctx)
 		})
 	}
 }
@@ -115,7 +133,13 @@ func (s *Streams) open(ctx context.Context, stream *mux.Stream, d dialer) Conn {
 // dialer is how one session connects, with the places that a dial needs.
 type dialer struct {
 	dial             Dial
+	packets          Packets
 	session, process chan struct{}
+}
+
+// request is a stream or a flow whose device waits for an answer.
+type request interface {
+	Err() error // why it has ended; nil while it lives
 }
 
 // connect connects to the stream's target when there is a place for it. While it
@@ -125,18 +149,31 @@ func (d dialer) connect(ctx context.Context, stream *mux.Stream) (Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
 	gone := make(chan struct{}, 1)
-	stream.OnStop(func() { gone <- struct{}{} })                   // by a reset, too
-	for _, places := range []chan struct{}{d.session, d.process} { // its own first: who waits for that holds nothing of others
-		if err := wait(ctx, places, stream, gone); err != nil {
-			return nil, err
-		}
-		defer func() { <-places }()
+	stream.OnStop(func() { gone <- struct{}{} }) // by a reset, too
+	leave, err := d.enter(ctx, stream, gone)
+	if err != nil {
+		return nil, err
 	}
+	defer leave()
 	return d.dial(ctx, stream.Target())
 }
 
-// wait takes a place for a stream, unless its device resets it meanwhile.
-func wait(ctx context.Context, places chan struct{}, stream *mux.Stream, gone <-chan struct{}) error {
+// enter takes the places of one dial for a request; leave gives them back. The
+// wait ends when the request has ended, after which gone has something to say.
+func (d dialer) enter(ctx context.Context, asked request, gone <-chan struct{}) (leave func(), err error) {
+	// Its own first: who waits for that holds nothing of others.
+	if err := wait(ctx, d.session, asked, gone); err != nil {
+		return nil, err
+	}
+	if err := wait(ctx, d.process, asked, gone); err != nil {
+		<-d.session
+		return nil, err
+	}
+	return func() { <-d.process; <-d.session }, nil
+}
+
+// wait takes a place for a request, unless its device resets it meanwhile.
+func wait(ctx context.Context, places chan struct{}, asked request, gone <-chan struct{}) error {
 	select {
 	case places <- struct{}{}:
 		return nil
@@ -145,7 +182,7 @@ func wait(ctx context.Context, places chan struct{}, stream *mux.Stream, gone <-
 	for {
 		select {
 		case places <- struct{}{}:
-			if stream.Err() == nil {
+			if asked.Err() == nil {
 				return nil
 			}
 			<-places
@@ -153,7 +190,7 @@ func wait(ctx context.Context, places chan struct{}, stream *mux.Stream, gone <-
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		if stream.Err() != nil {
+		if asked.Err() != nil {
 			return context.Canceled
 		}
 	}

@@ -61,6 +61,7 @@ type rig struct {
 	session *mux.Session
 	results chan string
 	served  chan error
+	stop    context.CancelFunc // ends Serve, and not the session
 	ended   sync.WaitGroup
 }
 
@@ -80,15 +81,19 @@ func newRig(t *testing.T, dial func(context.Context, wire.Addr) (Conn, error), c
 	ours, theirs := muxtest.Pipe()
 	r := &rig{Peer: muxtest.NewPeer(t, theirs), results: make(chan string, 1000), served: make(chan error, 1)}
 	r.streams = &Streams{
-		NewDial: func() Dial { return dial }, Slots: make(chan struct{}, 100), SessionDials: 100, SessionTargets: 100, Idle: 2 * time.Hour, HalfClosedIdle: 5 * time.Minute,
+		NewUpstream: func() (Dial, Packets) { return dial, nil }, Slots: make(chan struct{}, 100), SessionDials: 100, SessionTargets: 100, Idle: 2 * time.Hour, HalfClosedIdle: 5 * time.Minute,
 		Observe: func(result string, _ time.Duration) { r.results <- result },
 	}
 	if change != nil {
 		change(r.streams)
 	}
-	r.session = mux.New(ours, mux.Config{Role: mux.Gateway, Limits: wire.DefaultLimits()})
+	limits := wire.DefaultLimits()
+	limits.Silence = 0 // the scripted device does not ping
+	r.session = mux.New(ours, mux.Config{Role: mux.Gateway, Limits: limits})
 	r.ended.Go(func() { _ = r.session.Run(t.Context()) })
-	r.ended.Go(func() { r.served <- r.streams.Serve(t.Context(), r.session, &r.meter) })
+	ctx, stop := context.WithCancel(t.Context())
+	r.stop = stop
+	r.ended.Go(func() { r.served <- r.streams.Serve(ctx, r.session, &r.meter) })
 	return r
 }
 

@@ -1,22 +1,42 @@
 package server
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"net/netip"
 
 	"github.com/httvps/httvps/gateway/internal/config"
+	"github.com/httvps/httvps/gateway/internal/protocol"
 	"github.com/httvps/httvps/gateway/internal/upstream"
+	"github.com/httvps/httvps/sdk/go/wire"
 )
 
-// newDialer returns what makes each session its dialer: how its streams leave
-// this gateway. own are the listeners that no stream reaches.
-func newDialer(cfg config.Upstream, own []net.Addr) (func() upstream.Dialer, error) {
+// egress is how the streams and flows of one session leave this gateway.
+type egress interface {
+	upstream.Dialer
+	upstream.PacketDialer
+}
+
+// packets is an egress as the tunnel's half of the gateway sees it.
+type packets struct{ egress }
+
+func (p packets) DialPacket(ctx context.Context, target wire.Addr) (protocol.PacketConn, netip.AddrPort, error) {
+	return p.egress.DialPacket(ctx, target)
+}
+
+func (p packets) ListenPacket(ctx context.Context) (protocol.PacketConn, error) {
+	return p.egress.ListenPacket(ctx)
+}
+
+// newEgress returns what makes each session its egress. own are the listeners
+// that nothing reaches.
+func newEgress(cfg config.Upstream, own []net.Addr) (func() egress, error) {
 	switch cfg.Mode {
 	case config.Echo:
-		return func() upstream.Dialer { return upstream.Echo{} }, nil
+		return func() egress { return upstream.Echo{} }, nil
 	case config.Devnull:
-		return func() upstream.Dialer { return upstream.Devnull{} }, nil
+		return func() egress { return upstream.Devnull{} }, nil
 	case config.Direct:
 	default:
 		return nil, fmt.Errorf("upstream mode %q", cfg.Mode)
@@ -41,5 +61,5 @@ func newDialer(cfg config.Upstream, own []net.Addr) (func() upstream.Dialer, err
 		return nil, fmt.Errorf("egress policy: %w", err)
 	}
 	direct := upstream.NewDirect(upstream.DirectConfig{Policy: policy})
-	return func() upstream.Dialer { return direct.ForSession() }, nil
+	return func() egress { return direct.ForSession() }, nil
 }

@@ -16,12 +16,14 @@ import (
 
 	"github.com/httvps/httvps/gateway/internal/auth"
 	"github.com/httvps/httvps/gateway/internal/config"
+	"github.com/httvps/httvps/gateway/internal/masquerade"
 	"github.com/httvps/httvps/gateway/internal/metrics"
 	"github.com/httvps/httvps/gateway/internal/nodes"
 	"github.com/httvps/httvps/gateway/internal/protocol"
 	"github.com/httvps/httvps/gateway/internal/sessions"
-	"github.com/httvps/httvps/gateway/internal/upstream"
 	"github.com/httvps/httvps/internal/gate"
+	"github.com/httvps/httvps/sdk/go/carrier"
+	"github.com/httvps/httvps/sdk/go/mux"
 	"github.com/httvps/httvps/sdk/go/wire"
 )
 
@@ -29,9 +31,6 @@ const (
 	// halfClosedIdle ends a stream of which one direction has ended and the
 	// other does not move.
 	halfClosedIdle = 5 * time.Minute
-	// strangerLife is what a connection has in all until its upgrade; from
-	// there to the proof it is the handshake's timeout.
-	strangerLife = 20 * time.Second
 	// shutdownTimeout is what requests that are no tunnels have to finish.
 	shutdownTimeout = 5 * time.Second
 	// dialShare of the dials at once one session may have, so that targets that
@@ -67,10 +66,13 @@ func Run(ctx context.Context, cfg config.Config) error {
 	}
 	defer listeners.close()
 	g := &gateway{cfg: cfg, listeners: listeners}
-	if err := g.build(nodes.Config{State: state, Key: key, Local: cfg.ControlDial}); err != nil {
+	if g.site, err = g.newSite(); err != nil {
 		return err
 	}
-	return g.run(ctx)
+	if err := g.build(nodes.Config{State: state, Key: key, Local: cfg.ControlDial}); err != nil {
+		return errors.Join(err, g.site.Close())
+	}
+	return errors.Join(g.run(ctx), g.site.Close())
 }
 
 // listeners are the addresses that the gateway is reached at.
@@ -123,12 +125,14 @@ type gateway struct {
 	metrics   *metrics.Metrics
 	registry  *sessions.Registry
 	node      *nodes.Node
+	knocks    *knocks
 	tunnels   *tunnels
+	site      *masquerade.Site
 }
 
 // build makes the parts. It starts nothing.
 func (g *gateway) build(member nodes.Config) error {
-	dialer, err := newDialer(g.cfg.Upstream, append(g.listeners.addrs(), g.cfg.Own...))
+	leave, err := newEgress(g.cfg.Upstream, append(g.listeners.addrs(), g.cfg.Own...))
 	if err != nil {
 		return err
 	}
@@ -136,7 +140,7 @@ func (g *gateway) build(member nodes.Config) error {
 	g.registry = sessions.New(limits.Sessions)
 	g.gate = gate.New(g.listeners.public, gate.Limits{
 		Total: limits.Unauthenticated, PerPrefix: limits.UnauthenticatedPerPrefix,
-		Life: strangerLife + limits.HandshakeTimeout.Std(),
+		Life: masquerade.Life + limits.HandshakeTimeout.Std(),
 	}, func(limit string) { g.metrics.TurnedAway(limit) })
 
 	member.URL, member.Version, member.Log = g.cfg.URL, g.cfg.Version, g.cfg.Log
@@ -149,6 +153,7 @@ func (g *gateway) build(member nodes.Config) error {
 	if g.node, err = nodes.New(member); err != nil {
 		return err
 	}
+	g.knocks = newKnocks(g.cfg.Knock, g.node.Knock)
 	if err := g.buildMetrics(); err != nil {
 		return err
 	}
@@ -158,18 +163,32 @@ func (g *gateway) build(member nodes.Config) error {
 		checker:   auth.New(auth.Config{Tokens: tokens{g.node}, RequireBinding: g.cfg.RequireChannelBinding}),
 		node:      g.node,
 		registry:  g.registry,
-		streams:   newStreams(limits, dialer, g.metrics),
+		streams:   newStreams(limits, leave, g.metrics),
 		metrics:   g.metrics,
+		memory:    mux.NewMemory(memoryFor(limits.Memory)),
 		log:       g.cfg.Log,
+		site:      g.site,
 	}
 	return nil
 }
 
-func newStreams(limits config.Limits, newDialer func() upstream.Dialer, counters *metrics.Metrics) *protocol.Streams {
+// newSite opens what strangers meet.
+func (g *gateway) newSite() (*masquerade.Site, error) {
+	cfg := masquerade.Config{Dir: g.cfg.Masquerade.Dir, Log: g.cfg.Log, Hide: func(name string) bool { return g.knocks.hides(name) }}
+	if text := g.cfg.Masquerade.URL; text != "" {
+		var err error
+		if cfg.URL, err = config.ParseSite(text); err != nil {
+			return nil, fmt.Errorf("masquerade.url: %w", err)
+		}
+	}
+	return masquerade.New(cfg)
+}
+
+func newStreams(limits config.Limits, leave func() egress, counters *metrics.Metrics) *protocol.Streams {
 	return &protocol.Streams{
-		NewDial: func() protocol.Dial {
-			dialer := newDialer()
-			return func(ctx context.Context, target wire.Addr) (protocol.Conn, error) { return dialer.Dial(ctx, target) }
+		NewUpstream: func() (protocol.Dial, protocol.Packets) {
+			out := leave()
+			return func(ctx context.Context, target wire.Addr) (protocol.Conn, error) { return out.Dial(ctx, target) }, packets{out}
 		},
 		Slots:          make(chan struct{}, limits.Dials),
 		SessionDials:   max(1, min(limits.MaxStreams, limits.Dials/dialShare)),
@@ -177,6 +196,8 @@ func newStreams(limits config.Limits, newDialer func() upstream.Dialer, counters
 		Idle:           limits.IdleTimeout.Std(),
 		HalfClosedIdle: halfClosedIdle,
 		Observe:        counters.Opened,
+		ObserveFlow:    counters.FlowOpened,
+		Dropped:        counters.Dropped,
 	}
 }
 
@@ -188,6 +209,7 @@ func (g *gateway) buildMetrics() error {
 	g.metrics, err = metrics.New(g.prom, g.cfg.Version, metrics.Gauges{
 		Sessions:        func() float64 { return float64(g.registry.Len()) },
 		Streams:         func() float64 { return float64(g.registry.Streams()) },
+		Flows:           func() float64 { return float64(g.tunnels.streams.Flows()) },
 		Up:              func() float64 { return float64(total.Up()) },
 		Down:            func() float64 { return float64(total.Down()) },
 		Unauthenticated: func() float64 { return float64(g.gate.Strangers()) },
@@ -209,10 +231,10 @@ func (g *gateway) run(ctx context.Context) error {
 	}
 	handshakes, stopHandshakes := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer stopHandshakes(nil)
-	public := newPublic(handshakes, newFront(u, g.tunnels), g.cfg.GetCertificate, g.cfg.Log)
+	public := newPublic(handshakes, newFront(u, g.knocks, g.tunnels, g.site), g.cfg.GetCertificate, g.cfg.Log)
 	failed := make(chan error, 2)
 	serving := 1
-	go func() { failed <- serve("listen", public.ServeTLS(g.gate, "", "")) }()
+	go func() { failed <- serve("listen", public.ServeTLS(carrier.Listener(g.gate), "", "")) }()
 
 	var admin *http.Server
 	if g.listeners.admin != nil {
@@ -288,6 +310,9 @@ func (g *gateway) unready() []string {
 		}
 	default:
 		missing = append(missing, "the control plane has not answered yet")
+	}
+	if g.knocks.none() {
+		missing = append(missing, "no knock key is known: nobody is let in")
 	}
 	if g.registry.Stopping() {
 		missing = append(missing, "stopping")

@@ -31,10 +31,6 @@ const (
 	retryUndecided = 2 * time.Second
 	retryFull      = 15 * time.Second
 
-	// A session that says nothing is asked for a sign of life.
-	pingInterval = 45 * time.Second
-	pingTimeout  = 30 * time.Second
-
 	// carrierLost is how a session ended whose carrier just went away.
 	carrierLost = "carrier_lost"
 )
@@ -48,7 +44,9 @@ type tunnels struct {
 	registry  *sessions.Registry
 	streams   *protocol.Streams
 	metrics   *metrics.Metrics
+	memory    *mux.Memory // what all sessions may hold
 	log       *slog.Logger
+	site      http.Handler // for who comes when the gateway is stopping
 
 	mu      sync.Mutex // guards the following fields
 	closed  bool
@@ -75,25 +73,31 @@ func (t *tunnels) wait() {
 
 func (t *tunnels) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !t.enter() {
-		notFound(w, r)
+		t.site.ServeHTTP(w, r)
 		return
 	}
-	defer t.running.Done()
 	conn, err := carrier.Upgrade(w, r)
 	if err != nil {
+		t.running.Done()
 		t.log.DebugContext(r.Context(), "upgrade not finished", "error", err)
 		return
 	}
 	began := time.Now()
 	live, accepted, err := t.shake(r.Context(), conn, strings.ToLower(r.Host))
 	if err != nil {
+		t.running.Done()
 		t.refused(r.Context(), err, time.Since(began))
 		return
 	}
 	t.metrics.Handshake("ready", time.Since(began))
 	// The server's context ends when new sessions are not wanted any more.
-	// Those that live end by their own word.
-	t.carry(context.WithoutCancel(r.Context()), conn, live, accepted)
+	// Those that live end by their own word, and on a goroutine of their own:
+	// that of the request keeps buffers and a stack as large as TLS needed.
+	ctx := context.WithoutCancel(r.Context())
+	go func() {
+		defer t.running.Done()
+		t.carry(ctx, conn, live, accepted)
+	}()
 }
 
 // shake does the handshake. When it succeeds there is a live session, here and
@@ -172,15 +176,20 @@ func (t *tunnels) renew(ctx context.Context, question nodes.Question) (time.Time
 
 // limitsFor returns the gateway's limits, or the plan's where they are lower.
 func (t *tunnels) limitsFor(decision nodes.Decision) wire.Limits {
-	streams := t.limits.MaxStreams
+	streams, flows := t.limits.MaxStreams, t.limits.MaxUDP
 	if decision.MaxStreams > 0 {
 		streams = min(streams, decision.MaxStreams)
 	}
+	if decision.MaxUDP >= 0 {
+		flows = min(flows, decision.MaxUDP)
+	}
 	return wire.Limits{
 		MaxStreams:  uint64(streams),
-		EarlyWindow: uint64(t.limits.EarlyWindow),
+		MaxUDP:      uint64(flows),
+		EarlyWindow: mux.EarlyWindow(uint64(t.limits.EarlyWindow), uint64(t.limits.SessionBudget), uint64(streams)),
 		OpenBurst:   uint64(t.limits.OpenBurst),
 		OpenRate:    uint64(t.limits.OpenRate),
+		Silence:     t.limits.Silence.Std(),
 	}
 }
 
@@ -192,17 +201,11 @@ func (t *tunnels) carry(ctx context.Context, conn *carrier.Conn, live *sessions.
 		Role:   mux.Gateway,
 		Limits: accepted.Limits,
 		Budget: uint64(t.limits.SessionBudget),
+		Memory: t.memory,
 		First:  accepted.First,
 	})
 	var parts sync.WaitGroup
-	parts.Go(func() {
-		select {
-		case <-live.Ending():
-			session.Close(live.Code(), "")
-		case <-session.Done():
-		}
-	})
-	parts.Go(func() { keepAlive(ctx, session) })
+	live.OnEnd(func(code wire.Code) { session.Close(code, "") })
 	term, over := context.WithCancel(ctx)
 	defer over()
 	parts.Go(func() { live.KeepTerm(term) })
@@ -227,27 +230,6 @@ func (t *tunnels) carry(ctx context.Context, conn *carrier.Conn, live *sessions.
 func (t *tunnels) gone(live *sessions.Session, why string) {
 	t.registry.Remove(live)
 	t.node.Ended(live.ID, why)
-}
-
-// keepAlive ends a session whose other end is gone without a word.
-func keepAlive(ctx context.Context, session *mux.Session) {
-	timer := time.NewTimer(pingInterval)
-	defer timer.Stop()
-	for {
-		select {
-		case <-timer.C:
-		case <-session.Done():
-			return
-		}
-		asked, cancel := context.WithTimeout(ctx, pingTimeout)
-		_, err := session.Ping(asked)
-		cancel()
-		if err != nil {
-			session.Close(wire.CodeNoError, "no answer to PING")
-			return
-		}
-		timer.Reset(pingInterval)
-	}
 }
 
 // refused notes how a handshake failed. What anybody can cause goes to debug.

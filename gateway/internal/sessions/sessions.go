@@ -61,9 +61,12 @@ type Session struct {
 	all     *Traffic
 	streams atomic.Int64
 	ending  chan struct{} // closed when the session must end
-	once    sync.Once
-	code    wire.Code // why; readable once ending is closed
 	term    Term
+
+	mu    sync.Mutex // guards the following fields
+	ended bool
+	code  wire.Code       // why
+	onEnd func(wire.Code) // see OnEnd
 }
 
 // AddUp counts n bytes that were written to a target.
@@ -81,21 +84,35 @@ func (s *Session) AddDown(n int) {
 // AddStreams changes the number of streams in being by n.
 func (s *Session) AddStreams(n int) { s.streams.Add(int64(n)) }
 
-// Ending is closed when the session must end; [Session.Code] then says why.
+// Ending is closed when the session must end.
 func (s *Session) Ending() <-chan struct{} { return s.ending }
 
-// Code is why the session must end, once Ending is closed.
-func (s *Session) Code() wire.Code {
-	<-s.ending
-	return s.code
+// OnEnd has f called once, with the reason, when the session must end; at once
+// when that is so already. f must not block.
+func (s *Session) OnEnd(f func(wire.Code)) {
+	s.mu.Lock()
+	ended, code := s.ended, s.code
+	s.onEnd = f
+	s.mu.Unlock()
+	if ended {
+		f(code)
+	}
 }
 
 // End tells the session to end. Only the first call counts.
 func (s *Session) End(code wire.Code) {
-	s.once.Do(func() {
-		s.code = code
-		close(s.ending)
-	})
+	s.mu.Lock()
+	if s.ended {
+		s.mu.Unlock()
+		return
+	}
+	s.ended, s.code = true, code
+	f := s.onEnd
+	close(s.ending)
+	s.mu.Unlock()
+	if f != nil {
+		f(code)
+	}
 }
 
 // KeepTerm ends the session when its term is over and not renewed. It returns

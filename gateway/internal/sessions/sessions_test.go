@@ -23,9 +23,12 @@ func add(t *testing.T, r *Registry, id, device byte) *Session {
 
 // ending reports why s must end, or that it need not.
 func ending(s *Session) (wire.Code, bool) {
+	var code wire.Code
+	must := false
+	s.OnEnd(func(why wire.Code) { code, must = why, true })
 	select {
 	case <-s.Ending():
-		return s.Code(), true
+		return code, must
 	default:
 		return 0, false
 	}

@@ -105,7 +105,7 @@ func newResolver(dial func(context.Context, string, string) (net.Conn, error)) *
 func (d *Direct) Dial(ctx context.Context, target wire.Addr) (Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, DialTimeout)
 	defer cancel()
-	addrs, err := d.addresses(ctx, target)
+	addrs, err := d.addresses(ctx, target, d.policy.Check)
 	if err != nil {
 		return nil, err
 	}
@@ -116,8 +116,8 @@ func (d *Direct) Dial(ctx context.Context, target wire.Addr) (Conn, error) {
 	return conn, nil
 }
 
-// addresses returns what target stands for, without the denied ones.
-func (d *Direct) addresses(ctx context.Context, target wire.Addr) ([]netip.AddrPort, error) {
+// addresses returns what target stands for, without what check denies.
+func (d *Direct) addresses(ctx context.Context, target wire.Addr, check func(netip.AddrPort) error) ([]netip.AddrPort, error) {
 	found := []netip.Addr{target.IP}
 	if target.Name != "" {
 		var err error
@@ -128,7 +128,7 @@ func (d *Direct) addresses(ctx context.Context, target wire.Addr) ([]netip.AddrP
 	allowed := make([]netip.AddrPort, 0, len(found))
 	for _, ip := range found {
 		addr := netip.AddrPortFrom(ip.Unmap(), target.Port)
-		if d.policy.Check(addr) == nil {
+		if check(addr) == nil {
 			allowed = append(allowed, addr)
 		}
 	}

@@ -1,13 +1,14 @@
-// Package upstream is how a stream leaves the gateway: a [Dialer] opens the
-// connection to a stream's target.
+// Package upstream is how streams and flows leave the gateway: a [Dialer] opens
+// the connection to a stream's target, a [PacketDialer] the socket for a flow's
+// datagrams.
 //
-// [Direct] connects from the gateway's own host. [Echo] and [Devnull] are
+// [Direct] does so on the gateway's own host. [Echo] and [Devnull] are
 // targets without a network, for development and load tests.
 //
 // A target is chosen by a device and is hostile until judged. [Policy] judges
 // addresses, never names: Direct resolves a name once, drops the answers that
 // the policy denies, connects to what is left by literal address, and asks the
-// policy again about the very address of each connect call.
+// policy again about the very address of each connect call and of each datagram.
 package upstream
 
 import (

@@ -118,6 +118,19 @@ func (p *Policy) Check(target netip.AddrPort) error {
 	}
 }
 
+// CheckUDP returns [ErrDenied] unless datagrams may be sent to target: what
+// [Policy.Check] denies, and whatever the operator allows multicast, broadcast,
+// and the ports of services that answer a stranger with many times what he sent.
+func (p *Policy) CheckUDP(target netip.AddrPort) error {
+	if _, denied := amplifiers[target.Port()]; denied {
+		return ErrDenied
+	}
+	if addr := target.Addr().Unmap(); addr.IsMulticast() || addr == broadcast {
+		return ErrDenied
+	}
+	return p.Check(target)
+}
+
 func (p *Policy) isOwn(target netip.AddrPort) bool {
 	if _, own := p.own[target]; own {
 		return true
@@ -171,6 +184,12 @@ var (
 		"2002::/16",     // 6to4: an IPv4 address inside
 		"3fff::/20",     // documentation
 	)
+)
+
+var (
+	broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
+	// amplifiers are the UDP ports of chargen, CLDAP, SSDP and memcached.
+	amplifiers = map[uint16]struct{}{19: {}, 389: {}, 1900: {}, 11211: {}}
 )
 
 func prefixes(texts ...string) []netip.Prefix {

@@ -42,7 +42,7 @@ func BenchmarkOneStream(b *testing.B) {
 			defer cancel()
 			b.SetBytes(benchBytes)
 			for b.Loop() {
-				st, err := s.Open(ctx, wire.KindTCP, wire.Addr{Name: name, Port: 1})
+				st, err := s.Open(ctx, wire.Addr{Name: name, Port: 1})
 				if err != nil {
 					b.Fatal(err)
 				}
@@ -68,10 +68,11 @@ func serveBench(b *testing.B) (string, *tls.Config) {
 		defer wg.Wait()
 		wg.Go(func() {
 			for {
-				st, err := s.Accept(b.Context())
+				in, err := s.Accept(b.Context())
 				if err != nil {
 					return
 				}
+				st := in.Stream
 				wg.Go(func() {
 					_ = st.Confirm()
 					if st.Target().Name == "down" {

@@ -50,6 +50,7 @@ func serve(tb testing.TB, handle func(*carrier.Conn)) (url string, trust *tls.Co
 	}))
 	srv.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
 	srv.TLS = &tls.Config{MinVersion: tls.VersionTLS13, NextProtos: []string{"h2", "http/1.1"}}
+	srv.Listener = carrier.Listener(srv.Listener)
 	srv.StartTLS()
 	tb.Cleanup(func() {
 		srv.Close()
@@ -95,10 +96,10 @@ func TestMessagesOfEverySizeComeBack(t *testing.T) {
 	for _, size := range []int{1, 2, 125, 126, 127, 4096, 65535, wire.MaxMessage} {
 		want := bytes.Repeat([]byte{byte(size), 7, 9}, size/3+1)[:size]
 		reserved := append(make([]byte, mux.Headroom), want...)
-		if err := conn.WriteReserved(reserved); err != nil {
+		err := errors.Join(conn.WriteReserved(reserved), conn.Flush())
+		if err != nil {
 			t.Fatal(err)
 		}
-		var err error
 		if buf, err = conn.ReadMessage(buf); err != nil {
 			t.Fatal(err)
 		}
@@ -380,10 +381,11 @@ func TestSessionOverARealConnection(t *testing.T) {
 		defer wg.Wait()
 		wg.Go(func() {
 			for {
-				st, err := s.Accept(t.Context())
+				in, err := s.Accept(t.Context())
 				if err != nil {
 					return
 				}
+				st := in.Stream
 				wg.Go(func() {
 					_ = st.Confirm()
 					_, _ = io.Copy(st, st)
@@ -399,7 +401,7 @@ func TestSessionOverARealConnection(t *testing.T) {
 	wg.Go(func() { _ = s.Run(ctx) })
 	defer wg.Wait()
 	defer cancel()
-	st, err := s.Open(ctx, wire.KindTCP, wire.Addr{Name: "example.com", Port: 80})
+	st, err := s.Open(ctx, wire.Addr{Name: "example.com", Port: 80})
 	if err != nil {
 		t.Fatal(err)
 	}

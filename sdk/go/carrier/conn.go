@@ -2,6 +2,7 @@ package carrier
 
 import (
 	"bufio"
+	"bytes"
 	cryptorand "crypto/rand"
 	"crypto/tls"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -19,13 +21,16 @@ import (
 )
 
 const (
-	// readBuffer holds the TLS bytes behind a message's header. Larger reads
-	// go straight into the message.
-	readBuffer = 4 << 10
+	// readBuffer holds what comes behind a message's header, before it is known
+	// how much that is. Larger reads go straight into the message.
+	readBuffer = 128
+
+	// handshakeBuffer is what a client reads the answer to its upgrade with.
+	handshakeBuffer = 4 << 10
 
 	// pongTimeout and closeTimeout bound the writing of control frames.
 	pongTimeout  = 20 * time.Second
-	closeTimeout = 5 * time.Second
+	closeTimeout = time.Second
 
 	exporterLabel  = "EXPORTER-Channel-Binding" // RFC 9266
 	exporterLength = 32
@@ -37,16 +42,20 @@ var _ mux.Messages = (*Conn)(nil)
 // another writes; Close and the deadlines may be called from anywhere.
 type Conn struct {
 	tls    *tls.Conn
-	client bool // the client masks what it writes (RFC 6455, 5.3)
+	socket *socket // below tls; nil when whoever made tls put none there
+	client bool    // the client masks what it writes (RFC 6455, 5.3)
 
 	r       *bufio.Reader
 	readHdr [ws.MaxHeaderSize]byte
-	ended   bool // a close frame was read
+	ended   bool      // a close frame was read
+	frame   ws.Header // the frame that is being read
+	left    int       // bytes of it
+	whole   []byte    // a message that came in fragments, what is left of it
+	wait    func()    // see BeforeWait
 
 	wmu   sync.Mutex // guards writing: messages against pongs and close
 	masks *rand.ChaCha8
 	head  headerBuffer
-	small []byte // reused by WriteMessage
 
 	mu      sync.Mutex // guards the following fields
 	writeBy time.Time  // as SetWriteDeadline left it
@@ -56,7 +65,14 @@ type Conn struct {
 }
 
 func newConn(conn *tls.Conn, r *bufio.Reader, client bool) *Conn {
-	c := &Conn{tls: conn, r: r, client: client}
+	c := &Conn{tls: conn, client: client}
+	c.socket, _ = conn.NetConn().(*socket)
+	// The buffer of the upgrade is large. What it holds already comes first.
+	rest, _ := r.Peek(r.Buffered())
+	c.r = bufio.NewReaderSize(conn, readBuffer)
+	if len(rest) > 0 {
+		c.r.Reset(io.MultiReader(bytes.NewReader(bytes.Clone(rest)), conn))
+	}
 	if client {
 		var seed [32]byte
 		_, _ = cryptorand.Read(seed[:]) // never fails (crypto/rand)
@@ -70,46 +86,115 @@ func newConn(conn *tls.Conn, r *bufio.Reader, client bool) *Conn {
 // closed the WebSocket, a *wire.Error when it broke a rule that has a code of
 // its own, and otherwise what the connection reported.
 func (c *Conn) ReadMessage(buf []byte) ([]byte, error) {
-	msg, started := buf[:0], false
+	size, err := c.Next()
+	if err != nil {
+		return nil, err
+	}
+	if size > cap(buf) {
+		buf = make([]byte, size)
+	}
+	buf = buf[:size]
+	return buf, c.ReadFull(buf)
+}
+
+// BeforeWait has f called before Next or ReadFull wait for the network. Where
+// the carrier cannot tell, f is called before each message.
+func (c *Conn) BeforeWait(f func()) {
+	if c.socket != nil {
+		c.socket.wait = f
+		return
+	}
+	c.wait = f
+}
+
+// Next begins the next binary message and returns its size. Errors are those of
+// ReadMessage.
+func (c *Conn) Next() (int, error) {
+	if c.wait != nil {
+		c.wait()
+	}
+	if err := c.nextData(ws.OpBinary); err != nil {
+		return 0, err
+	}
+	if c.frame.Fin {
+		return c.left, nil
+	}
+	return c.gather()
+}
+
+// gather reads a message in fragments, which nobody sends without need.
+func (c *Conn) gather() (int, error) {
+	var msg []byte
 	for {
-		h, err := c.readHeader()
-		if err != nil {
-			return nil, err
+		start := len(msg)
+		msg = slices.Grow(msg, c.left)[:start+c.left]
+		if err := c.ReadFull(msg[start:]); err != nil {
+			return 0, err
 		}
-		if h.OpCode.IsControl() {
-			if err := c.control(h); err != nil {
-				return nil, err
-			}
-			continue
+		if c.frame.Fin {
+			c.whole = msg
+			return len(msg), nil
 		}
-		switch {
-		case h.OpCode == ws.OpText:
-			return nil, &wire.Error{Code: wire.CodeProtocol, What: "text message"}
-		case h.OpCode == ws.OpBinary && started, h.OpCode == ws.OpContinuation && !started:
-			return nil, &wire.Error{Code: wire.CodeProtocol, What: "WebSocket fragments out of order"}
+		if err := c.nextData(ws.OpContinuation); err != nil {
+			return 0, err
 		}
-		started = true
-		size := len(msg)
-		if h.Length > int64(wire.MaxMessage-size) {
-			return nil, &wire.Error{Code: wire.CodeFrameSize, What: fmt.Sprintf("message over %d bytes", wire.MaxMessage)}
-		}
-		total := size + int(h.Length)
-		if total > cap(msg) {
-			grown := make([]byte, size, max(total, wire.MaxMessage))
-			copy(grown, msg)
-			msg = grown
-		}
-		msg = msg[:total]
-		if _, err := io.ReadFull(c.r, msg[size:]); err != nil {
-			return nil, unexpected(err)
-		}
-		if h.Masked {
-			ws.Cipher(msg[size:], h.Mask, 0)
-		}
-		if h.Fin {
-			return msg, nil
+		if c.left > wire.MaxMessage-len(msg) {
+			return 0, errMessageSize()
 		}
 	}
+}
+
+func errMessageSize() error {
+	return &wire.Error{Code: wire.CodeFrameSize, What: fmt.Sprintf("message over %d bytes", wire.MaxMessage)}
+}
+
+// nextData reads up to the next frame with data, which has to be of this kind.
+func (c *Conn) nextData(kind ws.OpCode) error {
+	for {
+		h, err := c.readHeader()
+		switch {
+		case err != nil:
+			return err
+		case h.OpCode.IsControl():
+			if err := c.control(h); err != nil {
+				return err
+			}
+			continue
+		case h.OpCode == ws.OpText:
+			return &wire.Error{Code: wire.CodeProtocol, What: "text message"}
+		case h.OpCode != kind:
+			return &wire.Error{Code: wire.CodeProtocol, What: "WebSocket fragments out of order"}
+		case h.Length > wire.MaxMessage:
+			return errMessageSize()
+		}
+		c.frame, c.left = h, int(h.Length)
+		return nil
+	}
+}
+
+// ReadFull fills p with the next bytes of the message that Next began.
+func (c *Conn) ReadFull(p []byte) error {
+	if c.whole != nil {
+		n := copy(p, c.whole)
+		if c.whole = c.whole[n:]; len(c.whole) == 0 {
+			c.whole = nil
+		}
+		p = p[n:]
+	}
+	if len(p) == 0 {
+		return nil
+	}
+	if len(p) > c.left {
+		return io.ErrUnexpectedEOF // the caller asks for more than the message has
+	}
+	if _, err := io.ReadFull(c.r, p); err != nil {
+		return unexpected(err)
+	}
+	if c.frame.Masked {
+		ws.Cipher(p, c.frame.Mask, int(c.frame.Length)-c.left)
+	}
+	c.left -= len(p)
+	return nil
 }
 
 // readHeader reads one frame's header and refuses what no peer of ours sends.
@@ -200,24 +285,42 @@ func (c *Conn) writeControl(op ws.OpCode, payload []byte, timeout time.Duration)
 	buf = append(buf, payload...)
 	_ = c.tls.SetWriteDeadline(time.Now().Add(timeout))
 	_ = c.writeFrame(op, buf) // the connection's own error follows on the next read
+	_ = c.flush()
 }
 
 // WriteMessage sends p as one binary message.
 func (c *Conn) WriteMessage(p []byte) error {
 	c.wmu.Lock()
 	defer c.wmu.Unlock()
-	c.small = append(c.small[:0], make([]byte, mux.Headroom)...)
-	c.small = append(c.small, p...)
-	return c.writeFrame(ws.OpBinary, c.small)
+	buf := append(make([]byte, mux.Headroom, mux.Headroom+len(p)), p...)
+	if err := c.writeFrame(ws.OpBinary, buf); err != nil {
+		return err
+	}
+	return c.flush()
 }
 
-// WriteReserved sends buf[mux.Headroom:] as one binary message, in one write
-// and without copying it: the space before it takes the WebSocket header. It
-// scrambles buf, which the caller may use again afterwards.
+// WriteReserved sends buf[mux.Headroom:] as one binary message without copying
+// it: the space before it takes the WebSocket header. It is sent with Flush, or
+// before that when much is held back. It scrambles buf, which the caller may use
+// again afterwards.
 func (c *Conn) WriteReserved(buf []byte) error {
 	c.wmu.Lock()
 	defer c.wmu.Unlock()
 	return c.writeFrame(ws.OpBinary, buf)
+}
+
+// Flush sends what WriteReserved held back, in one write.
+func (c *Conn) Flush() error {
+	c.wmu.Lock()
+	defer c.wmu.Unlock()
+	return c.flush()
+}
+
+func (c *Conn) flush() error {
+	if c.socket == nil {
+		return nil
+	}
+	return c.socket.flush()
 }
 
 // writeFrame puts the header right in front of the payload, which begins at
@@ -236,6 +339,9 @@ func (c *Conn) writeFrame(op ws.OpCode, buf []byte) error {
 		return err
 	}
 	copy(buf[start:], c.head.bytes[:c.head.n])
+	if c.socket != nil {
+		c.socket.hold()
+	}
 	_, err := c.tls.Write(buf[start:])
 	return err
 }
@@ -259,8 +365,14 @@ func (c *Conn) Close() error {
 	c.mu.Lock()
 	c.closed = true
 	c.mu.Unlock()
-	c.writeClose(ws.NewCloseFrameBody(ws.StatusNormalClosure, ""))
-	err := c.tls.Close()
+	var err error
+	if c.wmu.TryLock() {
+		c.writeControl(ws.OpClose, ws.NewCloseFrameBody(ws.StatusNormalClosure, ""), closeTimeout)
+		err = c.tls.Close()
+		c.wmu.Unlock()
+	} else { // a write is under way: it gets no further
+		err = c.tls.NetConn().Close()
+	}
 	c.pongs.Wait()
 	return err
 }

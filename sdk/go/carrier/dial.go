@@ -7,9 +7,12 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
+	"net/textproto"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/gobwas/ws"
@@ -29,12 +32,18 @@ type DialOptions struct {
 
 	// NetDial opens the TCP connection; nil means net.Dialer.
 	NetDial func(ctx context.Context, network, address string) (net.Conn, error)
+
+	// Cookie is the upgrade's Cookie header, name=value: the knock. Empty: the
+	// request has none. Dial sends the URL's host[:port] as Host, as it is written.
+	Cookie string
 }
 
 // UpgradeError says that something answered over TLS and would not switch to
-// the tunnel protocol: not a gateway, or not at this path.
+// the tunnel protocol: not a gateway, or not at this path, or one that did not
+// accept the knock.
 type UpgradeError struct {
-	Status int // HTTP status, 0 when the answer was no valid upgrade at all
+	Status int       // HTTP status, 0 when the answer was no valid upgrade at all
+	Date   time.Time // of the answer: the other end's clock; zero when it did not say
 	Err    error
 }
 
@@ -58,6 +67,9 @@ func Dial(ctx context.Context, rawURL string, opts DialOptions) (*Conn, error) {
 	if u.Scheme != "wss" || u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
 		return nil, fmt.Errorf("gateway URL: want wss://host[:port]/path")
 	}
+	if strings.ContainsAny(opts.Cookie, "\r\n") {
+		return nil, errors.New("the cookie has a line break")
+	}
 	port := u.Port()
 	if port == "" {
 		port = "443"
@@ -70,7 +82,7 @@ func Dial(ctx context.Context, rawURL string, opts DialOptions) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	conn, err := upgrade(ctx, raw, u, opts.TLS)
+	conn, err := upgrade(ctx, raw, u, opts)
 	if err != nil {
 		_ = raw.Close()
 		return nil, err
@@ -78,15 +90,15 @@ func Dial(ctx context.Context, rawURL string, opts DialOptions) (*Conn, error) {
 	return conn, nil
 }
 
-func upgrade(ctx context.Context, raw net.Conn, u *url.URL, base *tls.Config) (*Conn, error) {
+func upgrade(ctx context.Context, raw net.Conn, u *url.URL, opts DialOptions) (*Conn, error) {
 	cfg := &tls.Config{}
-	if base != nil {
-		cfg = base.Clone()
+	if opts.TLS != nil {
+		cfg = opts.TLS.Clone()
 	}
 	cfg.MinVersion = tls.VersionTLS13
 	cfg.NextProtos = []string{"http/1.1"}
 	cfg.ServerName = u.Hostname()
-	conn := tls.Client(raw, cfg)
+	conn := tls.Client(newSocket(raw), cfg)
 	if err := conn.HandshakeContext(ctx); err != nil {
 		return nil, fmt.Errorf("tls with %s: %w", u.Host, err)
 	}
@@ -94,7 +106,14 @@ func upgrade(ctx context.Context, raw net.Conn, u *url.URL, base *tls.Config) (*
 	// The upgrade reads and writes without a context: its end closes the
 	// connection, which unblocks both.
 	stop := context.AfterFunc(ctx, func() { _ = raw.Close() })
-	d := ws.Dialer{Protocols: []string{wire.SubProtocol}, ReadBufferSize: readBuffer}
+	var date time.Time
+	d := ws.Dialer{
+		Protocols: []string{wire.SubProtocol}, ReadBufferSize: handshakeBuffer,
+		OnStatusError: func(_ int, _ []byte, answer io.Reader) { date = dateOf(answer) },
+	}
+	if opts.Cookie != "" {
+		d.Header = ws.HandshakeHeaderHTTP{"Cookie": {opts.Cookie}}
+	}
 	answer := &bounded{Conn: conn, left: maxAnswer}
 	br, hs, err := d.Upgrade(answer, u)
 	if !stop() {
@@ -103,7 +122,7 @@ func upgrade(ctx context.Context, raw net.Conn, u *url.URL, base *tls.Config) (*
 	var status ws.StatusError
 	switch {
 	case errors.As(err, &status):
-		return nil, &UpgradeError{Status: int(status), Err: err}
+		return nil, &UpgradeError{Status: int(status), Date: date, Err: err}
 	case err != nil:
 		return nil, &UpgradeError{Err: err}
 	case hs.Protocol != wire.SubProtocol:
@@ -116,6 +135,24 @@ func upgrade(ctx context.Context, raw net.Conn, u *url.URL, base *tls.Config) (*
 	}
 	answer.left = -1
 	return newConn(conn, br, true), nil
+}
+
+// dateOf reads the head of an HTTP answer, no more of it, and returns its Date, or
+// the zero time.
+func dateOf(answer io.Reader) time.Time {
+	reader := textproto.NewReader(bufio.NewReader(answer))
+	if _, err := reader.ReadLine(); err != nil {
+		return time.Time{}
+	}
+	header, err := reader.ReadMIMEHeader()
+	if err != nil {
+		return time.Time{}
+	}
+	date, err := http.ParseTime(header.Get("Date"))
+	if err != nil {
+		return time.Time{}
+	}
+	return date
 }
 
 // bounded is a connection that gives no more than left bytes, unless left is

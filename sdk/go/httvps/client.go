@@ -21,12 +21,6 @@ const (
 	// goodAfter is how long a session has to last for the next loss to count
 	// as the first one.
 	goodAfter = 30 * time.Second
-
-	// A session is pinged after a random time between these two, below what
-	// middle boxes on the way grant a silent connection, and is given up when
-	// no answer comes in pingTimeout.
-	pingMin, pingMax = 20 * time.Second, 30 * time.Second
-	pingTimeout      = 15 * time.Second
 )
 
 // ErrRan says that [Client.Run] was called twice. A client runs once.
@@ -192,6 +186,8 @@ type runner struct {
 	creds  credentials
 	tokens *tokens
 	tls    func(host string) *tls.Config
+	knock  *Knock // of the profile, for tokens that bring none
+	clock  gatewayClock
 }
 
 func (c *Client) prepare(ctx context.Context) (*runner, error) {
@@ -227,6 +223,7 @@ func (c *Client) prepare(ctx context.Context) (*runner, error) {
 		creds:  credentials{device: tokens.device, public: [32]byte(public), key: key, agent: c.cfg.Agent},
 		tokens: tokens,
 		tls:    config,
+		knock:  profile.Knock,
 	}, nil
 }
 
@@ -289,14 +286,23 @@ func (r *runner) connect(ctx context.Context, gateway string, tok token) (*carri
 	if err != nil {
 		return nil, welcome{}, errors.New("not a URL")
 	}
-	return r.creds.connect(ctx, gateway, tok.text, carrier.DialOptions{
-		TLS:     r.tls(u.Hostname()),
-		NetDial: r.client.cfg.NetDial,
-	})
+	opts := carrier.DialOptions{TLS: r.tls(u.Hostname()), NetDial: r.client.cfg.NetDial}
+	knock := tok.knock
+	if knock == nil {
+		knock = r.knock
+	}
+	if knock == nil {
+		return r.creds.connect(ctx, gateway, tok.text, opts)
+	}
+	made := r.clock.now()
+	opts.Cookie = knock.cookie(u.Host, made)
+	conn, w, err := r.creds.connect(ctx, gateway, tok.text, opts)
+	if r.clock.corrected(err, made) {
+		opts.Cookie = knock.cookie(u.Host, r.clock.now())
+		conn, w, err = r.creds.connect(ctx, gateway, tok.text, opts)
+	}
+	return conn, w, err
 }
-
-// errSilent ends a session whose other end no longer answers.
-var errSilent = errors.New("the gateway no longer answers")
 
 // serve runs a session until it ends.
 func (r *runner) serve(ctx context.Context, gateway string, tok token, conn *carrier.Conn, w welcome) (time.Duration, error) {
@@ -305,20 +311,11 @@ func (r *runner) serve(ctx context.Context, gateway string, tok token, conn *car
 	c := r.client
 	start := time.Now()
 
-	alive, cancel := context.WithCancelCause(ctx)
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		if err := watch(alive, session); err != nil {
-			cancel(err)
-		}
-	})
 	c.change(func() { c.session, c.last = session, nil })
 	c.cfg.OnEvent(Event{Kind: Connected, Gateway: gateway, Session: id})
-	err := session.Run(alive)
-	ended := alive.Err() != nil // by us
+	err := session.Run(ctx)
+	ended := ctx.Err() != nil // by us
 	c.change(func() { c.session, c.last = nil, err })
-	cancel(nil)
-	wg.Wait()
 
 	closed, ok := errors.AsType[*mux.CloseError](err)
 	switch {
@@ -337,20 +334,6 @@ func (r *runner) serve(ctx context.Context, gateway string, tok token, conn *car
 	return time.Since(start), err
 }
 
-// watch pings the other end now and then, and returns errSilent when no answer
-// comes: a gateway that lost its power says no goodbye.
-func watch(ctx context.Context, session *mux.Session) error {
-	for pause(ctx, pingMin+jitter(pingMax-pingMin)) {
-		pctx, cancel := context.WithTimeoutCause(ctx, pingTimeout, errSilent)
-		_, err := session.Ping(pctx)
-		cancel()
-		if errors.Is(err, errSilent) {
-			return err
-		}
-	}
-	return nil
-}
-
 // conn is a stream as DialContext returns it, with all that io.Copy looks for.
 type conn struct{ *mux.Stream }
 
@@ -359,49 +342,72 @@ var _ Conn = conn{}
 // Abort resets the stream.
 func (c conn) Abort() { c.Reset(wire.CodeCancelled) }
 
-// DialContext opens a connection through the tunnel; network is "tcp". The host
-// of address is not resolved here but at the far end. It waits for a session,
-// for a free place in it and for the target to accept, as long as ctx allows:
-// give ctx an end. The connection is a [Conn].
+// DialContext opens a connection through the tunnel; network is "tcp" or "udp". The
+// host of address is not resolved here but at the far end. It waits for a session,
+// for a free place in it and, with TCP, for the target to accept, as long as ctx
+// allows: give ctx an end. A TCP connection is a [Conn]. A UDP one is a
+// net.PacketConn as well and reads and writes datagrams; what
+// [Client.ListenPacket] says holds for it too.
 //
 // The error is an *OpenError when the session works and the target could not be
-// had; it wraps net.ErrClosed after Run has returned, beside what Run returned;
-// and ctx's cause when ctx ended first, beside what went wrong last.
+// had; with UDP that is what reading and writing report. It wraps net.ErrClosed
+// after Run has returned, beside what Run returned; and ctx's cause when ctx ended
+// first, beside what went wrong last. A connection whose session has ended fails
+// with [mux.ErrEnded].
 func (c *Client) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
-	if network != "tcp" {
+	if network != "tcp" && network != "udp" {
 		return nil, net.UnknownNetworkError(network)
 	}
-	target, err := parseTarget(ctx, address)
+	target, err := parseTarget(ctx, network, address)
 	if err != nil {
 		return nil, &OpenError{Code: wire.CodeRefused.String(), Target: address, Err: err}
 	}
+	if network == "udp" {
+		flow, err := c.openFlow(ctx, wire.KindUDP, target, address)
+		if err != nil {
+			return nil, err
+		}
+		return &udpConn{flowConn: flowConn{flow: flow, target: address}, peer: netAddr(target)}, nil
+	}
+	var stream *mux.Stream
+	if err := c.open(ctx, address, func(session *mux.Session) (err error) {
+		stream, err = session.Open(ctx, target)
+		return err
+	}); err != nil {
+		return nil, err
+	}
+	return conn{stream}, nil
+}
+
+// open has in open something in the current session, and in the next one when that
+// has ended.
+func (c *Client) open(ctx context.Context, address string, in func(*mux.Session) error) error {
 	var dead *mux.Session
 	for {
 		session, err := c.await(ctx, dead)
 		if err != nil {
-			return nil, fmt.Errorf("open %s: %w", address, err)
+			return fmt.Errorf("open %s: %w", address, err)
 		}
-		stream, err := session.Open(ctx, wire.KindTCP, target)
-		if err == nil {
-			return conn{stream}, nil
+		if err = in(session); err == nil {
+			return nil
 		}
 		if refused, ok := errors.AsType[*mux.StreamError](err); ok {
-			return nil, &OpenError{Code: refused.Code.Meaning().String(), Target: address, Err: err}
+			return &OpenError{Code: refused.Code.Meaning().String(), Target: address, Err: err}
 		}
 		if !errors.Is(err, mux.ErrEnded) {
-			return nil, fmt.Errorf("open %s: %w", address, err)
+			return fmt.Errorf("open %s: %w", address, err)
 		}
 		// Nothing was sent on it yet, so the next session may try again.
 		dead = session
 	}
 }
 
-func parseTarget(ctx context.Context, address string) (wire.Addr, error) {
+func parseTarget(ctx context.Context, network, address string) (wire.Addr, error) {
 	host, service, err := net.SplitHostPort(address)
 	if err != nil {
 		return wire.Addr{}, err
 	}
-	port, err := net.DefaultResolver.LookupPort(ctx, "tcp", service)
+	port, err := net.DefaultResolver.LookupPort(ctx, network, service)
 	if err != nil {
 		return wire.Addr{}, err
 	}

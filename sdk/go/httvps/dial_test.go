@@ -164,8 +164,10 @@ func TestAConnectionThatCannotBeMadeSaysWhy(t *testing.T) {
 				t.Errorf("%q: %v, want an OpenError", address, err)
 			}
 		}
-		if _, err := d.DialContext(t.Context(), "udp", "a.test:1"); err == nil {
-			t.Error("udp was dialled")
+		for _, network := range []string{"", "tcp4", "udp6", "unix"} {
+			if _, err := d.DialContext(t.Context(), network, "a.test:1"); !errors.Is(err, net.UnknownNetworkError(network)) {
+				t.Errorf("network %q: %v", network, err)
+			}
 		}
 	})
 }

@@ -1,6 +1,6 @@
 // Package httvps is the device's side of HTTVPS: it enrols a device with a
 // service, keeps a tunnel to one of the service's gateways, and opens TCP
-// connections through it.
+// connections and exchanges UDP datagrams through it.
 //
 // # Ideas
 //
@@ -19,7 +19,8 @@
 // [Client.DialContext] has the signature that [net/http.Transport], database
 // drivers and most Go programs accept. A name is not resolved on the device: it
 // travels to the far end and is resolved there, so that neither the local
-// network nor its resolver learns it.
+// network nor its resolver learns it. With "udp" it keeps datagrams apart, as the
+// net package does; [Client.ListenPacket] is for those who have many peers.
 //
 //	store := httvps.NewMemoryStore() // real programs keep it: see Store
 //	invitation, err := httvps.ParseInvitation(link)

@@ -35,6 +35,7 @@ type enrolled struct {
 	ServiceID   string   `json:"service_id"`
 	ServiceName string   `json:"service_name"`
 	API         []string `json:"api"`
+	Knock       *Knock   `json:"knock"`
 }
 
 // Enroll redeems an invitation and saves the profile. When the answer was lost
@@ -107,6 +108,7 @@ func Enroll(ctx context.Context, inv Invitation, opts EnrollOptions) (Profile, e
 		ServiceName: answer.ServiceName,
 		API:         answer.API,
 		Pin:         inv.Pin,
+		Knock:       answer.Knock,
 		Invitation:  inv.Fingerprint(),
 	}
 	if len(profile.API) == 0 {

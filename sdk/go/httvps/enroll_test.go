@@ -135,7 +135,7 @@ func TestEnrollingSavesWhoTheDeviceIs(t *testing.T) {
 	want := httvps.Profile{
 		DeviceID: got.DeviceID, DeviceName: "laptop", UserName: "ann",
 		ServiceID: "0190163d-8694-739b-aea5-966c26f8ad92", ServiceName: "test service",
-		API: []string{s.API}, Pin: s.Pin, Invitation: inv.Fingerprint(),
+		API: []string{s.API}, Pin: s.Pin, Knock: got.Knock, Invitation: inv.Fingerprint(),
 	}
 	if diff := cmp.Diff(want, saved); diff != "" {
 		t.Error(diff)

@@ -21,7 +21,8 @@ var ErrNotEnrolled = errors.New("this device is not enrolled")
 
 // Profile is what a device knows about itself and its service. It holds no
 // secret that would let somebody else connect; it does hold the addresses of
-// the service, which the operator may not want to see published.
+// the service and what its gateways are known by, which the operator may not
+// want to see published.
 type Profile struct {
 	DeviceID    string `json:"device_id"` // a UUID
 	DeviceName  string `json:"device_name"`
@@ -35,6 +36,10 @@ type Profile struct {
 	// Pin names the service's own certificate authority, as the invitation
 	// gave it; empty when the service has a public certificate.
 	Pin string `json:"pin,omitempty"`
+
+	// Knock is what the service gave at enrolment; nil when it has none. Each
+	// access token brings the current one, which counts first.
+	Knock *Knock `json:"knock,omitempty"`
 
 	// Invitation is the fingerprint of the invitation that was redeemed, so
 	// that a repeated enrolment can be told from a different one.
@@ -60,7 +65,7 @@ func (p Profile) Validate() error {
 			return err
 		}
 	}
-	return nil
+	return p.Knock.validate()
 }
 
 // Store keeps a device's key and profile between runs. Implementations are
@@ -125,6 +130,7 @@ func (s *MemoryStore) SaveProfile(_ context.Context, p Profile) error {
 
 func (p Profile) clone() Profile {
 	p.API = slices.Clone(p.API)
+	p.Knock = p.Knock.clone()
 	return p
 }
 

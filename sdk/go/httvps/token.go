@@ -25,6 +25,7 @@ type token struct {
 	renew    time.Time // when to get the next one
 	expires  time.Time
 	gateways []string // URLs, best first
+	knock    *Knock   // nil: the service has none
 }
 
 func (t token) valid() bool { return t.text != "" && time.Now().Before(t.expires) }
@@ -143,6 +144,7 @@ func (t *tokens) ask(ctx context.Context, base string) (token, error) {
 	var answer struct {
 		AccessToken string      `json:"access_token"`
 		ExpiresIn   json.Number `json:"expires_in"` // seconds
+		Knock       *Knock      `json:"knock"`
 		gatewayList
 	}
 	asked := time.Now()
@@ -153,12 +155,16 @@ func (t *tokens) ask(ctx context.Context, base string) (token, error) {
 	if err != nil || !(seconds >= 1) || answer.AccessToken == "" || len(answer.AccessToken) > wire.MaxToken {
 		return token{}, strange("the answer has no valid token")
 	}
+	if err := answer.Knock.validate(); err != nil {
+		return token{}, strange("the answer has no valid %w", err)
+	}
 	life := time.Duration(min(seconds, maxTokenLife.Seconds()) * float64(time.Second))
 	return token{
 		text:     answer.AccessToken,
 		renew:    asked.Add(life*2/5 + jitter(life/5+1)), // 50 % ± 10 %
 		expires:  asked.Add(life),
 		gateways: answer.urls(),
+		knock:    answer.Knock,
 	}, nil
 }
 

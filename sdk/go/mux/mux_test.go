@@ -51,13 +51,19 @@ func scripted(t *testing.T, role mux.Role, limits wire.Limits) (*mux.Session, *m
 	return s, peer
 }
 
+// accept accepts what the test knows to be a stream.
+func accept(ctx context.Context, s *mux.Session) (*mux.Stream, error) {
+	in, err := s.Accept(ctx)
+	return in.Stream, err
+}
+
 // open opens a stream and accepts and confirms it at the other end.
 func open(t *testing.T, client, gateway *mux.Session) (near, far *mux.Stream) {
 	t.Helper()
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		var err error
-		if far, err = gateway.Accept(t.Context()); err != nil {
+		if far, err = accept(t.Context(), gateway); err != nil {
 			t.Errorf("Accept: %v", err)
 			return
 		}
@@ -65,7 +71,7 @@ func open(t *testing.T, client, gateway *mux.Session) (near, far *mux.Stream) {
 			t.Errorf("Confirm: %v", err)
 		}
 	})
-	near, err := client.Open(t.Context(), wire.KindTCP, target)
+	near, err := client.Open(t.Context(), target)
 	if err != nil {
 		t.Fatalf("Open: %v", err)
 	}
@@ -139,7 +145,7 @@ func TestEveryByteArrivesInOrderOnManyStreams(t *testing.T) {
 			defer wg.Wait()
 			wg.Go(func() { // the gateway echoes
 				for {
-					st, err := gateway.Accept(t.Context())
+					st, err := accept(t.Context(), gateway)
 					if err != nil {
 						return
 					}
@@ -159,7 +165,7 @@ func TestEveryByteArrivesInOrderOnManyStreams(t *testing.T) {
 				done.Go(func() {
 					data := make([]byte, size+i)
 					_, _ = rand.NewChaCha8([32]byte{byte(i)}).Read(data)
-					st, err := client.Open(t.Context(), wire.KindTCP, target)
+					st, err := client.Open(t.Context(), target)
 					if err != nil {
 						t.Errorf("Open: %v", err)
 						return
@@ -248,7 +254,7 @@ func TestOpensWaitForAFreePlace(t *testing.T) {
 
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
-		if _, err := client.Open(ctx, wire.KindTCP, target); !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := client.Open(ctx, target); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("third Open = %v, want it to wait", err)
 		}
 		first.Reset(wire.CodeCancelled)
@@ -263,7 +269,7 @@ func TestStreamsOpenedAndResetAtFullSpeedNeverExceedTheLimit(t *testing.T) {
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		for {
-			st, err := gateway.Accept(t.Context())
+			st, err := accept(t.Context(), gateway)
 			if err != nil {
 				return
 			}
@@ -278,7 +284,7 @@ func TestStreamsOpenedAndResetAtFullSpeedNeverExceedTheLimit(t *testing.T) {
 	for i := range 8 {
 		openers.Go(func() {
 			for j := range 300 {
-				st, err := client.Open(t.Context(), wire.KindTCP, target)
+				st, err := client.Open(t.Context(), target)
 				if err != nil {
 					t.Errorf("Open: %v", err) // RESET(limit) would mean that the place was freed too early
 					return
@@ -304,7 +310,7 @@ func TestCancelledOpenTellsTheGateway(t *testing.T) {
 		client, peer := scripted(t, mux.Client, wire.DefaultLimits())
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		_, err := client.Open(ctx, wire.KindTCP, target)
+		_, err := client.Open(ctx, target)
 		if !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("Open = %v", err)
 		}
@@ -322,14 +328,14 @@ func TestRefusedOpenTellsWhy(t *testing.T) {
 		client, gateway := pair(t, wire.DefaultLimits())
 		var wg sync.WaitGroup
 		wg.Go(func() {
-			st, err := gateway.Accept(t.Context())
+			st, err := accept(t.Context(), gateway)
 			if err != nil {
 				t.Error(err)
 				return
 			}
 			st.Reset(wire.CodeConnRefused)
 		})
-		_, err := client.Open(t.Context(), wire.KindTCP, target)
+		_, err := client.Open(t.Context(), target)
 		wantCode(t, err, wire.CodeConnRefused, true)
 		wg.Wait()
 	})
@@ -339,7 +345,7 @@ func TestConfirmFailsAfterAReset(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		gateway, peer := scripted(t, mux.Gateway, wire.DefaultLimits())
 		peer.Send(appendOpen(1, ""))
-		st, err := gateway.Accept(t.Context())
+		st, err := accept(t.Context(), gateway)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -427,7 +433,7 @@ func TestClosedStreamWithoutCreditIsResetAfterHalfAMinute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		gateway, peer := scripted(t, mux.Gateway, wire.DefaultLimits())
 		peer.Send(wire.AppendOpen(nil, 1, wire.Open{Kind: wire.KindTCP, RecvWindow: 0, Target: target}))
-		st, err := gateway.Accept(t.Context())
+		st, err := accept(t.Context(), gateway)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -483,7 +489,7 @@ func TestContextEndsTheSessionPolitely(t *testing.T) {
 			t.Errorf("Run = %v, want the cause", err)
 		}
 		wg.Wait()
-		if _, err := s.Accept(t.Context()); !errors.Is(err, mux.ErrEnded) || !errors.Is(err, why) {
+		if _, err := accept(t.Context(), s); !errors.Is(err, mux.ErrEnded) || !errors.Is(err, why) {
 			t.Errorf("Accept afterwards = %v", err)
 		}
 	})
@@ -500,7 +506,7 @@ func TestPeersCloseEndsTheSessionAndItsStreams(t *testing.T) {
 			t.Errorf("Read = %v", err)
 		}
 		<-client.Done()
-		if _, err := client.Open(t.Context(), wire.KindTCP, target); !errors.Is(err, mux.ErrEnded) {
+		if _, err := client.Open(t.Context(), target); !errors.Is(err, mux.ErrEnded) {
 			t.Errorf("Open = %v", err)
 		}
 	})
@@ -515,7 +521,7 @@ func TestPeerThatDoesNotReadIsGivenUp(t *testing.T) {
 		var wg sync.WaitGroup
 		wg.Go(func() {
 			for {
-				st, err := s.Accept(t.Context())
+				st, err := accept(t.Context(), s)
 				if err != nil {
 					return
 				}
@@ -563,7 +569,7 @@ func TestFramesBehindTheHandshakeAreRead(t *testing.T) {
 		s := start(t, ours, mux.Config{Role: mux.Gateway, Limits: wire.DefaultLimits(), First: appendOpen(1, "early")})
 		peer := muxtest.NewPeer(t, theirs)
 		t.Cleanup(peer.Close)
-		st, err := s.Accept(t.Context())
+		st, err := accept(t.Context(), s)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -2,346 +2,291 @@ package mux
 
 import (
 	"errors"
-	"time"
+	"sync"
 
 	"github.com/httvps/httvps/sdk/go/wire"
 )
 
+// directLeast is the least payload that is read straight into its stream's
+// memory. A message with less, or with more than one frame, is read whole first.
+const directLeast = 256
+
+// headSize is read of every message before it is decided how to read the rest:
+// a DATA header, and little of the payload.
+const headSize = 16
+
+// keptMost is how many bytes are read, at most, before streams' readers are told
+// of them, when the carrier never has to wait.
+const keptMost = 256 << 10
+
+// readPool holds the space for messages that are read whole.
+var readPool = sync.Pool{New: func() any {
+	b := make([]byte, wire.MaxMessage)
+	return &b
+}}
+
+// reading is what belongs to the session's reader alone.
+type reading struct {
+	head    [headSize]byte
+	small   [512]byte // for most messages that are read whole
+	arrived []*Stream // have bytes that their readers do not know of yet
+	into    *Stream   // whose memory is being read into
+	kept    int       // bytes read since readers were last told
+	unread  int       // bytes that are left of a message with a fault
+	flood   flood
+	bytes   uint64 // payload received
+}
+
 // readMessages is the session's one reader. It never waits for anything but
 // the carrier.
 func (s *Session) readMessages() {
-	msg := s.first
-	if len(msg) > 0 {
-		s.readFrames(msg)
+	var err error
+	if len(s.first) > 0 {
+		err = s.readFrames(s.first)
 	}
-	s.first, msg = nil, nil
-	for {
-		var err error
-		msg, err = s.conn.ReadMessage(msg)
-		if err != nil {
-			var broken *wire.Error
-			if errors.As(err, &broken) {
-				s.closeWith(broken.Code, broken.What)
+	s.first = nil
+	for ; ; err = s.readMessage() {
+		if err == nil {
+			continue
+		}
+		s.deliver()
+		broken, ok := errors.AsType[*wire.Error](err)
+		failed, fatal := errors.AsType[*carrierError](err)
+		if !ok {
+			if fatal {
+				err = failed.error
 			}
 			s.end(err, nil)
-			if broken == nil {
-				return
-			}
-			s.drain(msg)
 			return
 		}
-		if s.Err() != nil {
-			continue // our goodbye is on its way; wait for the peer to hang up
+		s.closeWith(broken.Code, broken.What)
+		if fatal {
+			s.skipAll()
+			return
 		}
-		s.readFrames(msg)
 	}
 }
 
-// drain reads on after an error of the peer's, until the carrier closes, for
+// carrierError is a *wire.Error that the carrier found. It may not be able to go
+// on.
+type carrierError struct{ error }
+
+func (e *carrierError) Unwrap() error { return e.error }
+
+// skipAll reads on after an error of the peer's, until the carrier closes, for
 // the sake of our goodbye.
-func (s *Session) drain(space []byte) {
+func (s *Session) skipAll() {
 	for {
-		if _, err := s.conn.ReadMessage(space); err != nil {
-			if _, ok := errors.AsType[*wire.Error](err); !ok {
-				return
-			}
-		}
-	}
-}
-
-func (s *Session) readFrames(msg []byte) {
-	for f, err := range wire.Frames(msg) {
+		size, err := s.conn.Next()
 		if err == nil {
-			err = s.readFrame(f)
+			err = s.skip(size)
 		}
-		if err != nil {
-			if broken, ok := errors.AsType[*wire.Error](err); ok {
-				s.closeWith(broken.Code, broken.What)
-			} else {
-				s.end(err, nil)
-			}
+		if _, ok := errors.AsType[*wire.Error](err); err != nil && !ok {
 			return
 		}
 	}
 }
 
-// protocolError makes the error of a rule that has no parser to enforce it.
-func protocolError(what string) error {
-	return &wire.Error{Code: wire.CodeProtocol, What: what}
-}
-
-// readFrame acts on one frame. The error is a *wire.Error when the peer broke
-// a rule.
-func (s *Session) readFrame(f wire.Frame) error {
-	switch f.Type {
-	case wire.TypePad:
-		return nil
-	case wire.TypePing:
-		return s.readPing(f.Payload)
-	case wire.TypePong:
-		return s.readPong(f.Payload)
-	case wire.TypeClose:
-		c, err := wire.ParseClose(f.Payload)
-		if err != nil {
+// skip throws the next n bytes of the message away.
+func (s *Session) skip(n int) error {
+	for n > 0 {
+		m := min(n, len(s.in.small))
+		if err := s.conn.ReadFull(s.in.small[:m]); err != nil {
 			return err
 		}
-		return &CloseError{Code: c.Code, Reason: c.Reason, Remote: true}
-	case wire.TypeOpen:
-		return s.readOpen(f)
-	case wire.TypeOpened, wire.TypeData, wire.TypeFin, wire.TypeCredit, wire.TypeReset, wire.TypeStop:
-		return s.readStreamFrame(f)
-	case wire.TypeChallenge, wire.TypeHello, wire.TypeReady, wire.TypeReject:
-		return protocolError(f.Type.String() + " after the handshake")
+		n -= m
 	}
-	return nil // unknown and not critical: skipped
-}
-
-func (s *Session) readPing(payload []byte) error {
-	p, err := wire.ParsePing(payload)
-	if err != nil {
-		return err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.pong = &p
-	s.work.Signal()
 	return nil
 }
 
-func (s *Session) readPong(payload []byte) error {
-	p, err := wire.ParsePing(payload)
-	if err != nil {
-		return err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.ping != nil && !s.ping.sent.IsZero() && s.ping.payload == p {
-		select {
-		case s.ping.answer <- time.Since(s.ping.sent):
-		default: // the answer to this one came already
+// readMessage reads and acts on one message. After the session's end it only
+// reads: our goodbye is on its way, and the peer is to hang up.
+func (s *Session) readMessage() error {
+	if s.in.unread > 0 {
+		if err := s.skip(s.in.unread); err != nil {
+			return &carrierError{err}
 		}
+		s.in.unread = 0
 	}
-	return nil
+	size, err := s.conn.Next()
+	if err != nil {
+		return &carrierError{err}
+	}
+	s.alive.noteReceived()
+	if s.Err() != nil {
+		return s.skip(size)
+	}
+	head := s.in.head[:min(size, headSize)]
+	if err := s.conn.ReadFull(head); err != nil {
+		return &carrierError{err}
+	}
+	if f, n, ok := directFrame(head, size); ok {
+		return s.readDirect(f, head[n:])
+	}
+	msg := s.in.small[:min(size, len(s.in.small))]
+	if size > len(msg) {
+		space, _ := readPool.Get().(*[]byte)
+		defer readPool.Put(space)
+		msg = (*space)[:size]
+	}
+	copy(msg, head)
+	if err := s.conn.ReadFull(msg[len(head):]); err != nil {
+		return &carrierError{err}
+	}
+	return s.readFrames(msg)
 }
 
-// readOpen makes a stream of an OPEN, or refuses it.
-func (s *Session) readOpen(f wire.Frame) error {
-	if s.role != Gateway {
-		return protocolError("OPEN from the gateway")
+// direct is a DATA or FIN that is alone in its message.
+type direct struct {
+	kind   wire.FrameType
+	stream uint64
+	size   int
+}
+
+// directFrame says whether a message of this size, which begins with head, is
+// one long DATA or FIN, and how long its header is. It says no whenever
+// something is odd, so that everything odd is judged in one place.
+func directFrame(head []byte, size int) (f direct, header int, ok bool) {
+	if size < directLeast {
+		return direct{}, 0, false
 	}
-	s.mu.Lock()
-	old := f.Stream <= s.highest
-	if !old {
-		s.highest = f.Stream
+	f.kind = wire.FrameType(head[0])
+	if f.kind != wire.TypeData && f.kind != wire.TypeFin {
+		return direct{}, 0, false
 	}
-	s.mu.Unlock()
-	if old {
-		return protocolError("OPEN with an old id")
+	id, n, err := wire.ConsumeVarint(head[1:])
+	if err != nil {
+		return direct{}, 0, false
 	}
-	o, err := wire.ParseOpen(f.Payload)
-	var broken *wire.Error
-	switch {
-	case errors.As(err, &broken) && broken.StreamOnly:
-		return s.refuse(f.Stream, broken.Code)
-	case err != nil:
+	header = 1 + n
+	length, n, err := wire.ConsumeVarint(head[header:])
+	header += n
+	if err != nil || length > wire.MaxFramePayload || id%2 == 0 || header+int(length) != size {
+		return direct{}, 0, false
+	}
+	f.stream, f.size = id, int(length)
+	return f, header, true
+}
+
+// readDirect reads a frame's payload into its stream's memory. got is the
+// payload's beginning, which was read already.
+func (s *Session) readDirect(f direct, got []byte) error {
+	st, err := s.streamFor(f.kind, f.stream)
+	wanted := false
+	if err == nil && st != nil {
+		wanted, err = st.expect(f.kind, f.size)
+	}
+	if err != nil { // judged now: the rest may take its time
+		s.in.unread = f.size - len(got)
 		return err
-	case uint64(len(o.Early)) > s.limits.EarlyWindow:
-		return &wire.Error{Code: wire.CodeFlowControl, What: "OPEN: early data over early_window"}
-	case o.Kind != wire.KindTCP:
-		return s.refuse(f.Stream, wire.CodeUnsupported)
 	}
-
-	st := newStream(s, f.Stream, o.Kind, o.Target)
-	st.sendLimit = o.RecvWindow
-	st.known = true
-	st.window = s.limits.EarlyWindow
-	st.recvLimit = s.limits.EarlyWindow
-	code := s.admit(st)
-	if code != wire.CodeNoError {
-		return s.refuse(f.Stream, code)
-	}
-	st.mu.Lock()
-	st.recv.write(o.Early)
-	st.recvBytes = uint64(len(o.Early))
-	st.mu.Unlock()
-	select {
-	case s.accepted <- st:
-	case <-s.done:
-	}
-	return nil
-}
-
-// admit counts a new stream and sets its early window aside, or says why not.
-func (s *Session) admit(st *Stream) wire.Code {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.err != nil {
-		return wire.CodeShutdown
-	}
-	if s.live >= s.limits.MaxStreams || s.reserved+st.window > s.budget {
-		return wire.CodeLimit
-	}
-	if _, ok := s.opens.take(time.Now(), 0); !ok {
-		return wire.CodeEnhanceCalm
-	}
-	s.reserved += st.window
-	st.reserved = st.window
-	s.live++
-	st.counted = true
-	s.streams[st.id] = st
-	return wire.CodeNoError
-}
-
-func (s *Session) refuse(id uint64, code wire.Code) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.refusals) >= maxRefusals {
-		return &wire.Error{Code: wire.CodeEnhanceCalm, What: "opens go on while their refusals are not read"}
-	}
-	s.refusals = append(s.refusals, refusal{id: id, code: code})
-	s.work.Signal()
-	return nil
-}
-
-// readStreamFrame acts on a frame for a stream that was opened before.
-func (s *Session) readStreamFrame(f wire.Frame) error {
-	s.mu.Lock()
-	st, above := s.streams[f.Stream], f.Stream > s.highest
-	s.mu.Unlock()
-	if above {
-		return protocolError(f.Type.String() + " for a stream that was never opened")
-	}
-	if f.Type == wire.TypeOpened && s.role != Client {
-		return protocolError("OPENED from the client")
-	}
-	if st == nil {
-		return checkStreamFrame(f)
-	}
-	st.mu.Lock()
-	defer st.mu.Unlock()
-	if st.err != nil {
-		return checkStreamFrame(f)
-	}
-	early := s.role == Client && !st.opened
-	switch {
-	case f.Type == wire.TypeOpened:
-		return st.readOpened(f.Payload)
-	case f.Type == wire.TypeReset:
-		return st.readReset(f.Payload)
-	case f.Type == wire.TypeStop:
-		return st.readStop(f.Payload)
-	case early:
-		return protocolError(f.Type.String() + " before OPENED")
-	case f.Type == wire.TypeCredit:
-		return st.readCredit(f.Payload)
-	default:
-		return st.readData(f)
-	}
-}
-
-// checkStreamFrame looks for faults in a frame whose stream has ended. Such a
-// frame is ignored, a malformed one is not.
-func checkStreamFrame(f wire.Frame) error {
-	var err error
-	switch f.Type {
-	case wire.TypeOpened:
-		_, err = wire.ParseOpened(f.Payload)
-	case wire.TypeReset:
-		_, err = wire.ParseReset(f.Payload)
-	case wire.TypeStop:
-		_, err = wire.ParseStop(f.Payload)
-	case wire.TypeCredit:
-		_, err = wire.ParseCredit(f.Payload)
-	default:
-		if f.Type == wire.TypeData && len(f.Payload) == 0 {
-			err = protocolError("DATA without bytes")
+	s.in.bytes += uint64(f.size)
+	if !wanted {
+		if err := s.skip(f.size - len(got)); err != nil {
+			return err
 		}
-	}
-	return err
-}
-
-func (st *Stream) readOpened(payload []byte) error {
-	o, err := wire.ParseOpened(payload)
-	switch {
-	case err != nil:
+	} else if err := s.readInto(st, f.size, got); err != nil {
 		return err
-	case st.opened:
-		return protocolError("second OPENED")
-	case o.RecvWindow < st.s.limits.EarlyWindow:
-		return protocolError("OPENED: recv_window below early_window")
 	}
-	st.opened = true
-	st.sendLimit = o.RecvWindow
-	st.writable.Broadcast()
+	if f.kind == wire.TypeFin && st != nil {
+		st.mu.Lock()
+		defer st.mu.Unlock()
+		st.deliver()
+		st.finished()
+	}
 	return nil
 }
 
-func (st *Stream) readData(f wire.Frame) error {
-	n := uint64(len(f.Payload))
-	switch {
-	case n == 0 && f.Type == wire.TypeData:
-		return protocolError("DATA without bytes")
-	case st.recvFin:
-		return protocolError(f.Type.String() + " after FIN")
-	case st.recvBytes+n > st.recvLimit:
-		return &wire.Error{Code: wire.CodeFlowControl, What: "bytes beyond the credit"}
+// readInto reads n bytes, of which got came already, to the end of what the
+// stream has. Its reader learns of them with deliver.
+func (s *Session) readInto(st *Stream, n int, got []byte) error {
+	b := st.arriving
+	if b != nil && len(b.room()) < n {
+		st.mu.Lock()
+		st.deliver()
+		st.mu.Unlock()
+		b = nil
 	}
-	st.recvBytes += n
-	if st.readClosed {
-		st.consumed += n
+	if b == nil {
+		class := classFor(n)
+		if st.bulk {
+			class = bulkBlock
+		}
+		b = newBlock(class)
+		st.arriving, st.bulk = b, false
+		s.in.arrived = append(s.in.arrived, st)
 	} else {
-		st.recv.write(f.Payload)
+		st.bulk = true // more than one frame between two waits
 	}
-	if f.Type == wire.TypeFin {
-		st.recvFin = true
-		if unread := st.recvBytes - st.consumed; !st.readClosed {
-			st.s.release(st.reserved - unread)
-			st.reserved = unread
+	s.in.into = st
+	space := b.room()[:n]
+	copy(space, got)
+	err := s.conn.ReadFull(space[len(got):])
+	s.in.into = nil
+	if err != nil {
+		return err
+	}
+	b.end += n
+	if s.in.kept += n; s.in.kept >= keptMost {
+		s.deliver()
+	}
+	return nil
+}
+
+// beforeWait is called before the carrier waits: whatever it had has been read.
+func (s *Session) beforeWait() {
+	s.alive.noteReceived()
+	s.deliver()
+}
+
+// deliver tells streams' readers what has arrived: once for all that came
+// together.
+func (s *Session) deliver() {
+	s.in.kept = 0
+	if len(s.in.arrived) == 0 {
+		return
+	}
+	left := s.in.arrived[:0]
+	for _, st := range s.in.arrived {
+		st.mu.Lock()
+		if st == s.in.into { // its block is still being read into
+			st.deliverCopy()
+			left = append(left, st)
+		} else {
+			st.deliver()
 		}
-		if st.finSent {
-			st.s.finish(st)
-		}
+		st.mu.Unlock()
 	}
-	st.readable.Signal()
-	return nil
+	clear(s.in.arrived[len(left):])
+	s.in.arrived = left
 }
 
-func (st *Stream) readReset(payload []byte) error {
-	code, err := wire.ParseReset(payload)
-	if err != nil {
-		return err
+// deliver hands the bytes that have arrived to the stream's reader. Called by
+// the session's reader, with mu held.
+func (st *Stream) deliver() {
+	b := st.arriving
+	if b == nil {
+		return
 	}
-	st.fail(&StreamError{Code: code, Remote: true})
-	st.s.forget(st, false)
-	return nil
+	st.arriving = nil
+	switch {
+	case b.size() == 0, st.err != nil, st.readClosed:
+		b.free()
+	default:
+		st.recv.push(b)
+		st.readable.Signal()
+	}
 }
 
-func (st *Stream) readCredit(payload []byte) error {
-	offset, err := wire.ParseCredit(payload)
-	if err != nil {
-		return err
+// deliverCopy hands over what is whole in a block that is being read into.
+func (st *Stream) deliverCopy() {
+	b := st.arriving
+	if b.size() == 0 {
+		return
 	}
-	if offset > st.sendLimit {
-		st.sendLimit = offset
-		st.sendable()
+	if st.err == nil && !st.readClosed {
+		st.recv.write(b.bytes())
+		st.readable.Signal()
 	}
-	return nil
-}
-
-// readStop: the peer throws away what this end sends. docs/03, part 6: this
-// direction ends with an empty FIN, and the writer learns the code.
-func (st *Stream) readStop(payload []byte) error {
-	code, err := wire.ParseStop(payload)
-	if err != nil {
-		return err
-	}
-	if !st.finSent && st.sendErr == nil {
-		st.sendErr = &StreamError{Code: code, Remote: true}
-		st.stopped()
-		st.send.drop()
-		st.closing = true
-		st.writable.Broadcast()
-		st.sendable()
-	}
-	return nil
+	b.start = b.end
 }

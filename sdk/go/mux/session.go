@@ -3,8 +3,8 @@ package mux
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/httvps/httvps/sdk/go/wire"
@@ -15,11 +15,8 @@ const (
 	// own header: the longest WebSocket header (RFC 6455, 5.2).
 	Headroom = 14
 
-	// DefaultBudget is what one session may hold of received bytes.
-	DefaultBudget = 32 << 20
-
-	// writeTimeout bounds one message. A peer that takes no 64 KiB in this
-	// time is gone.
+	// writeTimeout bounds one batch of messages. A peer that takes no 64 KiB in
+	// this time is gone.
 	writeTimeout = 20 * time.Second
 
 	// closeTimeout bounds the sending of CLOSE, goodbyeTimeout the wait for
@@ -32,24 +29,27 @@ const (
 	maxRefusals = 1024
 )
 
-// Windows. Until a stream's needs are measured it gets an eighth of what is
-// left of half of the budget, within these bounds. The floor for every one of
-// 256 streams fits the other half.
-const (
-	windowFloor = 64 << 10
-	windowStart = 2 << 20
-)
-
 // Messages is a carrier: whole messages, in order, both ways. One goroutine
 // reads and another writes.
 type Messages interface {
-	// ReadMessage reads the next message into the space of buf, or into new
-	// space when it is too small. A *wire.Error is answered with its code.
-	ReadMessage(buf []byte) ([]byte, error)
+	// Next begins the next message and returns its size in bytes, which is at
+	// most wire.MaxMessage. The message before it was read to its end. A
+	// *wire.Error is answered with its code.
+	Next() (size int, err error)
 
-	// WriteReserved sends buf[Headroom:]. The carrier may use the space
-	// before it and scramble all of buf.
+	// ReadFull fills p with the next bytes of the message.
+	ReadFull(p []byte) error
+
+	// BeforeWait has f called before Next or ReadFull wait for the network. It
+	// is set before the first of them.
+	BeforeWait(f func())
+
+	// WriteReserved sends buf[Headroom:], at the latest with Flush. The carrier
+	// may use the space before it and scramble all of buf; it keeps nothing.
 	WriteReserved(buf []byte) error
+
+	// Flush sends what WriteReserved held back.
+	Flush() error
 
 	// SetWriteDeadline bounds writes, one that is under way included.
 	SetWriteDeadline(t time.Time) error
@@ -71,7 +71,8 @@ const (
 type Config struct {
 	Role   Role
 	Limits wire.Limits // as READY told them
-	Budget uint64      // bytes received and not yet read, all streams together; 0: DefaultBudget
+	Budget uint64      // what the session may hold, in bytes; 0: DefaultBudget
+	Memory *Memory     // what all sessions together may hold; nil: no bound
 	First  []byte      // frames that came behind the handshake in its message
 }
 
@@ -81,27 +82,40 @@ type Session struct {
 	role   Role
 	limits wire.Limits
 	first  []byte
+	floor  uint64 // what every stream may send or be sent from its open on
+	began  time.Time
 
-	accepted chan *Stream  // gateway: streams to be accepted; never full
+	arrival  chan struct{} // gateway: holds one when something is to be accepted
 	slots    chan struct{} // client: one for each stream that counts
-	pinging  chan struct{} // held by the Ping under way
+	udpSlots chan struct{} // client: likewise, flows alone
 	done     chan struct{} // closed when the session ends
+
+	in       reading
+	alive    liveness
+	sent     atomic.Uint64 // payload bytes sent
+	pieces   atomic.Int64  // bytes that one stream may have pending
+	datagram atomic.Int64  // bytes of datagrams that wait, in both directions
 
 	mu       sync.Mutex // guards everything below
 	work     sync.Cond  // the writer waits for any of it
+	writing  bool       // somebody is sending
+	over     bool       // the last of all batches was sent
 	err      error      // why the session ended
 	goodbye  *wire.Close
 	streams  map[uint64]*Stream
-	highest  uint64 // id of the last OPEN
-	live     uint64 // streams that count towards max_streams
+	flows    map[uint64]*Flow
+	accepted fifo[Incoming] // gateway: what the client opened
+	highest  uint64         // id of the last OPEN
+	live     uint64         // gateway: streams and flows that count towards max_streams
+	liveUDP  uint64         // gateway: flows alone
 	opens    bucket
-	lists    [numLists]list
 	refusals []refusal
 	pong     *[8]byte // to be answered
 	ping     *ping    // to be sent, or waiting for its answer
 	pings    uint64
-	budget   uint64
-	reserved uint64
+	rtt      roundTrips
+	budget   budget
+	schedule schedule
 }
 
 type refusal struct {
@@ -112,45 +126,54 @@ type refusal struct {
 // New makes a session on conn, behind a finished handshake. It does nothing
 // before Run.
 func New(conn Messages, cfg Config) *Session {
+	if cfg.Budget == 0 {
+		cfg.Budget = DefaultBudget
+	}
 	s := &Session{
 		conn: conn, role: cfg.Role, limits: cfg.Limits, first: cfg.First,
-		pinging: make(chan struct{}, 1),
+		began:   time.Now(),
 		done:    make(chan struct{}),
 		streams: make(map[uint64]*Stream),
-		budget:  cfg.Budget,
-	}
-	if s.budget == 0 {
-		s.budget = DefaultBudget
+		flows:   make(map[uint64]*Flow),
+		budget:  budget{total: cfg.Budget, memory: cfg.Memory},
 	}
 	// The other end chose the limits: a wild one must not become ours.
-	s.limits.MaxStreams = min(max(s.limits.MaxStreams, 1), 1<<16)
-	s.limits.OpenBurst = min(max(s.limits.OpenBurst, 1), 1<<16)
-	s.limits.OpenRate = min(max(s.limits.OpenRate, 1), 1<<16)
-	s.limits.EarlyWindow = min(s.limits.EarlyWindow, s.budget)
-	s.opens = bucket{burst: s.limits.OpenBurst, rate: s.limits.OpenRate}
+	l := &s.limits
+	l.MaxStreams = min(max(l.MaxStreams, 1), 1<<16)
+	l.MaxUDP = min(l.MaxUDP, l.MaxStreams)
+	l.OpenBurst = min(max(l.OpenBurst, 1), 1<<16)
+	l.OpenRate = min(max(l.OpenRate, 1), 1<<16)
+	s.opens = bucket{burst: l.OpenBurst, rate: l.OpenRate}
 	if s.role == Gateway {
 		// docs/03, part 6: the gateway leaves the rate a margin of two.
-		s.opens = bucket{burst: 2 * s.limits.OpenBurst, rate: 2 * s.limits.OpenRate}
+		s.opens = bucket{burst: 2 * l.OpenBurst, rate: 2 * l.OpenRate}
+		s.floor = min(l.EarlyWindow, cfg.Budget)
+		s.arrival = make(chan struct{}, 1)
+	} else {
+		s.floor = max(EarlyWindow(windowFloor, cfg.Budget, l.MaxStreams), 1)
+		s.slots = make(chan struct{}, l.MaxStreams)
+		s.udpSlots = make(chan struct{}, l.MaxUDP)
 	}
-	s.accepted = make(chan *Stream, s.limits.MaxStreams)
-	s.slots = make(chan struct{}, s.limits.MaxStreams)
+	s.share()
+	s.schedule.init()
 	s.work.L = &s.mu
-	for id := range s.lists {
-		s.lists[id].id = listID(id)
-	}
+	s.alive.start(s)
+	s.conn.BeforeWait(s.beforeWait)
 	return s
 }
 
 // Run serves the session until it ends and returns why: context.Cause(ctx)
 // when ctx did it (the peer is told CLOSE(no_error)), a *CloseError when one
-// end closed it, else the carrier's error. When Run returns, the carrier is
-// closed, every stream has failed and both goroutines have returned.
+// end closed it, [ErrSilent] when the peer no longer answers, else the carrier's
+// error. When Run returns, the carrier is closed, every stream has failed and
+// both goroutines have returned.
 func (s *Session) Run(ctx context.Context) error {
 	ended := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(ended)
 		s.end(context.Cause(ctx), &wire.Close{Code: wire.CodeNoError})
 	})
+	s.alive.arm()
 	var wg sync.WaitGroup
 	wg.Go(s.writeMessages)
 	s.readMessages()
@@ -159,6 +182,7 @@ func (s *Session) Run(ctx context.Context) error {
 	if !stop() {
 		<-ended
 	}
+	s.alive.stop()
 	return s.Err()
 }
 
@@ -180,14 +204,12 @@ func (s *Session) Close(code wire.Code, reason string) {
 
 // closeWith ends the session because of code.
 func (s *Session) closeWith(code wire.Code, reason string) {
-	if len(reason) > wire.MaxReason {
-		reason = reason[:wire.MaxReason]
-	}
+	reason = reason[:min(len(reason), wire.MaxReason)]
 	s.end(&CloseError{Code: code, Reason: reason}, &wire.Close{Code: code, Reason: reason})
 }
 
 // end ends the session once, for the first cause that is given. With a
-// goodbye, the writer still sends it.
+// goodbye, the writer still sends it; without, the carrier is closed.
 func (s *Session) end(cause error, goodbye *wire.Close) {
 	s.mu.Lock()
 	if s.err != nil {
@@ -196,42 +218,93 @@ func (s *Session) end(cause error, goodbye *wire.Close) {
 	}
 	s.err = cause
 	s.goodbye = goodbye
-	streams := s.streams
-	s.streams = nil
+	streams, flows := s.streams, s.flows
+	s.streams, s.flows = nil, nil
 	close(s.done)
 	s.work.Broadcast()
 	s.mu.Unlock()
 
+	// A write that is stuck gives up earlier now, or at once.
+	by := time.Unix(1, 0)
 	if goodbye != nil {
-		_ = s.conn.SetWriteDeadline(time.Now().Add(closeTimeout)) // a write that is stuck gives up earlier now
+		by = time.Now().Add(closeTimeout)
 	}
+	_ = s.conn.SetWriteDeadline(by)
 	failure := &endedError{cause: cause}
 	for _, st := range streams {
 		st.mu.Lock()
 		st.fail(failure)
 		st.mu.Unlock()
 	}
+	for _, f := range flows {
+		f.mu.Lock()
+		f.fail(failure)
+		f.mu.Unlock()
+	}
 }
 
-// Open opens a stream to target and waits for the target's answer. It also
+// Incoming is what the client opened: a stream or a flow, the other is nil.
+type Incoming struct {
+	Stream *Stream
+	Flow   *Flow
+}
+
+// Accept returns the next stream or flow that the client opened. The caller
+// confirms or resets it. The error wraps [ErrEnded], or is ctx's cause.
+func (s *Session) Accept(ctx context.Context) (Incoming, error) {
+	for {
+		select {
+		case <-s.arrival:
+		case <-s.done:
+			return Incoming{}, &endedError{cause: s.Err()}
+		case <-ctx.Done():
+			return Incoming{}, context.Cause(ctx)
+		}
+		if in, ok := s.nextIncoming(); ok {
+			return in, nil
+		}
+	}
+}
+
+// arrived queues what the client opened. There is no more of it than streams
+// count.
+func (s *Session) arrived(in Incoming) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.accepted.push(in)
+	s.announce()
+}
+
+func (s *Session) nextIncoming() (Incoming, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.accepted.empty() {
+		return Incoming{}, false
+	}
+	in := s.accepted.pop()
+	if !s.accepted.empty() {
+		s.announce()
+	}
+	return in, true
+}
+
+// announce wakes one caller of Accept.
+func (s *Session) announce() {
+	select {
+	case s.arrival <- struct{}{}:
+	default:
+	}
+}
+
+// Open opens a TCP stream to target and waits for the target's answer. It also
 // waits while as many streams are open as the gateway allows, and while opens
 // come faster than it allows. The error is a *StreamError when the gateway
 // refused, one that wraps [ErrEnded], or ctx's cause.
-func (s *Session) Open(ctx context.Context, kind wire.Kind, target wire.Addr) (*Stream, error) {
-	if s.role != Client {
-		return nil, errors.New("only the client opens streams")
+func (s *Session) Open(ctx context.Context, target wire.Addr) (*Stream, error) {
+	if err := s.enter(ctx, s.slots); err != nil {
+		return nil, err
 	}
-	if kind != wire.KindTCP {
-		return nil, &StreamError{Code: wire.CodeUnsupported}
-	}
-	select {
-	case s.slots <- struct{}{}:
-	case <-s.done:
-		return nil, &endedError{cause: s.Err()}
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	}
-	st, err := s.open(ctx, kind, target)
+	st, err := s.openStream(target)
 	if err != nil {
 		<-s.slots
 		return nil, err
@@ -242,162 +315,121 @@ func (s *Session) Open(ctx context.Context, kind wire.Kind, target wire.Addr) (*
 	return st, nil
 }
 
-// open queues OPEN, when its rate allows.
-func (s *Session) open(ctx context.Context, kind wire.Kind, target wire.Addr) (*Stream, error) {
-	s.mu.Lock()
-	wait, _ := s.opens.take(time.Now(), 1<<62)
-	s.mu.Unlock()
-	if wait > 0 {
-		timer := time.NewTimer(wait)
-		defer timer.Stop()
-		select {
-		case <-timer.C:
-		case <-s.done:
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		}
+// OpenFlow opens a UDP flow to target, or, for wire.KindUDPAny, to whatever its
+// datagrams name. It waits like Open for a place and for the rate, but not for
+// the gateway's answer: datagrams may be sent at once. Where the gateway serves
+// no UDP, the error is a *StreamError (unsupported).
+func (s *Session) OpenFlow(ctx context.Context, kind wire.Kind, target wire.Addr) (*Flow, error) {
+	if s.limits.MaxUDP == 0 {
+		return nil, &StreamError{Code: wire.CodeUnsupported}
 	}
-	window := s.grant(0)
-	if window == 0 {
-		return nil, &StreamError{Code: wire.CodeLimit}
-	}
-	s.mu.Lock()
-	if s.err != nil {
-		s.mu.Unlock()
-		return nil, &endedError{cause: s.Err()}
-	}
-	defer s.mu.Unlock()
-	if s.highest == 0 {
-		s.highest = 1
-	} else {
-		s.highest += 2
-	}
-	st := newStream(s, s.highest, kind, target)
-	st.window, st.reserved, st.recvLimit, st.openLimit = window, window, window, window
-	st.sendLimit = s.limits.EarlyWindow
-	st.counted = true
-	s.streams[st.id] = st
-	s.queueControlLocked(st, sendOpen)
-	return st, nil
-}
-
-// Accept returns the next stream that the client opened. The caller confirms
-// or resets it. The error wraps [ErrEnded], or is ctx's cause.
-func (s *Session) Accept(ctx context.Context) (*Stream, error) {
 	select {
-	case st := <-s.accepted:
-		return st, nil
+	case s.udpSlots <- struct{}{}:
 	case <-s.done:
 		return nil, &endedError{cause: s.Err()}
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
-}
-
-// ping is one PING and the channel that its answer closes.
-type ping struct {
-	payload [8]byte
-	sent    time.Time
-	answer  chan time.Duration
-}
-
-// Ping measures the time to the other end and back.
-func (s *Session) Ping(ctx context.Context) (time.Duration, error) {
-	select {
-	case s.pinging <- struct{}{}:
-		defer func() { <-s.pinging }()
-	case <-s.done:
-		return 0, &endedError{cause: s.Err()}
-	case <-ctx.Done():
-		return 0, context.Cause(ctx)
+	if err := s.enter(ctx, s.slots); err != nil {
+		<-s.udpSlots
+		return nil, err
 	}
-	p := &ping{answer: make(chan time.Duration, 1)}
-	s.mu.Lock()
-	s.pings++
-	for i := range p.payload {
-		p.payload[i] = byte(s.pings >> (8 * i))
-	}
-	s.ping = p
-	s.work.Signal()
-	s.mu.Unlock()
-	defer func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.ping = nil
-	}()
-	select {
-	case rtt := <-p.answer:
-		return rtt, nil
-	case <-s.done:
-		return 0, &endedError{cause: s.Err()}
-	case <-ctx.Done():
-		return 0, context.Cause(ctx)
-	}
-}
-
-// Streams is how many streams count towards max_streams.
-func (s *Session) Streams() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.err != nil {
+		<-s.slots
+		<-s.udpSlots
+		return nil, &endedError{cause: s.err}
+	}
+	f := newFlow(s, s.nextID(), kind, target)
+	f.counted = true
+	s.flows[f.id] = f
+	s.schedule.opens.push(opening{flow: f})
+	s.work.Signal()
+	return f, nil
+}
+
+// enter waits for a place and for the rate of opens.
+func (s *Session) enter(ctx context.Context, slots chan struct{}) error {
+	if s.role != Client {
+		return errors.New("only the client opens streams")
+	}
+	select {
+	case slots <- struct{}{}:
+	case <-s.done:
+		return &endedError{cause: s.Err()}
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	s.mu.Lock()
+	wait, _ := s.opens.take(time.Now(), 1<<62)
+	s.mu.Unlock()
+	if wait == 0 {
+		return nil
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-s.done:
+		<-slots
+		return &endedError{cause: s.Err()}
+	case <-ctx.Done():
+		<-slots
+		return context.Cause(ctx)
+	}
+}
+
+// openStream queues OPEN.
+func (s *Session) openStream(target wire.Addr) (*Stream, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err != nil {
+		return nil, &endedError{cause: s.err}
+	}
+	if !s.budget.admit(s.floor) {
+		return nil, &StreamError{Code: wire.CodeLimit}
+	}
+	st := newStream(s, s.nextID(), target)
+	st.grantLocked(s.floor)
+	st.sendLimit = s.limits.EarlyWindow
+	st.counted = true
+	s.streams[st.id] = st
+	s.share()
+	s.schedule.opens.push(opening{stream: st})
+	s.work.Signal()
+	return st, nil
+}
+
+// nextID is the id of the next OPEN. OPENs are sent in the order in which their
+// ids were drawn. Called with mu held.
+func (s *Session) nextID() uint64 {
+	if s.highest == 0 {
+		s.highest = 1
+	} else {
+		s.highest += 2
+	}
+	return s.highest
+}
+
+// share says what each stream may have pending. Called with mu held.
+func (s *Session) share() {
+	n := int(s.live)
+	if s.role == Client {
+		n = len(s.slots)
+	}
+	s.pieces.Store(int64(s.budget.pending(n)))
+}
+
+// Streams is how many streams and flows count towards max_streams.
+func (s *Session) Streams() int {
 	if s.role == Client {
 		return len(s.slots)
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	return int(s.live)
-}
-
-// grant sets a window aside from the budget for a stream that holds has of
-// it already; 0 when nothing is left.
-func (s *Session) grant(has uint64) uint64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	window := uint64(windowFloor)
-	if half := s.budget / 2; s.reserved < half {
-		window = min(max((half-s.reserved)/8, windowFloor), windowStart)
-	}
-	window -= min(window, has)
-	if s.reserved+window > s.budget {
-		return 0
-	}
-	s.reserved += window
-	return window
-}
-
-func (s *Session) release(n uint64) {
-	if n == 0 {
-		return
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if n > s.reserved {
-		panic(fmt.Sprintf("mux: %d bytes released of %d reserved", n, s.reserved))
-	}
-	s.reserved -= n
-}
-
-// queueControl notes that st has these control frames to send.
-func (s *Session) queueControl(st *Stream, bits controlBits) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.queueControlLocked(st, bits)
-}
-
-func (s *Session) queueControlLocked(st *Stream, bits controlBits) {
-	if s.err != nil {
-		return
-	}
-	st.control |= bits
-	s.lists[controlList].push(st)
-	s.work.Signal()
-}
-
-func (s *Session) queueData(st *Stream) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.err != nil {
-		return
-	}
-	s.lists[dataList].push(st)
-	s.work.Signal()
 }
 
 // forget takes a stream that was reset out of the session. When the peer has
@@ -411,7 +443,7 @@ func (s *Session) forget(st *Stream, tell bool) {
 	if tell {
 		s.queueControlLocked(st, sendReset)
 	} else {
-		s.uncount(st)
+		s.uncount(&st.counted, false)
 	}
 }
 
@@ -421,18 +453,38 @@ func (s *Session) finish(st *Stream) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.streams, st.id)
-	s.uncount(st)
+	s.uncount(&st.counted, false)
 }
 
-// uncount frees the stream's place among max_streams.
-func (s *Session) uncount(st *Stream) {
-	if !st.counted {
+// uncount frees a place among max_streams, and max_udp.
+func (s *Session) uncount(counted *bool, udp bool) {
+	if !*counted {
 		return
 	}
-	st.counted = false
+	*counted = false
 	if s.role == Client {
 		<-s.slots
-	} else {
-		s.live--
+		if udp {
+			<-s.udpSlots
+		}
+		s.share()
+		return
 	}
+	s.live--
+	if udp {
+		s.liveUDP--
+	}
+	s.share()
+}
+
+// startWindow is what a new stream begins with, when n are open. Called with mu
+// held.
+func (s *Session) startWindow(n int) uint64 {
+	switch {
+	case n <= startStreams:
+		return windowStart
+	case s.budget.grown < s.budget.growth()/4*3:
+		return windowLater
+	}
+	return s.floor
 }

@@ -9,14 +9,11 @@ import (
 	"sync"
 	"time"
 
+	"github.com/httvps/httvps/sdk/go/lazy"
 	"github.com/httvps/httvps/sdk/go/wire"
 )
 
 const (
-	// maxPending is how much a stream holds that was written and not yet
-	// sent; a writer waits beyond it.
-	maxPending = 64 << 10
-
 	// linger is how long a closed stream may take to send its last bytes to
 	// a peer that gives no credit.
 	linger = 30 * time.Second
@@ -31,14 +28,18 @@ var errUnconfirmed = errors.New("the stream is not confirmed yet")
 type Stream struct {
 	s      *Session
 	id     uint64
-	kind   wire.Kind
 	target wire.Addr
 
-	// The session's lists that the stream is in. Guarded by Session.mu.
-	link    [numLists]*Stream
+	// Guarded by Session.mu.
+	link    [numLists]*Stream // the lists that the stream is in
 	listed  [numLists]bool
 	control controlBits // control frames to be sent
 	counted bool        // the stream counts towards max_streams
+	deficit int         // bytes that its next turn has besides the quantum
+
+	// Of the session's reader alone.
+	arriving *block // what came since readers were last told
+	bulk     bool   // several frames came between two waits: a large block pays
 
 	mu       sync.Mutex // guards everything below
 	readable sync.Cond
@@ -56,18 +57,22 @@ type Stream struct {
 	consumed   uint64 // of these, taken by the reader or thrown away
 	recvLimit  uint64 // credit granted
 	window     uint64 // how far recvLimit is kept ahead of consumed
-	reserved   uint64 // what the stream holds of the session's budget
+	held       reservation
+	tuned      uint64    // bytes consumed since the window was looked at
+	tunedAt    time.Time // when that was
 	recvFin    bool
 	readClosed bool
 
 	send      queue
-	sendBytes uint64 // sent, from the stream's first byte
-	sendLimit uint64 // credit received
-	closing   bool   // FIN follows the queue
+	sendBytes uint64    // sent, from the stream's first byte
+	sendLimit uint64    // credit received
+	sentAt    time.Time // when bytes were last sent
+	burst     int       // bytes sent without a pause
+	closing   bool      // FIN follows the queue
 	finSent   bool
 	sendErr   error // the peer sent STOP
 
-	openLimit uint64 // recvLimit as OPEN or OPENED told it
+	openLimit uint64 // recvLimit as OPENED told it
 	stopCode  wire.Code
 	resetCode wire.Code
 }
@@ -77,15 +82,14 @@ type Stream struct {
 type controlBits uint8
 
 const (
-	sendOpen controlBits = 1 << iota
-	sendOpened
+	sendOpened controlBits = 1 << iota
 	sendCredit
 	sendStop
 	sendReset
 )
 
-func newStream(s *Session, id uint64, kind wire.Kind, target wire.Addr) *Stream {
-	st := &Stream{s: s, id: id, kind: kind, target: target}
+func newStream(s *Session, id uint64, target wire.Addr) *Stream {
+	st := &Stream{s: s, id: id, target: target}
 	st.readable.L = &st.mu
 	st.writable.L = &st.mu
 	return st
@@ -94,26 +98,37 @@ func newStream(s *Session, id uint64, kind wire.Kind, target wire.Addr) *Stream 
 // ID is the stream's number on the wire.
 func (st *Stream) ID() uint64 { return st.id }
 
-// Kind is what OPEN asked for.
-func (st *Stream) Kind() wire.Kind { return st.kind }
-
 // Target is where OPEN asked to go.
 func (st *Stream) Target() wire.Addr { return st.target }
+
+// grantLocked makes the floor, which was set aside, the stream's window, and
+// widens it to what a new stream begins with. Called with Session.mu held, and
+// the stream not known to anybody yet.
+func (st *Stream) grantLocked(floor uint64) {
+	st.held = reservation{floor: floor, size: floor}
+	if start := st.s.startWindow(len(st.s.streams) + 1); floor < start {
+		st.held.size += st.s.budget.grow(start - floor)
+	}
+	st.window = st.held.size
+	st.recvLimit = st.window
+}
 
 // Confirm tells the client that its target has accepted the connection. It
 // fails when the stream or its session has ended meanwhile.
 func (st *Stream) Confirm() error {
-	window := st.s.grant(st.s.limits.EarlyWindow)
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	if st.err != nil || st.opened {
-		st.s.release(window)
 		return st.err
 	}
-	st.reserved += window
-	st.window += window
-	if !st.recvFin {
-		st.recvLimit = max(st.recvLimit, st.consumed+st.window)
+	if !st.recvFin && !st.readClosed {
+		st.s.mu.Lock()
+		start := st.s.startWindow(len(st.s.streams))
+		st.s.mu.Unlock()
+		if st.window < start {
+			st.widen(start - st.window)
+			st.recvLimit = max(st.recvLimit, st.consumed+st.window)
+		}
 	}
 	st.opened = true
 	st.openLimit = st.recvLimit
@@ -174,9 +189,9 @@ func (st *Stream) WriteTo(w io.Writer) (int64, error) {
 	for {
 		st.mu.Lock()
 		err := st.waitReadable()
-		var c *chunk
+		var b *block
 		if err == nil {
-			c = st.recv.pop()
+			b = st.recv.pop()
 		}
 		st.mu.Unlock()
 		if err != nil {
@@ -185,9 +200,9 @@ func (st *Stream) WriteTo(w io.Writer) (int64, error) {
 			}
 			return total, err
 		}
-		size := len(c.bytes())
-		n, err := w.Write(c.bytes())
-		c.free()
+		size := b.size()
+		n, err := w.Write(b.bytes())
+		b.free()
 		total += int64(n)
 		st.mu.Lock()
 		st.consume(size)
@@ -221,15 +236,28 @@ func (st *Stream) waitReadable() error {
 // when a quarter of the window is due. Called with mu held.
 func (st *Stream) consume(n int) {
 	st.consumed += uint64(n)
-	switch {
-	case st.err != nil || st.readClosed: // all was released
-	case st.recvFin:
-		st.reserved -= uint64(n)
-		st.s.release(uint64(n))
-	case st.opened && st.consumed+st.window-st.recvLimit >= st.window/4:
+	if st.err != nil || st.readClosed {
+		return // all was released
+	}
+	if st.recvFin {
+		st.shrink(st.recvBytes - st.consumed)
+		return
+	}
+	if !st.opened {
+		return
+	}
+	st.tune(n)
+	if st.consumed+st.window-st.recvLimit >= creditStep(st.window) {
 		st.recvLimit = st.consumed + st.window
 		st.s.queueControl(st, sendCredit)
 	}
+}
+
+// creditStep is how much of a window has to be consumed for new credit: a
+// quarter, of a small one as much as half, because each CREDIT costs both ends a
+// record and a system call, and of a large one less.
+func creditStep(window uint64) uint64 {
+	return min(max(window/4, min(window/2, creditLeast)), creditMost)
 }
 
 // Write queues p to be sent and waits while too much is queued. Errors are
@@ -240,12 +268,13 @@ func (st *Stream) Write(p []byte) (int, error) {
 	defer st.mu.Unlock()
 	total := 0
 	for len(p) > 0 || total == 0 {
-		if err := st.waitWritable(); err != nil {
+		room, err := st.waitWritable()
+		if err != nil {
 			return total, err
 		}
-		n := min(len(p), maxPending-st.send.size)
+		n := min(len(p), room)
 		st.send.write(p[:n])
-		st.sendable()
+		st.queued(n)
 		if total, p = total+n, p[n:]; len(p) == 0 {
 			break
 		}
@@ -253,51 +282,131 @@ func (st *Stream) Write(p []byte) (int, error) {
 	return total, nil
 }
 
-// ReadFrom sends what r gives until its end, reading straight into the send
-// queue. It implements io.ReaderFrom.
+// ReadFrom sends what r gives until its end, reading straight into what is
+// sent. It implements io.ReaderFrom. While r has nothing to give, no memory is
+// held for it, when it is a [lazy.Reader] or a connection of the system's.
 func (st *Stream) ReadFrom(r io.Reader) (int64, error) {
+	in, isLazy := r.(lazy.Reader)
+	if conn, ok := r.(net.Conn); ok && !isLazy {
+		in = lazy.NewReader(conn)
+	}
+	src := source{class: frameBlock}
 	var total int64
 	for {
 		st.mu.Lock()
-		err := st.waitWritable()
+		room, err := st.waitWritable()
 		st.mu.Unlock()
 		if err != nil {
 			return total, err
 		}
-		c := newChunk()
-		n, readErr := r.Read(c.data[:])
+		src.limit(room, st.s.fullPayload(st.id))
+		var n int
+		if in != nil {
+			n, err = in.ReadLazy(&src)
+		} else if n, err = r.Read(src.Take()); n == 0 {
+			src.Return(false)
+		}
 		if n > 0 {
-			c.end = n
+			b := src.filled(n)
 			total += int64(n)
 			st.mu.Lock()
-			if err = st.writeError(); err != nil {
+			if broken := st.writeError(); broken != nil {
 				st.mu.Unlock()
-				c.free()
-				return total - int64(n), err
+				b.free()
+				return total - int64(n), broken
 			}
-			st.send.push(c)
-			st.sendable()
+			st.send.push(b)
+			st.queued(n)
 			st.mu.Unlock()
-		} else {
-			c.free()
 		}
-		if readErr != nil {
-			if errors.Is(readErr, io.EOF) {
-				readErr = nil
+		if err != nil {
+			if errors.Is(err, io.EOF) {
+				err = nil
 			}
-			return total, readErr
+			return total, err
 		}
 	}
 }
 
-// waitWritable returns nil when the queue has room. Called with mu held.
-func (st *Stream) waitWritable() error {
+// source takes blocks for what ReadFrom reads: large ones while there is much
+// to read.
+type source struct {
+	class, most int // of the next block, and how many bytes it may take
+	b           *block
+	space       int
+}
+
+// limit prepares the next read: at most room bytes, and in whole frames of full
+// bytes where the block has room for one.
+func (s *source) limit(room, full int) {
+	s.class = min(s.class, max(classWithin(room), smallBlock))
+	s.most = blockSizes[s.class] - blockHeadroom
+	if s.most > full {
+		s.most -= s.most % full
+	}
+}
+
+// Take implements [lazy.Space].
+func (s *source) Take() []byte {
+	s.b = newBlock(s.class)
+	p := s.b.room()
+	s.space = min(len(p), s.most)
+	return p[:s.space]
+}
+
+// Return implements [lazy.Space].
+func (s *source) Return(bool) {
+	s.b.free()
+	s.b = nil
+}
+
+// filled returns the block, n bytes of which were read.
+func (s *source) filled(n int) *block {
+	b := s.b
+	s.b = nil
+	b.end += n
+	switch {
+	case n == s.space && s.class < bulkBlock:
+		s.class++
+	case n < s.space/4 && s.class > smallBlock:
+		s.class--
+	}
+	return b
+}
+
+// queued sends n bytes that were put in the send queue, or has them sent: a
+// writer with a deadline must not wait for the carrier. Called with mu held, which
+// it gives up meanwhile.
+func (st *Stream) queued(n int) {
+	st.s.budget.memory.add(int64(n))
+	if !st.maySend() {
+		return
+	}
+	own := st.writeBy.at.IsZero()
+	st.s.queueData(st, !own)
+	if own {
+		st.mu.Unlock()
+		st.s.write()
+		st.mu.Lock()
+	}
+}
+
+// dropSend throws away what was not sent. Called with mu held.
+func (st *Stream) dropSend() {
+	st.s.budget.memory.add(-int64(st.send.size))
+	st.send.drop()
+}
+
+// waitWritable returns how many bytes the queue has room for, which may be less
+// than some by a little. Called with mu held.
+func (st *Stream) waitWritable() (room int, err error) {
 	for {
 		if err := st.writeError(); err != nil {
-			return err
+			return 0, err
 		}
-		if st.send.size < maxPending {
-			return nil
+		most := int(st.s.pieces.Load())
+		if room := most - st.send.size; st.send.size == 0 || room >= most/2 {
+			return room, nil
 		}
 		st.writable.Wait()
 	}
@@ -323,7 +432,7 @@ func (st *Stream) writeError() error {
 // may send. Called with mu held.
 func (st *Stream) sendable() {
 	if st.maySend() {
-		st.s.queueData(st)
+		st.s.queueData(st, true)
 	}
 }
 
@@ -368,7 +477,7 @@ func (st *Stream) closeRead() {
 	}
 	st.readClosed = true
 	st.recv.drop()
-	st.releaseAll()
+	st.shrink(0)
 	st.readable.Broadcast()
 	if !st.recvFin {
 		st.stopCode = wire.CodeCancelled
@@ -401,8 +510,8 @@ func (st *Stream) Close() error {
 }
 
 // Reset ends the stream at once, in both directions; what is queued is lost.
-// Before Confirm it tells the client why its target cannot be had. It does
-// nothing when the stream has ended.
+// Before Confirm it tells the client why its target cannot be had. When the
+// stream has ended, it throws away what was not read.
 func (st *Stream) Reset(code wire.Code) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -410,7 +519,11 @@ func (st *Stream) Reset(code wire.Code) {
 }
 
 func (st *Stream) resetLocked(code wire.Code) {
-	if st.err != nil || (st.finSent && st.recvFin) {
+	if st.err != nil {
+		return
+	}
+	if st.finSent && st.recvFin {
+		st.closeRead()
 		return
 	}
 	st.resetCode = code
@@ -426,17 +539,12 @@ func (st *Stream) fail(err error) {
 	}
 	st.err = err
 	st.recv.drop()
-	st.send.drop()
-	st.releaseAll()
+	st.dropSend()
+	st.shrink(0)
 	st.stopLinger()
 	st.stopped()
 	st.readable.Broadcast()
 	st.writable.Broadcast()
-}
-
-func (st *Stream) releaseAll() {
-	st.s.release(st.reserved)
-	st.reserved = 0
 }
 
 func (st *Stream) stopLinger() {

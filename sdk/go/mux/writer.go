@@ -7,46 +7,72 @@ import (
 	"github.com/httvps/httvps/sdk/go/wire"
 )
 
-// controlRoom is kept free for one stream's control frames: OPEN, the longest,
-// is under 300 bytes.
-const controlRoom = 512
+const (
+	// controlRoom is kept free for one stream's control frames: OPEN, the
+	// longest, is under 300 bytes.
+	controlRoom = 512
 
-// dataRoom is the least space that a DATA frame is begun in.
-const dataRoom = 1024
+	// inPlace is the least that a block has to hold to be sent from where it is.
+	// Less is copied to others in one message.
+	inPlace = 2 << 10
 
-var messagePool = sync.Pool{New: func() any {
-	b := make([]byte, Headroom, Headroom+wire.MaxMessage)
+	// tlsRecord is the plaintext of a full TLS record (RFC 8446, 5.1).
+	tlsRecord = 16 << 10
+)
+
+// composePool holds the space in which control frames and short pieces of data
+// are put together.
+var composePool = sync.Pool{New: func() any {
+	b := make([]byte, Headroom+tlsRecord-8) // a WebSocket header, and all of it fits one TLS record
 	return &b
 }}
 
-// writeMessages is the session's one writer. Control frames go first, then
-// the streams that have data take turns, a frame each.
+// fullPayload is how many bytes of a stream fill one TLS record together with
+// the headers before them.
+func (s *Session) fullPayload(id uint64) int {
+	webSocket := 4 // RFC 6455, 5.2, for a message of this size
+	if s.role == Client {
+		webSocket = 8 // masked
+	}
+	return min(tlsRecord-webSocket-1-wire.SizeVarint(id)-2, wire.MaxFramePayload)
+}
+
+// writeMessages is the session's writer, for all that nobody wrote on the way.
 func (s *Session) writeMessages() {
 	for {
 		s.mu.Lock()
-		for s.idle() {
+		for s.idle() || s.writing {
 			s.work.Wait()
 		}
+		over := s.over
+		s.writing = !over
 		s.mu.Unlock()
-
-		space, _ := messagePool.Get().(*[]byte)
-		buf, last := s.compose((*space)[:Headroom])
-		if len(buf) > Headroom {
-			timeout := writeTimeout
-			if last {
-				timeout = closeTimeout
-			}
-			_ = s.conn.SetWriteDeadline(time.Now().Add(timeout))
-			if err := s.conn.WriteReserved(buf); err != nil {
-				s.end(err, nil)
-				last = true
-			}
-		}
-		messagePool.Put(space)
-		if last {
+		if over || s.writeBatch() {
 			s.hangUp()
 			return
 		}
+		s.mu.Lock()
+		s.writing = false
+		s.mu.Unlock()
+	}
+}
+
+// write sends a batch from the goroutine that has queued some of it, when nobody
+// is sending: that saves waking the writer, and the bytes stay on this processor.
+// What is left is the writer's.
+func (s *Session) write() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.writing || s.err != nil {
+		return
+	}
+	s.writing = true
+	s.mu.Unlock()
+	over := s.writeBatch()
+	s.mu.Lock()
+	s.writing, s.over = false, over
+	if !s.idle() {
+		s.work.Signal()
 	}
 }
 
@@ -66,54 +92,146 @@ func (s *Session) hangUp() {
 // idle says whether there is nothing to write. Called with mu held.
 func (s *Session) idle() bool {
 	return s.err == nil && s.pong == nil && (s.ping == nil || !s.ping.sent.IsZero()) &&
-		len(s.refusals) == 0 && s.lists[controlList].head == nil && s.lists[dataList].head == nil
+		len(s.refusals) == 0 && s.schedule.empty()
 }
 
-// compose puts one message together in buf's space. last says that the
-// session is over and nothing may follow.
-func (s *Session) compose(buf []byte) (_ []byte, last bool) {
-	limit := Headroom + wire.MaxMessage
+// batch is what is sent together: some messages, held back by the carrier until
+// the last of them.
+type batch struct {
+	s    *Session
+	buf  []byte // the message that is being put together, from Headroom on
+	size int    // bytes of finished messages
+	err  error
+	now  time.Time
+	ping *ping // is in the batch
+}
+
+func (b *batch) room() int { return cap(b.buf) - len(b.buf) }
+
+// emit finishes the message that is being put together.
+func (b *batch) emit() {
+	if len(b.buf) == Headroom {
+		return
+	}
+	b.write(b.buf)
+	b.buf = b.buf[:Headroom]
+}
+
+func (b *batch) write(msg []byte) {
+	b.size += len(msg) - Headroom
+	if b.err == nil {
+		b.err = b.s.conn.WriteReserved(msg)
+	}
+}
+
+// writeBatch sends what waits, up to some size. last says that the session is
+// over and nothing may follow.
+func (s *Session) writeBatch() (last bool) {
+	space, _ := composePool.Get().(*[]byte)
+	defer composePool.Put(space)
+	b := &batch{s: s, buf: (*space)[:Headroom], now: time.Now()}
+	_ = s.conn.SetWriteDeadline(b.now.Add(writeTimeout))
+	for b.err == nil && b.size+len(b.buf) < batchSize {
+		more, over := s.compose(b)
+		if last = over; over || !more {
+			break
+		}
+	}
+	if last {
+		_ = s.conn.SetWriteDeadline(b.now.Add(closeTimeout))
+	}
+	b.emit()
+	if b.size > 0 && b.err == nil {
+		b.err = s.conn.Flush()
+		s.noteWritten(b.ping)
+		s.alive.noteSent()
+	}
+	if b.err != nil {
+		s.end(b.err, nil)
+		return true
+	}
+	return last
+}
+
+// compose adds what comes next to the batch. more is false when nothing is
+// left.
+func (s *Session) compose(b *batch) (more, last bool) {
+	if b.room() < controlRoom {
+		b.emit()
+	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.err != nil {
 		if s.goodbye != nil {
-			buf = wire.AppendClose(buf, *s.goodbye)
+			b.buf = wire.AppendClose(b.buf, *s.goodbye)
 		}
-		return buf, true
+		s.mu.Unlock()
+		return false, true
 	}
+	s.composeSession(b)
+	// Looked at under one lock, in this order: a stream's data never overtakes
+	// the frame that opened it.
+	q := &s.schedule
+	switch {
+	case len(s.refusals) > 0: // no room for all of them
+		s.mu.Unlock()
+	case !q.opens.empty():
+		o := q.opens.pop()
+		s.mu.Unlock()
+		if o.stream != nil {
+			b.buf = o.stream.appendOpen(b.buf)
+		} else {
+			b.buf = o.flow.appendOpen(b.buf)
+		}
+	case q.lists[controlList].head != nil:
+		st := q.lists[controlList].pop()
+		bits := st.control
+		st.control = 0
+		s.mu.Unlock()
+		b.buf = st.appendControl(b.buf, bits)
+	default:
+		if f := q.nextFlow(); f != nil {
+			s.mu.Unlock()
+			f.send(b)
+			return true, false
+		}
+		st := q.next()
+		s.mu.Unlock()
+		if st == nil {
+			return false, false
+		}
+		st.sendTurn(b)
+	}
+	return true, false
+}
+
+// composeSession appends the session's own frames. Called with mu held.
+func (s *Session) composeSession(b *batch) {
 	if s.pong != nil {
-		buf = wire.AppendPong(buf, *s.pong)
+		b.buf = wire.AppendPong(b.buf, *s.pong)
 		s.pong = nil
 	}
 	if s.ping != nil && s.ping.sent.IsZero() {
-		s.ping.sent = time.Now()
-		buf = wire.AppendPing(buf, s.ping.payload)
+		s.ping.sent, b.ping = time.Now(), s.ping
+		b.buf = wire.AppendPing(b.buf, s.ping.payload)
 	}
-	for len(s.refusals) > 0 && limit-len(buf) >= controlRoom {
-		r := s.refusals[0]
-		s.refusals = s.refusals[1:]
-		buf = wire.AppendReset(buf, r.id, r.code)
+	n := 0
+	for ; n < len(s.refusals) && b.room() >= controlRoom; n++ {
+		b.buf = wire.AppendReset(b.buf, s.refusals[n].id, s.refusals[n].code)
 	}
-	for {
-		// Looked at under one lock, in this order: a stream's data never
-		// overtakes the frame that opened it.
-		switch control, data := &s.lists[controlList], &s.lists[dataList]; {
-		case control.head != nil && limit-len(buf) >= controlRoom:
-			st := control.pop()
-			bits := st.control
-			st.control = 0
-			s.mu.Unlock()
-			buf = st.appendControl(buf, bits)
-			s.mu.Lock()
-		case control.head == nil && data.head != nil && limit-len(buf) >= dataRoom:
-			st := data.pop()
-			s.mu.Unlock()
-			buf = st.appendData(buf, limit-len(buf))
-			s.mu.Lock()
-		default:
-			return buf, false
-		}
+	if s.refusals = s.refusals[n:]; len(s.refusals) == 0 {
+		s.refusals = nil
 	}
+}
+
+// appendOpen appends OPEN, unless the stream has ended already.
+func (st *Stream) appendOpen(buf []byte) []byte {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if st.err != nil {
+		return buf
+	}
+	st.known = true
+	return wire.AppendOpen(buf, st.id, wire.Open{Kind: wire.KindTCP, RecvWindow: st.recvLimit, Target: st.target})
 }
 
 // appendControl appends the control frames that bits name.
@@ -122,16 +240,12 @@ func (st *Stream) appendControl(buf []byte, bits controlBits) []byte {
 	defer st.mu.Unlock()
 	if bits&sendReset != 0 {
 		st.s.mu.Lock()
-		st.s.uncount(st)
+		st.s.uncount(&st.counted, false)
 		st.s.mu.Unlock()
 		return wire.AppendReset(buf, st.id, st.resetCode)
 	}
 	if st.err != nil {
 		return buf // reset meanwhile; its own bits follow
-	}
-	if bits&sendOpen != 0 {
-		st.known = true
-		buf = wire.AppendOpen(buf, st.id, wire.Open{Kind: st.kind, RecvWindow: st.openLimit, Target: st.target})
 	}
 	if bits&sendOpened != 0 {
 		buf = wire.AppendOpened(buf, st.id, wire.Opened{RecvWindow: st.openLimit})
@@ -145,37 +259,102 @@ func (st *Stream) appendControl(buf []byte, bits controlBits) []byte {
 	return buf
 }
 
-// appendData appends one DATA or FIN frame of at most room bytes, as credit
-// allows, and puts the stream back in line when more may follow.
-func (st *Stream) appendData(buf []byte, room int) []byte {
+// sendTurn sends what the stream's turn allows, and puts it back in line when
+// more may follow.
+func (st *Stream) sendTurn(b *batch) {
+	for st.sendPiece(b) {
+	}
+}
+
+// sendPiece sends a block, or what of smaller ones fits into a message, and says
+// whether the stream's turn allows another.
+func (st *Stream) sendPiece(b *batch) (again bool) {
+	if b.room() < inPlace {
+		b.emit() // not with mu held: the session's reader needs it
+	}
 	st.mu.Lock()
-	defer st.mu.Unlock()
 	if !st.maySend() {
-		return buf
+		st.mu.Unlock()
+		return false
 	}
 	credit := st.sendLimit - st.sendBytes
-	n := min(st.send.size, wire.DataPayload, room-wire.MaxHeader)
-	if uint64(n) > credit {
-		n = int(credit)
+	whole := st.send.head
+	var n int
+	if whole != nil && whole.size() >= inPlace && uint64(whole.size()) <= credit {
+		st.send.pop()
+		n = whole.size()
+	} else {
+		whole = nil
+		n = min(st.send.size, b.room()-wire.MaxHeader)
+		if uint64(n) > credit {
+			n = int(credit)
+		}
 	}
 	kind := wire.TypeData
-	if st.closing && n == st.send.size {
+	if st.closing && n == st.send.size+pendingIn(whole) {
 		kind = wire.TypeFin
 		st.finSent = true
 	}
-	buf = wire.AppendFrameHeader(buf, kind, st.id, n)
-	start := len(buf)
-	buf = buf[:start+n]
-	st.send.read(buf[start:])
-	st.sendBytes += uint64(n)
-	if st.send.size < maxPending {
-		st.writable.Signal()
+	if whole == nil {
+		b.buf = wire.AppendFrameHeader(b.buf, kind, st.id, n)
+		start := len(b.buf)
+		b.buf = b.buf[:start+n]
+		st.send.read(b.buf[start:])
 	}
+	st.sent(n, b.now)
+	more := st.maySend()
+	again = st.s.settle(st, n, more)
 	switch {
 	case st.finSent && st.recvFin:
 		st.s.finish(st)
-	case st.maySend():
-		st.s.queueData(st)
+	case more && !again:
+		st.s.queueData(st, true)
 	}
-	return buf
+	st.mu.Unlock()
+	if whole != nil {
+		b.emit() // what came before it
+		st.s.writeBlock(b, st.id, whole, kind)
+		whole.free()
+	}
+	return again
+}
+
+// pendingIn is what a block that was taken off the queue holds.
+func pendingIn(b *block) int {
+	if b == nil {
+		return 0
+	}
+	return b.size()
+}
+
+// sent accounts for n bytes. Called with mu held.
+func (st *Stream) sent(n int, now time.Time) {
+	st.sendBytes += uint64(n)
+	if now.Sub(st.sentAt) > sparseAfter {
+		st.burst = 0
+	}
+	st.burst += n
+	st.sentAt = now
+	st.s.sent.Add(uint64(n))
+	st.s.budget.memory.add(-int64(n))
+	st.writable.Signal()
+}
+
+// writeBlock sends a block without copying it, in frames that fill TLS records.
+// A frame's header takes the place of bytes before it, which were sent already.
+// The last frame is of the given type, those before it are DATA.
+func (s *Session) writeBlock(b *batch, id uint64, blk *block, last wire.FrameType) {
+	var space [wire.MaxHeader]byte
+	full := s.fullPayload(id)
+	for blk.size() > 0 {
+		n, kind := blk.size(), last
+		if n > full {
+			n, kind = full, wire.TypeData
+		}
+		header := wire.AppendFrameHeader(space[:0], kind, id, n)
+		start := blk.start - len(header)
+		copy(blk.buf[start:], header)
+		b.write(blk.buf[start-Headroom : blk.start+n])
+		blk.start += n
+	}
 }

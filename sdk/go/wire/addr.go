@@ -32,6 +32,9 @@ const (
 func AddrFromHostPort(host string, port uint16) (Addr, error) {
 	a := Addr{Port: port}
 	host = strings.TrimSuffix(host, ".")
+	if len(host) > MaxName { // before it is copied
+		return Addr{}, Addr{Name: host}.Check()
+	}
 	if ip, err := netip.ParseAddr(host); err == nil {
 		a.IP = ip.Unmap()
 	} else {
@@ -46,6 +49,14 @@ func AddrFromHostPort(host string, port uint16) (Addr, error) {
 // Check returns nil when a is acceptable as a target. Otherwise the error is an
 // [*Error] with [CodeRefused] that ends only the stream.
 func (a Addr) Check() error {
+	if what := a.fault(); what != "" {
+		return &Error{Code: CodeRefused, What: what, StreamOnly: true}
+	}
+	return nil
+}
+
+// fault says why a is not acceptable as a target, or nothing.
+func (a Addr) fault() string {
 	what := ""
 	switch {
 	case a.Name != "" && a.IP.IsValid():
@@ -62,10 +73,7 @@ func (a Addr) Check() error {
 	if what == "" && a.Port == 0 {
 		what = "address: port 0"
 	}
-	if what == "" {
-		return nil
-	}
-	return &Error{Code: CodeRefused, What: what, StreamOnly: true}
+	return what
 }
 
 // embedsIPv4 reports whether ip is in ::ffff:0:0/96 or ::/96.
@@ -144,6 +152,14 @@ func ParseAddr(b []byte) (Addr, error) {
 // acceptable is returned with its size and with an error that has StreamOnly
 // set, so that the caller can go on reading.
 func ConsumeAddr(b []byte) (a Addr, n int, err error) {
+	if a, n, err = consumeAddr(b); err != nil {
+		return Addr{}, 0, err
+	}
+	return a, n, a.Check()
+}
+
+// consumeAddr is ConsumeAddr for a caller who judges the address.
+func consumeAddr(b []byte) (a Addr, n int, err error) {
 	if len(b) == 0 {
 		return Addr{}, 0, malformed("address: missing")
 	}
@@ -176,7 +192,7 @@ func ConsumeAddr(b []byte) (a Addr, n int, err error) {
 		a.Name = string(b[2:size])
 	}
 	a.Port = binary.BigEndian.Uint16(b[size:])
-	return a, size + 2, a.Check()
+	return a, size + 2, nil
 }
 
 // AppendAddr appends a, which has to pass [Addr.Check]: a peer refuses the

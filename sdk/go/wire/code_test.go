@@ -105,7 +105,7 @@ func TestFrameTypeTellsItsClass(t *testing.T) {
 		TypeData:      {true, true, true},
 		0x5f:          {false, true, false},
 		0x9f:          {true, false, false},
-		0xa0:          {true, false, true},
+		TypeDgram:     {true, false, true},
 		0xdf:          {true, true, false},
 		0x60:          {false, true, true},
 	} {

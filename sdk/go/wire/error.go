@@ -10,8 +10,9 @@ type Error struct {
 	// in its shortest form". It holds nothing of the input and is shorter than
 	// [MaxReason].
 	What string
-	// StreamOnly is set when RESET(Code) of the one stream is the answer. All
-	// other errors end the session with CLOSE(Code).
+	// StreamOnly is set when the session goes on: RESET(Code) of the one stream is
+	// the answer, and to a DGRAM there is none, it is dropped. All other errors end
+	// the session with CLOSE(Code).
 	StreamOnly bool
 }
 

@@ -26,6 +26,7 @@ const (
 	TypeCredit    FrameType = 0xe4 // both: offset
 	TypeReset     FrameType = 0xe5 // both: code
 	TypeStop      FrameType = 0xe6 // both: code
+	TypeDgram     FrameType = 0xa0 // both: a datagram, of KindUDPAny behind its address
 )
 
 const (
@@ -50,6 +51,7 @@ var typeNames = [256]string{
 	TypeCredit:    "CREDIT",
 	TypeReset:     "RESET",
 	TypeStop:      "STOP",
+	TypeDgram:     "DGRAM",
 }
 
 // Known reports whether version 1 gives t a meaning. A frame of a type that is

@@ -26,6 +26,30 @@ func soundFault(t *testing.T, err error) {
 	}
 }
 
+// survives checks that what is read from the payload of frame is read again from
+// what is written of it. kind is that of the flow, where frame is a DGRAM.
+func survives(t *testing.T, frame Frame, kind Kind) {
+	t.Helper()
+	j, err := decode(frame, kind)
+	if err != nil {
+		soundFault(t, err)
+		return
+	}
+	own := encode(t, j, kind)
+	second, rest, err := ConsumeFrame(own)
+	if err != nil || len(rest) != 0 {
+		t.Fatalf("%s: %x cannot be read again: %v", frame.Type, own, err)
+	}
+	back, err := decode(second, kind)
+	if err != nil {
+		t.Fatalf("%s: %x cannot be read again: %v", frame.Type, own, err)
+	}
+	// cmp.Diff is slow on large payloads and only the message of a failure.
+	if first, again := j.normal(), back.normal(); !reflect.DeepEqual(first, again) {
+		t.Errorf("round trip (-first +second):\n%s", cmp.Diff(first, again))
+	}
+}
+
 // FuzzFrames reads a message: what is read as frames is, written again, what
 // was there, and what is read from a payload survives the round trip.
 func FuzzFrames(f *testing.F) {
@@ -36,6 +60,7 @@ func FuzzFrames(f *testing.F) {
 		f.Add([]byte(v.Hex))
 	}
 	f.Fuzz(func(t *testing.T, msg []byte) {
+		checkAllocation(t, "message", len(msg), func() { readOnly(msg) })
 		var again []byte
 		clean := true
 		for frame, err := range Frames(msg) {
@@ -45,27 +70,88 @@ func FuzzFrames(f *testing.F) {
 				break
 			}
 			again = AppendFrame(again, frame.Type, frame.Stream, frame.Payload)
-			j, err := decode(frame)
-			if err != nil {
-				soundFault(t, err)
-				continue
-			}
-			own := encode(t, j)
-			second, rest, err := ConsumeFrame(own)
-			if err != nil || len(rest) != 0 {
-				t.Fatalf("%s: %x cannot be read again: %v", frame.Type, own, err)
-			}
-			back, err := decode(second)
-			if err != nil {
-				t.Fatalf("%s: %x cannot be read again: %v", frame.Type, own, err)
-			}
-			// cmp.Diff is slow on large payloads and only the message of a failure.
-			if first, again := j.normal(), back.normal(); !reflect.DeepEqual(first, again) {
-				t.Errorf("round trip (-first +second):\n%s", cmp.Diff(first, again))
+			survives(t, frame, KindUDP)
+			if frame.Type == TypeDgram {
+				survives(t, frame, KindUDPAny)
 			}
 		}
 		if clean && !bytes.Equal(again, msg) || !bytes.HasPrefix(msg, again) {
 			t.Errorf("%x was read as %x", msg, again)
+		}
+	})
+}
+
+// FuzzPayload reads one payload as that of a frame of some type, which FuzzFrames
+// gets to only when it has guessed the lengths.
+func FuzzPayload(f *testing.F) {
+	for _, v := range loadFrames(f) {
+		if frame, _, err := ConsumeFrame(v.Hex); err == nil {
+			f.Add(byte(frame.Type), byte(v.Kind), frame.Payload)
+		}
+	}
+	f.Fuzz(func(t *testing.T, number, kind byte, payload []byte) {
+		// Whatever has a header is a frame, and what has not is not read further.
+		whole := AppendFrame(nil, FrameType(number), 7, payload)
+		frame, rest, err := ConsumeFrame(whole)
+		if err != nil {
+			soundFault(t, err)
+			return
+		}
+		if len(rest) != 0 || !bytes.Equal(frame.Payload, payload) {
+			t.Fatalf("%x was read as %x", payload, frame.Payload)
+		}
+		checkAllocation(t, frame.Type.String(), len(payload), func() { parseOnly(frame, Kind(kind)) })
+		survives(t, frame, Kind(kind))
+	})
+}
+
+// FuzzDgram reads the payload of a DGRAM on a flow with any peer, one that is dropped
+// included: there is one way to write each.
+func FuzzDgram(f *testing.F) {
+	for _, v := range load[frameVector](f, "frames.json") {
+		if frame, _, err := ConsumeFrame(v.Hex); err == nil && frame.Type == TypeDgram {
+			f.Add(frame.Payload)
+		}
+	}
+	f.Fuzz(func(t *testing.T, payload []byte) {
+		if len(payload) > MaxFramePayload {
+			return
+		}
+		checkAllocation(t, "DGRAM", len(payload), func() { _, _ = ParseDgram(KindUDPAny, payload) })
+		if one, err := ParseDgram(KindUDP, payload); err != nil || !bytes.Equal(one.Data, payload) {
+			t.Errorf("with one peer %x was read as %x, %v", payload, one.Data, err)
+		}
+		d, err := ParseDgram(KindUDPAny, payload)
+		if err != nil {
+			soundFault(t, err)
+		}
+		if err != nil && !streamOnly(err) {
+			return
+		}
+		if (err == nil) != (d.Peer.Check() == nil) {
+			t.Errorf("%v: %v, and Check says %v", d.Peer, err, d.Peer.Check())
+		}
+		frame, rest, err := ConsumeFrame(AppendDgram(nil, 7, KindUDPAny, d))
+		if err != nil || len(rest) != 0 || frame.Stream != 7 || !bytes.Equal(frame.Payload, payload) {
+			t.Errorf("%x was read as %x, %v", payload, frame.Payload, err)
+		}
+	})
+}
+
+// FuzzVarint reads a number: there is one way to write each.
+func FuzzVarint(f *testing.F) {
+	for _, v := range load[varintVector](f, "varints.json") {
+		f.Add([]byte(v.Hex))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		checkAllocation(t, "varint", len(b), func() { _, _, _ = ConsumeVarint(b) })
+		v, n, err := ConsumeVarint(b)
+		if err != nil {
+			soundFault(t, err)
+			return
+		}
+		if v > MaxVarint || n != SizeVarint(v) || !bytes.Equal(AppendVarint(nil, v), b[:n]) {
+			t.Errorf("%x was read as %d, %d bytes", b, v, n)
 		}
 	})
 }
@@ -79,6 +165,7 @@ func FuzzHello(f *testing.F) {
 		}
 	}
 	f.Fuzz(func(t *testing.T, payload []byte) {
+		checkAllocation(t, "HELLO", len(payload), func() { _, _ = ParseHello(payload) })
 		h, err := ParseHello(payload)
 		if err != nil {
 			soundFault(t, err)
@@ -114,6 +201,7 @@ func FuzzOpen(f *testing.F) {
 		if len(payload) > MaxFramePayload {
 			return
 		}
+		checkAllocation(t, "OPEN", len(payload), func() { _, _ = ParseOpen(payload) })
 		o, err := ParseOpen(payload)
 		if err != nil {
 			soundFault(t, err)
@@ -129,6 +217,12 @@ func FuzzOpen(f *testing.F) {
 		if diff := cmp.Diff(err, err2); diff != "" {
 			t.Errorf("error of the round trip (-first +second):\n%s", diff)
 		}
+		switch {
+		case o.Kind.Flow() && (o.RecvWindow != 0 || len(o.Early) != 0):
+			t.Errorf("%+v is taken for a flow", o)
+		case o.Kind == KindUDPAny && (err == nil) != (o.Target == Addr{}):
+			t.Errorf("%+v with any peer: %v", o, err)
+		}
 		if o.Kind != back.Kind || o.RecvWindow != back.RecvWindow || o.Target != back.Target || !bytes.Equal(o.Early, back.Early) {
 			t.Errorf("%+v came back as %+v", o, back)
 		}
@@ -141,6 +235,7 @@ func FuzzAddr(f *testing.F) {
 		f.Add([]byte(v.Hex))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
+		checkAllocation(t, "address", len(b), func() { _, _ = ParseAddr(b) })
 		a, err := ParseAddr(b)
 		if err != nil {
 			soundFault(t, err)
@@ -163,6 +258,35 @@ func FuzzAddr(f *testing.F) {
 	})
 }
 
+// FuzzHost takes what a person or a program wrote as a host: what comes of it is
+// acceptable, survives the wire, and is written the same way once more.
+func FuzzHost(f *testing.F) {
+	for _, v := range load[hostVector](f, "hosts.json") {
+		f.Add(v.Host, v.Port)
+	}
+	f.Fuzz(func(t *testing.T, host string, port uint16) {
+		checkAllocation(t, "host", len(host), func() { _, _ = AddrFromHostPort(host, port) })
+		a, err := AddrFromHostPort(host, port)
+		if err != nil {
+			soundFault(t, err)
+			return
+		}
+		if err := a.Check(); err != nil || a.Port != port {
+			t.Errorf("%q comes out as %s: %v", host, a, err)
+		}
+		if back, err := ParseAddr(AppendAddr(nil, a)); err != nil || back != a {
+			t.Errorf("%s comes off the wire as %s, %v", a, back, err)
+		}
+		own := a.Name
+		if own == "" {
+			own = a.IP.String()
+		}
+		if again, err := AddrFromHostPort(own, port); err != nil || again != a {
+			t.Errorf("%q, which is %q, comes out as %s, %v", own, host, again, err)
+		}
+	})
+}
+
 // FuzzTLV reads a block: what is read is in order and, when nothing was skipped,
 // all of it.
 func FuzzTLV(f *testing.F) {
@@ -170,6 +294,7 @@ func FuzzTLV(f *testing.F) {
 		f.Add([]byte(v.Hex), uint64(keys(v.Known...)))
 	}
 	f.Fuzz(func(t *testing.T, block []byte, known uint64) {
+		checkAllocation(t, "TLV block", len(block), func() { walk(block, keySet(known)) })
 		r := readTLVs(block, MaxTLVBlock, keySet(known))
 		var again []byte
 		var seen keySet

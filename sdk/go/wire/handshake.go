@@ -30,6 +30,7 @@ const (
 	keyEarlyWindow = 6
 	keyOpenBurst   = 8
 	keyOpenRate    = 10
+	keySilence     = 12
 )
 
 // A Challenge is the gateway's first frame.
@@ -236,14 +237,22 @@ type Limits struct {
 	EarlyWindow uint64 // bytes that a client may send on a stream before OPENED
 	OpenBurst   uint64 // opens that the bucket holds; at least 1
 	OpenRate    uint64 // opens that the bucket gains a second; at least 1
+
+	// Silence is after how long without a byte from the client the gateway ends
+	// the session: whole milliseconds on the wire, and at least [MinSilence].
+	Silence time.Duration
 }
 
 // DefaultLimits returns the limits of a gateway that is not told others.
 func DefaultLimits() Limits {
-	return Limits{MaxStreams: 256, MaxUDP: 0, EarlyWindow: 32768, OpenBurst: 256, OpenRate: 128}
+	return Limits{
+		MaxStreams: 256, MaxUDP: 64, EarlyWindow: 32768, OpenBurst: 256, OpenRate: 128,
+		Silence: 90 * time.Second,
+	}
 }
 
-// ParseReady reads the payload of a READY.
+// ParseReady reads the payload of a READY. A silence that a Duration cannot hold
+// becomes the longest one that it can.
 func ParseReady(payload []byte) (Ready, error) {
 	r, err := parseReady(payload)
 	if err != nil {
@@ -294,7 +303,7 @@ func parseReady(block []byte) (ready Ready, err error) {
 }
 
 func parseLimits(block []byte) (Limits, error) {
-	const required = 1<<keyMaxStreams | 1<<keyMaxUDP | 1<<keyEarlyWindow | 1<<keyOpenBurst | 1<<keyOpenRate
+	const required = 1<<keyMaxStreams | 1<<keyMaxUDP | 1<<keyEarlyWindow | 1<<keyOpenBurst | 1<<keyOpenRate | 1<<keySilence
 	var l Limits
 	r := readTLVs(block, MaxTLVBlock, required)
 	for r.next() {
@@ -312,9 +321,11 @@ func parseLimits(block []byte) (Limits, error) {
 			name, l.OpenBurst, least = "open_burst", v, 1
 		case keyOpenRate:
 			name, l.OpenRate, least = "open_rate", v, 1
+		case keySilence:
+			name, l.Silence, least = "silence", duration(v), uint64(MinSilence/time.Millisecond)
 		}
 		if err == nil && v < least {
-			err = malformed("is 0")
+			err = malformed("is below " + strconv.FormatUint(least, 10))
 		}
 		if err != nil {
 			return Limits{}, within(name, err)
@@ -329,15 +340,17 @@ func parseLimits(block []byte) (Limits, error) {
 	return l, nil
 }
 
-// AppendReady appends a READY.
+// AppendReady appends a READY. Limits that are below their least make the peer end
+// the session; what Silence has below a millisecond is left out.
 func AppendReady(dst []byte, r Ready) []byte {
 	l := r.Limits
-	limits := make([]byte, 0, 50)
+	limits := make([]byte, 0, 64)
 	limits = appendTLVNumber(limits, keyMaxStreams, l.MaxStreams)
 	limits = appendTLVNumber(limits, keyMaxUDP, l.MaxUDP)
 	limits = appendTLVNumber(limits, keyEarlyWindow, l.EarlyWindow)
 	limits = appendTLVNumber(limits, keyOpenBurst, l.OpenBurst)
 	limits = appendTLVNumber(limits, keyOpenRate, l.OpenRate)
+	limits = appendTLVNumber(limits, keySilence, uint64(max(l.Silence.Milliseconds(), 0)))
 
 	payload := make([]byte, 0, 128)
 	payload = appendCapabilities(payload, r.Capabilities)
@@ -371,9 +384,7 @@ func ParseReject(payload []byte) (Reject, error) {
 	if err := checkTLVs(payload[n:], MaxTLVBlock); err != nil {
 		return Reject{}, within("REJECT", err)
 	}
-	const longest = uint64(math.MaxInt64 / time.Millisecond)
-	wait := time.Duration(min(ms, longest)) * time.Millisecond
-	return Reject{Code: Code(code), RetryAfter: wait}, nil
+	return Reject{Code: Code(code), RetryAfter: duration(ms)}, nil
 }
 
 // AppendReject appends a REJECT. A RetryAfter between milliseconds is rounded
@@ -386,6 +397,12 @@ func AppendReject(dst []byte, r Reject) []byte {
 	dst = AppendFrameHeader(dst, TypeReject, 0, SizeVarint(uint64(r.Code))+SizeVarint(ms))
 	dst = AppendVarint(dst, uint64(r.Code))
 	return AppendVarint(dst, ms)
+}
+
+// duration returns ms milliseconds, or the longest Duration of whole milliseconds.
+func duration(ms uint64) time.Duration {
+	const longest = uint64(math.MaxInt64 / time.Millisecond)
+	return time.Duration(min(ms, longest)) * time.Millisecond
 }
 
 // appendTime appends a time unless it is the zero Time.

@@ -17,6 +17,7 @@ const (
 	MaxLabel        = 63        // one label of such a name
 	MaxReason       = 128       // reason in CLOSE
 	MaxAgent        = 64        // agent in HELLO
+	MaxDatagram     = 16000     // datagram in DGRAM; a longer one is never sent, and dropped by its receiver
 	MaxVarint       = 1<<53 - 1 // largest number, so that every language holds it exactly
 
 	// DataPayload is how much a sender should put into one DATA or FIN, so that
@@ -34,4 +35,5 @@ const (
 const (
 	HelloTimeout  = 10 * time.Second // from the 101 to the whole HELLO
 	OpenedTimeout = 15 * time.Second // from OPEN to OPENED or RESET
+	MinSilence    = 5 * time.Second  // the least that a gateway can ask for as Limits.Silence
 )

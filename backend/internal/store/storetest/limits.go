@@ -22,6 +22,20 @@ func (f fixture) race(t *testing.T, act func(ctx context.Context, tx control.Tx,
 		succeeded atomic.Int64
 		gate      = make(chan struct{})
 	)
+	// Connections first: whoever got one before the others would be done before
+	// they come.
+	for range callers {
+		group.Go(func() {
+			err := f.Write(t.Context(), func(ctx context.Context, tx control.Tx) error {
+				_, err := tx.CountOperators(ctx)
+				return err
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	group.Wait()
 	for caller := range callers {
 		group.Go(func() {
 			<-gate

@@ -44,6 +44,20 @@ func Run(t *testing.T, open func(t *testing.T) control.Store) {
 		"entitlements come longest first":               testEntitlements,
 		"pruning is bounded and spares what is young":   testPrune,
 		"deleting a user takes what is its own":         testDeleteUser,
+		"the session limit holds while sessions end":    testLimitWhileSessionsEnd,
+		"a session begun by many is begun once":         testSameSession,
+		"what was read and then changed is not lost":    testReadThenChange,
+		"who looked at an invitation can redeem it":     testSeenRedeemed,
+		"a request repeated at once is done once":       testOnceAtATime,
+		"what happens once in a service happens once":   testServiceLock,
+		"a reader sees one moment":                      testOneMoment,
+		"what is no text is not kept nor found":         testNoText,
+		"a knock key's number is given once":            testKnockKeys,
+		"events read back as written":                   testEventsReadBack,
+		"no event is skipped, whatever ends first":      testEventOrder,
+		"old events go and leave no gap":                testPruneEvents,
+		"the gateways that know a user are found":       testGatewaysOfUser,
+		"a session is asked to close once":              testAskClose,
 	} {
 		t.Run(name, func(t *testing.T) { test(fixture{Store: open(t), t: t}) })
 	}

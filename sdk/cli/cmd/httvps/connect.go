@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/httvps/httvps/sdk/cli/internal/forward"
 	"github.com/httvps/httvps/sdk/cli/internal/home"
 	"github.com/httvps/httvps/sdk/cli/internal/socks"
 	"github.com/httvps/httvps/sdk/go/httvps"
@@ -19,9 +20,10 @@ import (
 
 func newConnect(open func() (*home.Store, error)) *cobra.Command {
 	var (
-		address string
-		public  bool
-		timeout time.Duration
+		address  string
+		public   bool
+		forwards forwardFlags
+		timeout  time.Duration
 	)
 	cmd := &cobra.Command{
 		Use:   "connect",
@@ -30,18 +32,31 @@ func newConnect(open func() (*home.Store, error)) *cobra.Command {
 
 When the tunnel is up, one line of JSON on standard output says so:
 
-  {"ready":true,"session":ID,"gateway":URL,"socks":ADDR,"http":""}
+  {"ready":true,"session":ID,"gateway":URL,"socks":ADDR,"http":"","forwards":[]}
 
 What happens after that is told on standard error, one line per change. A
 connection that is lost is made again for as long as it takes.
 
 The proxy asks for no password and therefore listens on this machine only. Give
 programs the form socks5h:// where they have it: then names are resolved at the
-far end of the tunnel.`,
+far end of the tunnel.
+
+For programs that know no proxy, -L listens on one more port and carries what comes
+to one target at the far end, for example questions to a name server there:
+
+  httvps connect -L udp:5353:192.0.2.53:53
+  dig @127.0.0.1 -p 5353 example.com
+
+The ready line names each of them, in the order of the flags, as
+{"proto":"udp","listen":ADDR,"target":"192.0.2.53:53"}.`,
 		Args: usage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if timeout <= 0 {
 				return usagef("--connect-timeout is %v, want more than 0", timeout)
+			}
+			specs, err := forwards.parse()
+			if err != nil {
+				return err
 			}
 			store, err := takeHome(cmd.Context(), open, cmd.ErrOrStderr())
 			if cmd.Context().Err() != nil {
@@ -64,22 +79,36 @@ far end of the tunnel.`,
 				return fmt.Errorf("--socks: %w", err)
 			}
 			defer func() { _ = ln.Close() }()
+			ports, err := listenAll(cmd.Context(), specs)
+			if err != nil {
+				return err
+			}
+			defer closeAll(ports)
 			t := &tunnel{
-				stdout:  cmd.OutOrStdout(),
-				stderr:  cmd.ErrOrStderr(),
-				socks:   ln.Addr().String(),
-				timeout: timeout,
+				stdout:   cmd.OutOrStdout(),
+				stderr:   cmd.ErrOrStderr(),
+				socks:    ln.Addr().String(),
+				forwards: tellAll(ports),
+				timeout:  timeout,
 			}
 			client, err := httvps.NewClient(httvps.Config{Store: store, OnEvent: t.event, Agent: agent()})
 			if err != nil {
 				return err
 			}
-			server := &socks.Server{Dial: client.DialContext}
-			return t.run(cmd.Context(), client.Run, func(ctx context.Context) error { return server.Serve(ctx, ln) })
+			server := &socks.Server{Dial: client.DialContext, ListenPacket: client.ListenPacket}
+			parts := []part{{"--socks", func(ctx context.Context) error { return server.Serve(ctx, ln) }}}
+			for i, port := range ports {
+				parts = append(parts, part{"-L " + specs[i].String(), func(ctx context.Context) error {
+					return port.Serve(ctx, client.DialContext)
+				}})
+			}
+			return t.run(cmd.Context(), client.Run, parts...)
 		},
 	}
 	cmd.Flags().StringVar(&address, "socks", "127.0.0.1:1080", "address of the SOCKS5 proxy; port 0 for any free one, no host for 127.0.0.1")
 	cmd.Flags().BoolVar(&public, "socks-public", false, "let --socks be an address that other machines can reach")
+	cmd.Flags().StringArrayVarP(&forwards.texts, "forward", "L", nil, "forward a port to one target, as "+forward.Form+"; IPv6 addresses in brackets, port 0 for any free one; may be repeated")
+	cmd.Flags().BoolVar(&forwards.public, "forward-public", false, "let -L listen on an address that other machines can reach")
 	cmd.Flags().DurationVar(&timeout, "connect-timeout", 20*time.Second, "give up when the first connection is not made by then")
 	return cmd
 }
@@ -120,6 +149,7 @@ func agent() string {
 type tunnel struct {
 	stdout, stderr io.Writer
 	socks          string
+	forwards       []forwarded
 	timeout        time.Duration
 
 	mu    sync.Mutex // guards the following fields
@@ -133,8 +163,15 @@ type tunnel struct {
 // errTimeout ends the wait for the first session.
 var errTimeout = errors.New("no connection in time")
 
+// part is something that is served beside the client; its name is what people
+// wrote to have it.
+type part struct {
+	name  string
+	serve func(context.Context) error
+}
+
 // run serves until the user ends it, the service refuses or one part fails.
-func (t *tunnel) run(parent context.Context, client, proxy func(context.Context) error) error {
+func (t *tunnel) run(parent context.Context, client func(context.Context) error, parts ...part) error {
 	ctx, cancel := context.WithCancelCause(parent)
 	defer cancel(nil)
 	t.mu.Lock()
@@ -156,11 +193,13 @@ func (t *tunnel) run(parent context.Context, client, proxy func(context.Context)
 			cancel(err)
 		}
 	})
-	wg.Go(func() {
-		if err := proxy(ctx); err != nil && ctx.Err() == nil {
-			cancel(fmt.Errorf("--socks: %w", err))
-		}
-	})
+	for _, p := range parts {
+		wg.Go(func() {
+			if err := p.serve(ctx); err != nil && ctx.Err() == nil {
+				cancel(fmt.Errorf("%s: %w", p.name, err))
+			}
+		})
+	}
 	wg.Wait()
 	switch err := context.Cause(ctx); {
 	case parent.Err() != nil:
@@ -257,12 +296,13 @@ func (t *tunnel) connected(e httvps.Event) {
 	}
 	t.ready = true
 	line, err := json.Marshal(struct {
-		Ready   bool   `json:"ready"`
-		Session string `json:"session"`
-		Gateway string `json:"gateway"`
-		SOCKS   string `json:"socks"`
-		HTTP    string `json:"http"`
-	}{true, e.Session, e.Gateway, t.socks, ""})
+		Ready    bool        `json:"ready"`
+		Session  string      `json:"session"`
+		Gateway  string      `json:"gateway"`
+		SOCKS    string      `json:"socks"`
+		HTTP     string      `json:"http"`
+		Forwards []forwarded `json:"forwards"`
+	}{true, e.Session, e.Gateway, t.socks, "", t.forwards})
 	if err == nil {
 		_, err = t.stdout.Write(append(line, '\n'))
 	}

@@ -12,10 +12,10 @@ import (
 	"github.com/httvps/httvps/sdk/go/httvps"
 )
 
-func proxyUntilDone(ctx context.Context) error {
+var proxyUntilDone = part{"--socks", func(ctx context.Context) error {
 	<-ctx.Done()
 	return nil
-}
+}}
 
 func TestTheTimeoutIsForTheFirstConnectionOnly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -81,7 +81,7 @@ func TestAProxyThatFailsEndsTheTunnel(t *testing.T) {
 		err := tn.run(t.Context(), func(ctx context.Context) error {
 			<-ctx.Done()
 			return ctx.Err()
-		}, func(context.Context) error { return broken })
+		}, part{"--socks", func(context.Context) error { return broken }})
 		if !errors.Is(err, broken) || exitCode(err) != exitFailure {
 			t.Errorf("it ended with %v", err)
 		}

@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -123,11 +124,12 @@ func enrolled(t *testing.T, s *httvpstest.Service) string {
 
 // ready is the line that scripts read.
 type ready struct {
-	Ready   bool   `json:"ready"`
-	Session string `json:"session"`
-	Gateway string `json:"gateway"`
-	SOCKS   string `json:"socks"`
-	HTTP    string `json:"http"`
+	Ready    bool        `json:"ready"`
+	Session  string      `json:"session"`
+	Gateway  string      `json:"gateway"`
+	SOCKS    string      `json:"socks"`
+	HTTP     string      `json:"http"`
+	Forwards []forwarded `json:"forwards"`
 }
 
 func parseReady(t *testing.T, line string) ready {
@@ -237,6 +239,9 @@ func TestUsageErrorsExitWith2(t *testing.T) {
 		"a home without a device":  {[]string{"connect", "--home", t.TempDir()}, "not enrolled"},
 		"a duration of nothing":    {[]string{"connect", "--home", home, "--connect-timeout", "0s"}, "--connect-timeout"},
 		"a public address":         {[]string{"connect", "--home", home, "--socks", "0.0.0.0:0"}, "--socks-public"},
+		"a broken forward":         {[]string{"connect", "--home", home, "-L", "tcp:1:host:80", "-L", "udp:1:host"}, "-L udp:1:host: want tcp|udp:[LADDR:]PORT:HOST:PORT"},
+		"a public forward":         {[]string{"connect", "--home", home, "-L", "tcp:0.0.0.0:1:host:80"}, "--forward-public"},
+		"many forwards":            {append([]string{"connect", "--home", home}, slices.Repeat([]string{"-L", "tcp:0:host:80"}, 65)...), "at most 64"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			code, stdout, stderr := call(t, tc.args...)

@@ -17,7 +17,8 @@ const (
 	methodNone         = 0x00
 	methodUnacceptable = 0xff
 
-	commandConnect = 1
+	commandConnect   = 1
+	commandAssociate = 3
 
 	addressIPv4 = 1
 	addressName = 3
@@ -52,10 +53,12 @@ var (
 	errMethods = errors.New("the client offers no method without authentication")
 )
 
-// request is what a client asks for.
+// request is what a client asks for. That of commandAssociate has where the client
+// will send from, or 0.0.0.0 and 0 if it does not know.
 type request struct {
-	host string // a name, or an IP address as text
-	port uint16
+	command byte   // commandConnect or commandAssociate
+	host    string // a name, or an IP address as text
+	port    uint16
 }
 
 func (r request) address() string {
@@ -117,13 +120,13 @@ func readRequest(r io.Reader) (request, error) {
 	}
 	// Judged only now, so that the whole request has been read: closing a
 	// connection with unread bytes resets it, and the reply may be lost.
-	if command != commandConnect {
+	if command != commandConnect && command != commandAssociate {
 		return request{}, &replyError{replyCommandUnsupported, fmt.Sprintf("command %d", command)}
 	}
 	if size == 0 {
 		return request{}, &replyError{replyAddressUnsupported, "an empty name"}
 	}
-	req := request{port: uint16(port[0])<<8 | uint16(port[1])}
+	req := request{command: command, port: uint16(port[0])<<8 | uint16(port[1])}
 	if kind == addressName {
 		req.host = string(host)
 	} else {
@@ -136,5 +139,10 @@ func readRequest(r io.Reader) (request, error) {
 // appendReply appends an answer. The bound address is left open, as it lies at
 // the far end of a tunnel.
 func appendReply(dst []byte, r reply) []byte {
-	return append(dst, version5, byte(r), 0, addressIPv4, 0, 0, 0, 0, 0, 0)
+	return appendReplyAt(dst, r, netip.AddrPortFrom(netip.IPv4Unspecified(), 0))
+}
+
+// appendReplyAt appends an answer with a bound address.
+func appendReplyAt(dst []byte, r reply, at netip.AddrPort) []byte {
+	return appendAddress(append(dst, version5, byte(r), 0), at)
 }

@@ -65,7 +65,7 @@ func TestEveryCutRequestIsAnError(t *testing.T) {
 }
 
 func appendRequest(dst []byte, req request, kind byte) []byte {
-	dst = append(dst, version5, commandConnect, 0, kind)
+	dst = append(dst, version5, req.command, 0, kind)
 	if kind == addressName {
 		dst = append(dst, byte(len(req.host)))
 		dst = append(dst, req.host...)

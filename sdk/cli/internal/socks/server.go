@@ -1,17 +1,18 @@
 // Package socks is a SOCKS5 server (RFC 1928) for programs on this machine. It
-// serves CONNECT, without authentication, over connections that it is handed a
-// function for; the names that clients send reach that function unresolved.
+// serves CONNECT and UDP ASSOCIATE, without authentication, over connections and
+// sockets that it is handed functions for; the names that clients send reach them
+// unresolved.
 package socks
 
 import (
 	"context"
 	"errors"
-	"io"
 	"net"
-	"sync"
+	"net/netip"
 	"sync/atomic"
 	"time"
 
+	"github.com/httvps/httvps/sdk/cli/internal/relay"
 	"github.com/httvps/httvps/sdk/go/httvps"
 )
 
@@ -32,80 +33,40 @@ const (
 	replyTimeout = 10 * time.Second
 )
 
-// Server serves SOCKS5. Dial is required; it is given "tcp" and an address with
-// the client's name or IP address. Its connections are closed by halves when they
-// have CloseRead and CloseWrite, and broken off with Abort when they have that.
+// Server serves SOCKS5. It must not be copied.
 type Server struct {
+	// Dial is required; it is given "tcp" and an address with the client's name or
+	// IP address. Its connections are closed by halves when they have CloseRead and
+	// CloseWrite, and broken off with Abort when they have that.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+
+	// ListenPacket opens a socket for datagrams. WriteTo is given a *net.UDPAddr,
+	// or an httvps.Addr for a name, and has to drop rather than wait; ReadFrom
+	// returns the same. Nil means that UDP ASSOCIATE is not supported.
+	ListenPacket func(ctx context.Context) (net.PacketConn, error)
+
+	associations atomic.Int64
 }
 
 // Serve accepts clients from ln until ctx ends, or ln fails for good. When it
 // returns, ln and every connection are closed and every handler has returned.
 // The error is nil when ctx ended.
 func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
-	ctx, cancel := context.WithCancel(ctx)
-	var handlers sync.WaitGroup
-	defer handlers.Wait()
-	defer cancel()
-	stop := context.AfterFunc(ctx, func() { _ = ln.Close() })
-	defer stop()
-	defer func() { _ = ln.Close() }()
-
-	places := make(chan struct{}, maxConns)
-	var pause time.Duration
-	for {
-		select {
-		case places <- struct{}{}:
-		case <-ctx.Done():
-			return nil
-		}
-		conn, err := ln.Accept()
-		if err != nil {
-			<-places
-			if ctx.Err() != nil {
-				return nil
-			}
-			if errors.Is(err, net.ErrClosed) {
-				return err
-			}
-			// Out of descriptors, most likely: connections that end free some.
-			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
-			if !sleep(ctx, pause) {
-				return nil
-			}
-			continue
-		}
-		pause = 0
-		handlers.Go(func() {
-			defer func() { <-places }()
-			s.serve(ctx, conn)
-		})
-	}
-}
-
-func sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
+	return relay.Serve(ctx, ln, maxConns, s.serve)
 }
 
 // serve handles one client. Errors end here: the client has been told what the
 // protocol can say, and nobody else is to know where it wanted to go.
 func (s *Server) serve(ctx context.Context, client net.Conn) {
-	defer func() { _ = client.Close() }()
-	stop := context.AfterFunc(ctx, func() { _ = client.Close() })
-	defer stop()
-
 	req, err := handshake(client)
 	if err != nil {
 		if fault, ok := errors.AsType[*replyError](err); ok {
 			answer(client, fault.reply)
 		}
+		return
+	}
+	if req.command == commandAssociate {
+		s.associate(ctx, client, req)
 		return
 	}
 	dialCtx, cancel := context.WithTimeout(ctx, dialTimeout)
@@ -116,12 +77,12 @@ func (s *Server) serve(ctx context.Context, client net.Conn) {
 		return
 	}
 	defer func() { _ = target.Close() }()
-	stopTarget := context.AfterFunc(ctx, func() { abort(target) })
+	stopTarget := context.AfterFunc(ctx, func() { relay.Abort(target) })
 	defer stopTarget()
 	if !answer(client, replySucceeded) {
 		return
 	}
-	relay(client, target)
+	relay.Copy(client, target)
 }
 
 // handshake reads the client's wish within the time there is for it.
@@ -141,8 +102,17 @@ func handshake(client net.Conn) (request, error) {
 
 // answer writes a reply and leaves the client without deadlines.
 func answer(client net.Conn, r reply) bool {
+	return write(client, appendReply(nil, r))
+}
+
+// answerAt is answer with a bound address.
+func answerAt(client net.Conn, r reply, at netip.AddrPort) bool {
+	return write(client, appendReplyAt(nil, r, at))
+}
+
+func write(client net.Conn, reply []byte) bool {
 	_ = client.SetDeadline(time.Now().Add(replyTimeout))
-	if _, err := client.Write(appendReply(nil, r)); err != nil {
+	if _, err := client.Write(reply); err != nil {
 		return false
 	}
 	return client.SetDeadline(time.Time{}) == nil
@@ -174,89 +144,4 @@ func replyFor(err error) reply {
 		return replyTTLExpired
 	}
 	return replyFailure
-}
-
-// relay copies both ways until both directions have ended or one has failed.
-// The end of one direction is passed on and leaves the other open.
-func relay(client, target net.Conn) {
-	in := &source{Conn: client}
-	var up sync.WaitGroup
-	// sent: the client has ended its direction, and the target has all of it.
-	// answered: the target has ended its own, and the client is told so; without a
-	// peer is then how every connection ends.
-	var sent, answered atomic.Bool
-	up.Go(func() {
-		_, err := io.Copy(target, in)
-		switch {
-		case err == nil && (!isBroken(client) || answered.Load()): // asked in this order
-			closeWrite(target)
-			sent.Store(true)
-		case err == nil || in.err != nil:
-			// Broken off, not ended: the target must not take what it has for
-			// all, and nobody is left to read its answer.
-			abort(target)
-			_ = client.Close()
-		default:
-			// The far end reads no more, but may still have something to say.
-			closeRead(client)
-		}
-	})
-	if _, err := io.Copy(client, target); err != nil {
-		// Cut off, not ended: the client must not take what it has for all, and
-		// neither must the target when the client has not said that it was.
-		abort(client)
-		if sent.Load() {
-			_ = target.Close()
-		} else {
-			abort(target)
-		}
-	} else {
-		answered.Store(true)
-		closeWrite(client)
-	}
-	up.Wait()
-}
-
-// source remembers whether reading failed, which io.Copy does not tell from a
-// failed write.
-type source struct {
-	net.Conn
-	err error
-}
-
-func (s *source) Read(p []byte) (int, error) {
-	n, err := s.Conn.Read(p)
-	if err != nil && !errors.Is(err, io.EOF) {
-		s.err = err
-	}
-	return n, err
-}
-
-func closeWrite(c net.Conn) {
-	if half, ok := c.(interface{ CloseWrite() error }); ok {
-		_ = half.CloseWrite()
-		return
-	}
-	_ = c.Close()
-}
-
-func closeRead(c net.Conn) {
-	if half, ok := c.(interface{ CloseRead() error }); ok {
-		_ = half.CloseRead()
-		return
-	}
-	_ = c.Close()
-}
-
-// abort closes c in a way that the other end can tell from a proper end, where
-// there is one.
-func abort(c net.Conn) {
-	switch c := c.(type) {
-	case interface{ Abort() }:
-		c.Abort()
-		return
-	case *net.TCPConn:
-		_ = c.SetLinger(0) // reset
-	}
-	_ = c.Close()
 }

@@ -31,14 +31,20 @@ type dialFunc func(ctx context.Context, network, address string) (net.Conn, erro
 // serve runs a server on loopback until the test ends.
 func serve(t *testing.T, dial dialFunc) (address string) {
 	t.Helper()
-	ln, err := socks.Listen(t.Context(), ":0", false)
+	return serveWith(t, &socks.Server{Dial: dial}, ":0")
+}
+
+// serveWith runs server at an address of this machine until the test ends.
+func serveWith(t *testing.T, server *socks.Server, at string) (address string) {
+	t.Helper()
+	ln, err := socks.Listen(t.Context(), at, false)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	var done sync.WaitGroup
 	done.Go(func() {
-		if err := (&socks.Server{Dial: dial}).Serve(ctx, ln); err != nil {
+		if err := server.Serve(ctx, ln); err != nil {
 			t.Errorf("Serve: %v", err)
 		}
 	})

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/httvps/httvps/sdk/go/carrier"
+	"github.com/httvps/httvps/sdk/go/knock"
 	"github.com/httvps/httvps/sdk/go/mux"
 	"github.com/httvps/httvps/sdk/go/wire"
 )
@@ -22,7 +23,8 @@ import (
 // tunnel is a gateway.
 func (s *Service) tunnel(w http.ResponseWriter, r *http.Request) {
 	number, err := strconv.Atoi(r.PathValue("gateway"))
-	if err != nil || number < 0 || number >= s.opts.Gateways || !carrier.IsUpgrade(r) {
+	if err != nil || number < 0 || number >= s.opts.Gateways || !s.knocked(r) || !carrier.IsUpgrade(r) {
+		w.Header().Set("Date", s.gatewayTime().UTC().Format(http.TimeFormat))
 		http.NotFound(w, r)
 		return
 	}
@@ -70,6 +72,20 @@ func (s *Service) tunnel(w http.ResponseWriter, r *http.Request) {
 	streams.Wait()
 }
 
+// gatewayTime is what the gateways' clock shows.
+func (s *Service) gatewayTime() time.Time { return time.Now().Add(s.opts.GatewaysAhead) }
+
+// knocked reports whether a request carries a valid knock.
+func (s *Service) knocked(r *http.Request) bool {
+	cookie, err := r.Cookie(knock.DefaultCookie)
+	if err != nil {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return knock.Verify(s.knocks, r.Host, cookie.Value, s.gatewayTime())
+}
+
 // handshake is the gateway's side of part 5 of the protocol document, up to the
 // READY that is to be sent.
 func (s *Service) handshake(conn *carrier.Conn, number int, host string) (ready wire.Ready, rest []byte, ok bool) {
@@ -100,6 +116,9 @@ func (s *Service) handshake(conn *carrier.Conn, number int, host string) (ready 
 		return ready, nil, false
 	}
 	ready = wire.Ready{Capabilities: hello.Capabilities, Time: time.Now(), Limits: wire.DefaultLimits()}
+	if s.opts.NoUDP {
+		ready.Limits.MaxUDP = 0
+	}
 	_, _ = rand.Read(ready.SessionID[:]) // never fails (crypto/rand)
 	return ready, rest, true
 }
@@ -137,11 +156,15 @@ func (s *Service) accept(session *mux.Session, streams *sync.WaitGroup) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel() // dials of a session that is over
 	for {
-		stream, err := session.Accept(ctx)
+		in, err := session.Accept(ctx)
 		if err != nil {
 			return
 		}
-		streams.Go(func() { s.forward(ctx, stream) })
+		if in.Flow != nil {
+			streams.Go(func() { s.forwardFlow(in.Flow) })
+			continue
+		}
+		streams.Go(func() { s.forward(ctx, in.Stream) })
 	}
 }
 

@@ -26,6 +26,7 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -33,6 +34,7 @@ import (
 	"time"
 
 	"github.com/httvps/httvps/sdk/go/httvps"
+	"github.com/httvps/httvps/sdk/go/knock"
 	"github.com/httvps/httvps/sdk/go/mux"
 	"github.com/httvps/httvps/sdk/go/tlspin"
 	"github.com/httvps/httvps/sdk/go/wire"
@@ -58,12 +60,25 @@ type Options struct {
 	// Admit decides about a device that has proven its key. Code 0 admits it.
 	Admit func(gateway int, hello wire.Hello) wire.Reject
 
+	// GatewaysAhead is how far the gateways' clock is ahead of everybody else's;
+	// less than zero when it is behind.
+	GatewaysAhead time.Duration
+
 	// NoBinding makes the gateways offer no channel binding.
 	NoBinding bool
 
 	// Dial connects a stream to its target; nil means net.Dialer. The code of
 	// a *mux.StreamError is passed on, other errors become conn_refused.
 	Dial func(ctx context.Context, target wire.Addr) (net.Conn, error)
+
+	// NoUDP makes the gateways serve no UDP.
+	NoUDP bool
+
+	// Peer says where datagrams to a target really go; nil means where they are
+	// to, and for every name 127.0.0.1. The code of a *mux.StreamError is passed
+	// on for the target of a UDP connection, other errors become dns_fail; a
+	// datagram of a socket for any peer is dropped.
+	Peer func(target wire.Addr) (netip.AddrPort, error)
 }
 
 // Service is a running service.
@@ -91,6 +106,7 @@ type Service struct {
 	issued   []time.Time
 	live     []int // gateways that lists name
 	sessions map[*mux.Session]struct{}
+	knocks   []knock.Key // in force, the one that devices get first
 }
 
 // grant is what a token stands for.
@@ -111,6 +127,7 @@ func New(opts Options) *Service {
 		nonces:   make(map[string]bool),
 		tokens:   make(map[string]grant),
 		sessions: make(map[*mux.Session]struct{}),
+		knocks:   []knock.Key{newKnock()},
 	}
 	if s.opts.Gateways == 0 {
 		s.opts.Gateways = 1
@@ -124,6 +141,14 @@ func New(opts Options) *Service {
 	if s.opts.Dial == nil {
 		s.opts.Dial = func(ctx context.Context, target wire.Addr) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, "tcp", target.String())
+		}
+	}
+	if s.opts.Peer == nil {
+		s.opts.Peer = func(target wire.Addr) (netip.AddrPort, error) {
+			if target.Name != "" {
+				target.IP = netip.AddrFrom4([4]byte{127, 0, 0, 1})
+			}
+			return netip.AddrPortFrom(target.IP, target.Port), nil
 		}
 	}
 	var ln net.Listener
@@ -232,6 +257,25 @@ func (s *Service) ExpireTokens() {
 	}
 }
 
+// RotateKnock gives devices a new knock from now on. Gateways accept the one
+// before it as well, and no older ones.
+func (s *Service) RotateKnock() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.knocks = []knock.Key{newKnock(), s.knocks[0]}
+}
+
+func newKnock() (key knock.Key) {
+	_, _ = rand.Read(key[:]) // never fails (crypto/rand)
+	return key
+}
+
+// knockAnswer is what devices are told about the knock. It is called with mu
+// held.
+func (s *Service) knockAnswer() httvps.Knock {
+	return httvps.Knock{Cookie: knock.DefaultCookie, Key: s.knocks[0]}
+}
+
 func (s *Service) routes() *http.ServeMux {
 	m := http.NewServeMux()
 	m.HandleFunc("POST /api/v1/auth/challenge", s.challenge)
@@ -309,7 +353,7 @@ func (s *Service) enroll(w http.ResponseWriter, r *http.Request) {
 	reply(w, http.StatusCreated, map[string]any{
 		"device_id": id, "name": in.Name, "user_name": "ann",
 		"service_id": "0190163d-8694-739b-aea5-966c26f8ad92", "service_name": "test service",
-		"api": []string{s.API},
+		"api": []string{s.API}, "knock": s.knockAnswer(),
 	})
 }
 
@@ -336,6 +380,7 @@ func (s *Service) token(w http.ResponseWriter, r *http.Request) {
 		"access_token": text, "token_type": "Bearer",
 		"expires_in": int(s.opts.TokenLife.Seconds()),
 		"gateways":   s.list(),
+		"knock":      s.knockAnswer(),
 	})
 }
 

@@ -14,9 +14,10 @@ import (
 // methods fail the test. Use it inside synctest: a frame that never comes is
 // then a deadlock that the test reports at once.
 type Peer struct {
-	tb   testing.TB
-	end  *End
-	rest []wire.Frame
+	tb    testing.TB
+	end   *End
+	rest  []wire.Frame
+	pongs bool // PINGs are answered and not shown
 }
 
 // NewPeer plays the other end of end's carrier.
@@ -24,6 +25,10 @@ func NewPeer(tb testing.TB, end *End) *Peer {
 	tb.Helper()
 	return &Peer{tb: tb, end: end}
 }
+
+// AnswerPings has the peer answer PINGs as soon as it meets them, from now on; its
+// other methods do not show them.
+func (p *Peer) AnswerPings() { p.pongs = true }
 
 // Send sends the frames as one message.
 func (p *Peer) Send(frames ...[]byte) {
@@ -56,19 +61,36 @@ func (p *Peer) next() (wire.Frame, error) {
 		if err != nil {
 			return wire.Frame{}, err
 		}
-		if len(m) > wire.MaxMessage {
-			p.tb.Fatalf("peer: message of %d bytes", len(m))
-		}
-		for f, err := range wire.Frames(m) {
-			if err != nil {
-				p.tb.Fatalf("peer: got a malformed message: %v", err)
-			}
-			p.rest = append(p.rest, f)
-		}
+		p.take(m)
 	}
 	f := p.rest[0]
 	p.rest = p.rest[1:]
 	return f, nil
+}
+
+// take keeps the frames of a message.
+func (p *Peer) take(m []byte) {
+	p.tb.Helper()
+	if len(m) > wire.MaxMessage {
+		p.tb.Fatalf("peer: message of %d bytes", len(m))
+	}
+	for f, err := range wire.Frames(m) {
+		if err != nil {
+			p.tb.Fatalf("peer: got a malformed message: %v", err)
+		}
+		if !p.answered(f) {
+			p.rest = append(p.rest, f)
+		}
+	}
+}
+
+// answered answers a PING, if it is to.
+func (p *Peer) answered(f wire.Frame) bool {
+	if !p.pongs || f.Type != wire.TypePing {
+		return false
+	}
+	_ = p.TrySend(wire.AppendFrame(nil, wire.TypePong, 0, f.Payload))
+	return true
 }
 
 // Want waits for the next frame, which has to be of this type and stream (0
@@ -135,10 +157,16 @@ func (p *Peer) WantClose(want wire.Code) {
 		}
 		break
 	}
+	p.WantHangUp()
+}
+
+// WantHangUp checks that nothing comes before the end of the carrier.
+func (p *Peer) WantHangUp() {
+	p.tb.Helper()
 	if f, err := p.next(); err == nil {
-		p.tb.Fatalf("peer: %s behind CLOSE", f.Type)
+		p.tb.Fatalf("peer: got %s, want the carrier's end", f.Type)
 	} else if !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) {
-		p.tb.Fatalf("peer: after CLOSE: %v", err)
+		p.tb.Fatalf("peer: wanted the carrier's end, got %v", err)
 	}
 }
 
@@ -149,12 +177,33 @@ func (p *Peer) WantQuiet() {
 	if len(p.rest) > 0 {
 		p.tb.Fatalf("peer: got %s, want nothing", p.rest[0].Type)
 	}
-	select {
-	case m := <-p.end.in:
+	for p.end.arrived() {
+		m, _ := p.end.ReadMessage(nil)
 		for f, err := range wire.Frames(m) {
-			p.tb.Fatalf("peer: got %s for stream %d (%v), want nothing", f.Type, f.Stream, err)
+			if err != nil || !p.answered(f) {
+				p.tb.Fatalf("peer: got %s for stream %d (%v), want nothing", f.Type, f.Stream, err)
+			}
 		}
-	default:
+		synctest.Wait()
+	}
+}
+
+// Drain throws away what has come, up to a CLOSE.
+func (p *Peer) Drain() {
+	p.tb.Helper()
+	for {
+		for len(p.rest) > 0 {
+			if p.rest[0].Type == wire.TypeClose {
+				return
+			}
+			p.rest = p.rest[1:]
+		}
+		synctest.Wait() // a writer may have waited for room
+		if !p.end.arrived() {
+			return
+		}
+		m, _ := p.end.ReadMessage(nil)
+		p.take(m)
 	}
 }
 

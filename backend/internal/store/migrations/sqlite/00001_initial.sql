@@ -21,9 +21,7 @@ CREATE TABLE users (
     name        TEXT    NOT NULL UNIQUE,
     note        TEXT    NOT NULL,
     disabled_at INTEGER,
-    created_at  INTEGER NOT NULL,
-    -- Written to hold the row while the user's devices or sessions are counted.
-    locks       INTEGER NOT NULL DEFAULT 0
+    created_at  INTEGER NOT NULL
 ) STRICT;
 
 CREATE TABLE plans (

@@ -1,0 +1,236 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/pressly/goose/v3"
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+)
+
+const (
+	// applicationID marks our files ("HTVP"), so that no other program's
+	// database is ever migrated.
+	applicationID = 0x48545650
+
+	magic          = "SQLite format 3\x00"
+	applicationPos = 68 // of the application id in the file's header
+	readers        = 4
+	defaultBusy    = 10 * time.Second
+
+	sqliteVersions = "goose_db_version" // the table of the schema's versions
+)
+
+// sqliteEngine keeps everything in one file.
+type sqliteEngine struct {
+	path string
+	dir  fs.FS
+	busy time.Duration
+}
+
+func newSQLite(c Config, steps fs.FS) (*sqliteEngine, error) {
+	path, err := filepath.Abs(c.Path)
+	if err != nil {
+		return nil, &DatabaseError{Database: c.Path, Err: err}
+	}
+	dir, err := fs.Sub(steps, "sqlite")
+	return &sqliteEngine{path: path, dir: dir, busy: cmp.Or(c.busy, defaultBusy)}, err
+}
+
+func (e *sqliteEngine) name() string { return e.path }
+
+// Units of work that write wait for each other, and so need nothing else.
+func (e *sqliteEngine) dialect() dialect { return dialect{bytes: "BLOB"} }
+
+func (e *sqliteEngine) steps() ([]Migration, error) { return readSteps(e.dir) }
+
+func (e *sqliteEngine) connect(ctx context.Context, wanted access) (pools, error) {
+	if wanted != ensure {
+		if _, err := os.Stat(e.path); err != nil {
+			return pools{}, withoutPath(err)
+		}
+	}
+	if err := e.inspect(); err != nil {
+		return pools{}, err
+	}
+	if wanted == look {
+		return e.look(ctx)
+	}
+	lock, err := acquireLock(e.path+".lock", true)
+	if err != nil {
+		return pools{}, withoutPath(err)
+	}
+	p := pools{}
+	if p.writer, err = e.open("rw", "immediate", "journal_mode(WAL)"); err != nil {
+		return pools{}, errors.Join(err, lock.release())
+	}
+	if p.reader, err = e.open("rw", "deferred", "query_only(1)"); err != nil {
+		return pools{}, errors.Join(err, p.writer.Close(), lock.release())
+	}
+	p.writer.SetMaxOpenConns(1) // writers queue here instead of failing in SQLite
+	p.reader.SetMaxOpenConns(readers)
+	p.reader.SetMaxIdleConns(readers)
+	p.close = func() error { return errors.Join(p.reader.Close(), p.writer.Close(), lock.release()) }
+	if err := e.check(ctx, p.writer); err != nil {
+		return pools{}, errors.Join(err, p.close())
+	}
+	return p, nil
+}
+
+// look opens the file so that nothing is changed in it or beside it.
+func (e *sqliteEngine) look(ctx context.Context) (pools, error) {
+	lock, err := acquireLock(e.path+".lock", false)
+	if err != nil && !errors.Is(err, ErrInUse) && !errors.Is(err, fs.ErrNotExist) {
+		return pools{}, withoutPath(err)
+	}
+	mode := "ro"
+	if _, err := os.Stat(e.path + "-wal"); lock != nil && errors.Is(err, fs.ErrNotExist) {
+		mode = "ro&immutable=1" // or SQLite would make the files that belong to an open database
+	}
+	p := pools{close: func() error { return lock.release() }}
+	if p.writer, err = e.open(mode, "deferred", "query_only(1)"); err != nil {
+		return pools{}, errors.Join(err, lock.release())
+	}
+	p.reader = p.writer
+	p.close = func() error { return errors.Join(p.writer.Close(), lock.release()) }
+	if err := quickCheck(ctx, p.reader); err != nil {
+		return pools{}, errors.Join(err, p.close())
+	}
+	return p, nil
+}
+
+// inspect reads the header of an existing file, before SQLite may touch it.
+func (e *sqliteEngine) inspect() error {
+	file, err := os.Open(e.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return withoutPath(err)
+	}
+	defer file.Close() //nolint:errcheck // only read
+	var header [100]byte
+	n, err := io.ReadFull(file, header[:])
+	switch {
+	case errors.Is(err, io.EOF):
+		return nil // empty: SQLite makes it a database
+	case err != nil && !errors.Is(err, io.ErrUnexpectedEOF):
+		return withoutPath(err)
+	case n < len(header) || string(header[:len(magic)]) != magic:
+		return fmt.Errorf("%w: it is no SQLite file, or its beginning is damaged", ErrForeign)
+	case binary.BigEndian.Uint32(header[applicationPos:]) != applicationID:
+		return fmt.Errorf("%w: another program made it", ErrForeign)
+	}
+	return nil
+}
+
+// open returns a handle whose connections all have the same settings. The mode
+// is rw, or ro with what else the file's URI is to say.
+func (e *sqliteEngine) open(mode, lock string, pragmas ...string) (*sql.DB, error) {
+	query := url.Values{"_txlock": {lock}}
+	pragmas = append([]string{fmt.Sprintf("busy_timeout(%d)", e.busy.Milliseconds())}, pragmas...)
+	pragmas = append(pragmas, "foreign_keys(1)", "synchronous(FULL)", "trusted_schema(0)")
+	query["_pragma"] = pragmas
+	dsn := url.URL{Scheme: "file", Path: e.path, RawQuery: query.Encode() + "&mode=" + mode}
+	return sql.Open("sqlite", dsn.String())
+}
+
+// check marks a new file as ours and refuses one that is damaged.
+func (e *sqliteEngine) check(ctx context.Context, db *sql.DB) error {
+	info, err := os.Stat(e.path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return withoutPath(err)
+	}
+	if err != nil || info.Size() == 0 {
+		return e.create(ctx)
+	}
+	return quickCheck(ctx, db)
+}
+
+func quickCheck(ctx context.Context, db *sql.DB) error {
+	var verdict string
+	if err := db.QueryRowContext(ctx, "PRAGMA quick_check(1)").Scan(&verdict); err != nil {
+		return err
+	}
+	if verdict != "ok" {
+		return ErrCorrupt
+	}
+	return nil
+}
+
+// create makes the file with its mark in it before anything else is: a crash
+// leaves no file that the next start would take for a stranger's.
+func (e *sqliteEngine) create(ctx context.Context) error {
+	file, err := os.OpenFile(e.path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return withoutPath(err)
+	}
+	if err := file.Close(); err != nil {
+		return withoutPath(err)
+	}
+	plain, err := e.open("rw", "immediate", "journal_mode(DELETE)")
+	if err != nil {
+		return err
+	}
+	_, err = plain.ExecContext(ctx, "PRAGMA application_id = "+strconv.Itoa(applicationID))
+	return errors.Join(err, plain.Close())
+}
+
+func (e *sqliteEngine) version(ctx context.Context, p pools) (int64, error) {
+	var tables int
+	const known = "SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name = '" + sqliteVersions + "'"
+	if err := p.reader.QueryRowContext(ctx, known).Scan(&tables); err != nil || tables == 0 {
+		return 0, err
+	}
+	return latest(ctx, p.reader, sqliteVersions)
+}
+
+func (e *sqliteEngine) up(ctx context.Context, p pools) ([]Migration, error) {
+	provider, err := goose.NewProvider(goose.DialectSQLite3, p.writer, e.dir, goose.WithDisableGlobalRegistry(true))
+	if err != nil {
+		return nil, err
+	}
+	results, err := provider.Up(ctx)
+	return applied(results), err
+}
+
+func (e *sqliteEngine) judge(err error) verdict {
+	var failure *sqlite.Error
+	if !errors.As(err, &failure) {
+		return other
+	}
+	switch failure.Code() {
+	case sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY, sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY,
+		sqlite3.SQLITE_CONSTRAINT_TRIGGER: // how SQLite reports ON DELETE RESTRICT
+		return clash
+	}
+	switch failure.Code() & 0xff {
+	case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
+		return corrupt
+	case sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN,
+		sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED: // another program holds the file
+		return away
+	}
+	return other
+}
+
+// withoutPath returns the operating system's own words: DatabaseError names the
+// file.
+func withoutPath(err error) error {
+	if pathErr, ok := errors.AsType[*fs.PathError](err); ok {
+		return pathErr.Err
+	}
+	return err
+}

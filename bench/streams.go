@@ -1,0 +1,125 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/httvps/httvps/bench/internal/load"
+	"github.com/httvps/httvps/bench/internal/service"
+	"github.com/httvps/httvps/bench/internal/stats"
+)
+
+const (
+	mib = 1 << 20
+	gib = 1 << 30
+)
+
+// everybody are the contenders of most measurements.
+var everybody = []string{ours, raw, direct}
+
+const (
+	warm   = 300 * time.Millisecond
+	steady = 1500 * time.Millisecond
+)
+
+// streamMeasurements are about bytes: how many, how evenly, at what cost.
+func streamMeasurements() []measurement {
+	one := func(up bool) measurement {
+		dir := "down"
+		if up {
+			dir = "up"
+		}
+		speed, cpu := "stream_1_"+dir, "cpu_per_gib_"+dir
+		return measurement{
+			figures: []figure{
+				{name: speed, unit: "MiB/s", over: raw},
+				{name: cpu, unit: "s", over: raw},
+				{name: cpu + "_client", unit: "s", over: raw},
+				{name: cpu + "_gateway", unit: "s", over: raw},
+			},
+			contenders: everybody,
+			rounds:     5,
+			run: func(ctx context.Context, e *environment, name string) (values, error) {
+				c, err := e.contender(ctx, name)
+				if err != nil {
+					return nil, err
+				}
+				client, server, err := c.cpu()
+				if err != nil {
+					return nil, err
+				}
+				r, err := c.load(ctx, load.Spec{
+					Kind: load.Streams, Up: up,
+					Streams: 1, Warm: e.short(warm), Duration: e.short(steady),
+				})
+				if err != nil {
+					return nil, err
+				}
+				v := values{speed: r.Speed / mib}
+				if c.client == 0 {
+					return v, nil
+				}
+				clientAfter, serverAfter, err := c.cpu()
+				if err != nil {
+					return nil, err
+				}
+				moved := float64(r.Bytes) / gib
+				v[cpu+"_client"] = (clientAfter - client).Seconds() / moved
+				v[cpu+"_gateway"] = (serverAfter - server).Seconds() / moved
+				v[cpu] = v[cpu+"_client"] + v[cpu+"_gateway"]
+				return v, nil
+			},
+		}
+	}
+	many := func(n int) measurement {
+		speed, jain := fmt.Sprintf("streams_%d_down", n), fmt.Sprintf("jain_%d", n)
+		return measurement{
+			// Both against the relay's 16: with 256 connections it is slower itself.
+			figures:    []figure{{name: speed, unit: "MiB/s", over: raw + "/streams_16_down"}, {name: jain, unit: "of 1"}},
+			contenders: everybody,
+			rounds:     3,
+			run: func(ctx context.Context, e *environment, name string) (values, error) {
+				c, err := e.contender(ctx, name)
+				if err != nil {
+					return nil, err
+				}
+				r, err := c.load(ctx, load.Spec{
+					Kind:    load.Streams,
+					Streams: n, Warm: e.short(2 * warm), Duration: e.short(steady),
+				})
+				if err != nil {
+					return nil, err
+				}
+				return values{speed: r.Speed / mib, jain: stats.Jain(r.PerStream)}, nil
+			},
+		}
+	}
+	return []measurement{one(false), one(true), many(16), many(256), bareTLS()}
+}
+
+// bareTLS is the baseline's own baseline.
+func bareTLS() measurement {
+	return measurement{
+		figures:    []figure{{name: "bare_tls", unit: "MiB/s"}},
+		contenders: []string{raw},
+		rounds:     3,
+		run: func(ctx context.Context, e *environment, _ string) (values, error) {
+			spec := e.relaySpec()
+			spec.Duration = e.short(steady)
+			p, err := self(service.Here, "bare-tls")
+			if err != nil {
+				return nil, err
+			}
+			var answer line
+			err = p.Send(spec)
+			if err == nil {
+				err = p.Receive(ctx, &answer)
+			}
+			if stopErr := p.Stop(); err == nil {
+				err = stopErr
+			}
+			return values{"bare_tls": answer.Speed / mib}, err
+		},
+	}
+}

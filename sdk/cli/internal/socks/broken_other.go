@@ -1,8 +1,0 @@
-//go:build !unix
-
-package socks
-
-import "net"
-
-// isBroken is not needed here: both directions are told of a reset.
-func isBroken(net.Conn) bool { return false }

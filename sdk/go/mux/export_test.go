@@ -1,0 +1,39 @@
+package mux
+
+// Role says which end s is.
+func (s *Session) Role() Role { return s.role }
+
+// Reserved is what streams hold of the session's budget, and the part of it that
+// is above their floors.
+func (s *Session) Reserved() (all, grown uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.budget.reserved, s.budget.grown
+}
+
+// SkipIDs has the next stream have a higher id than this.
+func (s *Session) SkipIDs(id uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.highest = id
+}
+
+// Waiters is how many calls wait for the answer to a PING.
+func (s *Session) Waiters() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ping == nil {
+		return 0
+	}
+	return len(s.ping.waiters)
+}
+
+// Window is how far st's credit is kept ahead of its reader.
+func (st *Stream) Window() uint64 {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.window
+}
+
+// Use makes m hold n bytes more.
+func (m *Memory) Use(n int64) { m.add(n) }

@@ -1,0 +1,231 @@
+package wire
+
+import (
+	"fmt"
+	"net/netip"
+	"strconv"
+	"testing"
+	"time"
+)
+
+// frameJSON is a frame in the vectors. Each type has some of the fields.
+type frameJSON struct {
+	Type         string            `json:"type"`
+	Stream       uint64            `json:"stream"`
+	Payload      hexBytes          `json:"payload"`
+	Token        hexBytes          `json:"token"`
+	Offset       uint64            `json:"offset"`
+	Code         uint64            `json:"code"`
+	Reason       string            `json:"reason"`
+	Kind         byte              `json:"kind"`
+	RecvWindow   uint64            `json:"recv_window"`
+	Address      addressJSON       `json:"address"`
+	Early        hexBytes          `json:"early"`
+	Nonce        hexBytes          `json:"nonce"`
+	Capabilities []uint64          `json:"capabilities"`
+	Time         *uint64           `json:"time"`
+	DeviceID     hexBytes          `json:"device_id"`
+	Agent        string            `json:"agent"`
+	AccessToken  string            `json:"access_token"`
+	ClientNonce  hexBytes          `json:"client_nonce"`
+	Signature    hexBytes          `json:"signature"`
+	DeviceKey    hexBytes          `json:"device_key"`
+	SessionID    hexBytes          `json:"session_id"`
+	Limits       map[string]uint64 `json:"limits"`
+	Deadline     uint64            `json:"deadline"`
+	RetryAfter   uint64            `json:"retry_after_ms"`
+}
+
+// addr returns a as an address. 0.0.0.0:0, which stands for any peer in an OPEN and
+// is refused elsewhere, is how the zero Addr is written.
+func (a addressJSON) addr() Addr {
+	if a == (addressJSON{"0.0.0.0", 0}) {
+		return Addr{}
+	}
+	if ip, err := netip.ParseAddr(a.Host); err == nil {
+		return Addr{IP: ip, Port: a.Port}
+	}
+	return Addr{Name: a.Host, Port: a.Port}
+}
+
+func jsonAddr(a Addr) addressJSON {
+	if a == (Addr{}) {
+		return addressJSON{"0.0.0.0", 0}
+	}
+	if a.Name != "" {
+		return addressJSON{a.Name, a.Port}
+	}
+	return addressJSON{a.IP.String(), a.Port}
+}
+
+// normal returns j with what is absent and what is empty made the same.
+func (j frameJSON) normal() frameJSON {
+	for _, b := range []*hexBytes{&j.Payload, &j.Early} {
+		if len(*b) == 0 {
+			*b = nil
+		}
+	}
+	if len(j.Capabilities) == 0 {
+		j.Capabilities = nil
+	}
+	return j
+}
+
+// decode reads the payload of f by its type, that of a DGRAM as one on a flow of
+// that kind.
+func decode(f Frame, kind Kind) (j frameJSON, err error) {
+	j = frameJSON{Type: f.Type.String(), Stream: f.Stream}
+	switch f.Type {
+	case TypePad, TypeData, TypeFin:
+		j.Payload = f.Payload
+	case TypePing, TypePong:
+		token, e := ParsePing(f.Payload)
+		j.Token, err = token[:], e
+	case TypeCredit:
+		j.Offset, err = ParseCredit(f.Payload)
+	case TypeReset:
+		code, e := ParseReset(f.Payload)
+		j.Code, err = uint64(code), e
+	case TypeStop:
+		code, e := ParseStop(f.Payload)
+		j.Code, err = uint64(code), e
+	case TypeClose:
+		c, e := ParseClose(f.Payload)
+		j.Code, j.Reason, err = uint64(c.Code), c.Reason, e
+	case TypeOpen:
+		o, e := ParseOpen(f.Payload)
+		err = e
+		j.Kind, j.RecvWindow, j.Address, j.Early = byte(o.Kind), o.RecvWindow, jsonAddr(o.Target), o.Early
+	case TypeOpened:
+		o, e := ParseOpened(f.Payload)
+		j.RecvWindow, err = o.RecvWindow, e
+	case TypeDgram:
+		d, e := ParseDgram(kind, f.Payload)
+		err = e
+		j.Payload = d.Data
+		if kind == KindUDPAny && (err == nil || streamOnly(err)) {
+			j.Address = jsonAddr(d.Peer)
+		}
+	case TypeChallenge:
+		c, e := ParseChallenge(f.Payload)
+		err = e
+		j.Nonce, j.Capabilities, j.Time = c.Nonce[:], jsonCapabilities(c.Capabilities), jsonTime(c.Time)
+	case TypeHello:
+		h, e := ParseHello(f.Payload)
+		err = e
+		j.Capabilities, j.DeviceID, j.Agent = jsonCapabilities(h.Capabilities), h.DeviceID[:], h.Agent
+		j.AccessToken, j.ClientNonce, j.Signature = h.AccessToken, h.ClientNonce[:], h.Signature[:]
+		j.Time, j.DeviceKey = jsonTime(h.Time), h.DeviceKey[:]
+	case TypeReady:
+		r, e := ParseReady(f.Payload)
+		err = e
+		j.Capabilities, j.SessionID, j.Time = jsonCapabilities(r.Capabilities), r.SessionID[:], jsonTime(r.Time)
+		j.Limits = map[string]uint64{
+			"max_streams": r.Limits.MaxStreams, "max_udp": r.Limits.MaxUDP, "early_window": r.Limits.EarlyWindow,
+			"open_burst": r.Limits.OpenBurst, "open_rate": r.Limits.OpenRate,
+			"silence": uint64(r.Limits.Silence / time.Millisecond),
+		}
+		j.Deadline = millis(r.Deadline)
+	case TypeReject:
+		r, e := ParseReject(f.Payload)
+		err = e
+		j.Code, j.RetryAfter = uint64(r.Code), uint64(r.RetryAfter/time.Millisecond)
+	default:
+		j.Type, j.Payload = fmt.Sprintf("0x%02x", byte(f.Type)), f.Payload
+	}
+	return j, err
+}
+
+// encode writes the frame that j describes, a DGRAM as one on a flow of that kind.
+func encode(tb testing.TB, j frameJSON, kind Kind) []byte {
+	tb.Helper()
+	switch j.Type {
+	case "PAD":
+		return AppendFrame(nil, TypePad, 0, j.Payload)
+	case "PING":
+		return AppendPing(nil, [8]byte(j.Token))
+	case "PONG":
+		return AppendPong(nil, [8]byte(j.Token))
+	case "DATA":
+		return AppendData(nil, j.Stream, j.Payload)
+	case "FIN":
+		return AppendFin(nil, j.Stream, j.Payload)
+	case "CREDIT":
+		return AppendCredit(nil, j.Stream, j.Offset)
+	case "RESET":
+		return AppendReset(nil, j.Stream, Code(j.Code))
+	case "STOP":
+		return AppendStop(nil, j.Stream, Code(j.Code))
+	case "CLOSE":
+		return AppendClose(nil, Close{Code(j.Code), j.Reason})
+	case "OPEN":
+		return AppendOpen(nil, j.Stream, Open{Kind(j.Kind), j.RecvWindow, j.Address.addr(), j.Early})
+	case "DGRAM":
+		return AppendDgram(nil, j.Stream, kind, Dgram{j.Address.addr(), j.Payload})
+	case "OPENED":
+		return AppendOpened(nil, j.Stream, Opened{j.RecvWindow})
+	case "CHALLENGE":
+		return AppendChallenge(nil, Challenge{[32]byte(j.Nonce), wireCapabilities(j), wireTime(j.Time)})
+	case "HELLO":
+		return AppendHello(nil, Hello{
+			Capabilities: wireCapabilities(j), DeviceID: [16]byte(j.DeviceID), Agent: j.Agent, AccessToken: j.AccessToken,
+			ClientNonce: [32]byte(j.ClientNonce), Signature: [64]byte(j.Signature), Time: wireTime(j.Time),
+			DeviceKey: [32]byte(j.DeviceKey),
+		})
+	case "READY":
+		return AppendReady(nil, Ready{
+			Capabilities: wireCapabilities(j), SessionID: [16]byte(j.SessionID), Time: wireTime(j.Time),
+			Limits: Limits{
+				MaxStreams: j.Limits["max_streams"], MaxUDP: j.Limits["max_udp"], EarlyWindow: j.Limits["early_window"],
+				OpenBurst: j.Limits["open_burst"], OpenRate: j.Limits["open_rate"],
+				Silence: time.Duration(j.Limits["silence"]) * time.Millisecond,
+			},
+			Deadline: time.UnixMilli(int64(j.Deadline)),
+		})
+	case "REJECT":
+		return AppendReject(nil, Reject{Code(j.Code), time.Duration(j.RetryAfter) * time.Millisecond})
+	default:
+		number, err := strconv.ParseUint(j.Type, 0, 8)
+		if err != nil {
+			tb.Fatalf("frame of type %q: %v", j.Type, err)
+		}
+		return AppendFrame(nil, FrameType(number), j.Stream, j.Payload)
+	}
+}
+
+func jsonCapabilities(s Capabilities) (list []uint64) {
+	for c := range Capability(64) {
+		if s.Has(c) {
+			list = append(list, uint64(c))
+		}
+	}
+	return list
+}
+
+func wireCapabilities(j frameJSON) (s Capabilities) {
+	for _, c := range j.Capabilities {
+		s = s.With(Capability(c))
+	}
+	return s
+}
+
+func jsonTime(t time.Time) *uint64 {
+	if t.IsZero() {
+		return nil
+	}
+	return new(millis(t))
+}
+
+func wireTime(ms *uint64) time.Time {
+	if ms == nil {
+		return time.Time{}
+	}
+	return time.UnixMilli(int64(*ms))
+}
+
+// fieldsOf returns h as a client would fill it in, without the bytes that a
+// parsed one keeps.
+func fieldsOf(h Hello) Hello {
+	h.signed = nil
+	return h
+}
