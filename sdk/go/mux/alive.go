@@ -72,7 +72,7 @@ func (s *Session) wantPing(now time.Time, patience time.Duration) {
 	for i := range s.ping.payload {
 		s.ping.payload[i] = byte(s.pings >> (8 * i))
 	}
-	s.work.Signal()
+	s.wake()
 }
 
 // Ping measures the time to the other end and back. The error wraps [ErrEnded],

@@ -66,7 +66,7 @@ func (s *Session) readPing(payload []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.pong = &p
-	s.work.Signal()
+	s.wake()
 	return nil
 }
 
@@ -156,7 +156,7 @@ func (s *Session) refuse(id uint64, code wire.Code) error {
 		return &wire.Error{Code: wire.CodeEnhanceCalm, What: "opens go on while their refusals are not read"}
 	}
 	s.refusals = append(s.refusals, refusal{id: id, code: code})
-	s.work.Signal()
+	s.wake()
 	return nil
 }
 

@@ -167,12 +167,13 @@ func (s *Session) queueControlLocked(st *Stream, bits controlBits) {
 	}
 	st.control |= bits
 	s.schedule.lists[controlList].push(st)
-	s.work.Signal()
+	s.wake()
 }
 
-// queueData puts a stream in line that has bytes to send, and wakes the writer,
-// or leaves it to the caller to call write. Called with st.mu held.
-func (s *Session) queueData(st *Stream, wake bool) {
+// queueData puts a stream in line that has bytes to send. It wakes the writer, or
+// leaves it to a caller who can to call write, when nothing else waits: a stream
+// does not send for all others. Called with st.mu held.
+func (s *Session) queueData(st *Stream, can bool) (own bool) {
 	class := sparseList
 	if st.burst > bulkAfter {
 		if time.Since(st.sentAt) > sparseAfter {
@@ -184,12 +185,14 @@ func (s *Session) queueData(st *Stream, wake bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.err != nil || st.listed[sparseList] || st.listed[bulkList] {
-		return
+		return false
 	}
+	own = can && !s.writing && s.schedule.empty()
 	s.schedule.lists[class].push(st)
-	if wake {
-		s.work.Signal()
+	if !own {
+		s.wake()
 	}
+	return own
 }
 
 // settle accounts for n bytes that a stream sent in its turn, and says whether it
@@ -214,5 +217,5 @@ func (s *Session) queueFlow(f *Flow) {
 	}
 	f.listed = true
 	s.schedule.flows.push(f)
-	s.work.Signal()
+	s.wake()
 }

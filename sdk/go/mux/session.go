@@ -345,7 +345,7 @@ func (s *Session) OpenFlow(ctx context.Context, kind wire.Kind, target wire.Addr
 	f.counted = true
 	s.flows[f.id] = f
 	s.schedule.opens.push(opening{flow: f})
-	s.work.Signal()
+	s.wake()
 	return f, nil
 }
 
@@ -398,7 +398,7 @@ func (s *Session) openStream(target wire.Addr) (*Stream, error) {
 	s.streams[st.id] = st
 	s.share()
 	s.schedule.opens.push(opening{stream: st})
-	s.work.Signal()
+	s.wake()
 	return st, nil
 }
 

@@ -382,9 +382,7 @@ func (st *Stream) queued(n int) {
 	if !st.maySend() {
 		return
 	}
-	own := st.writeBy.at.IsZero()
-	st.s.queueData(st, !own)
-	if own {
+	if st.s.queueData(st, st.writeBy.at.IsZero()) {
 		st.mu.Unlock()
 		st.s.write()
 		st.mu.Lock()
@@ -432,7 +430,7 @@ func (st *Stream) writeError() error {
 // may send. Called with mu held.
 func (st *Stream) sendable() {
 	if st.maySend() {
-		st.s.queueData(st, true)
+		st.s.queueData(st, false)
 	}
 }
 

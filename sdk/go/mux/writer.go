@@ -76,6 +76,14 @@ func (s *Session) write() {
 	}
 }
 
+// wake has the writer look for what there is to send. Whoever is sending looks by
+// himself when he is done. Called with mu held.
+func (s *Session) wake() {
+	if !s.writing {
+		s.work.Signal()
+	}
+}
+
 // hangUp closes the carrier. After a goodbye the peer goes first: closing with
 // its bytes unread would make TCP throw the goodbye away.
 func (s *Session) hangUp() {
@@ -308,7 +316,7 @@ func (st *Stream) sendPiece(b *batch) (again bool) {
 	case st.finSent && st.recvFin:
 		st.s.finish(st)
 	case more && !again:
-		st.s.queueData(st, true)
+		st.s.queueData(st, false)
 	}
 	st.mu.Unlock()
 	if whole != nil {

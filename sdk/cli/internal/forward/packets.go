@@ -30,7 +30,7 @@ const (
 	// crowded is how long a source waits for a flow before one that has been idle
 	// for longest, and for restful at least, gives way to it, and so on: a session
 	// has few flows.
-	crowded = 200 * time.Millisecond
+	crowded = 20 * time.Millisecond
 	restful = time.Second
 
 	// flowTimeout bounds the wait for a flow. What was to be sent is old then.

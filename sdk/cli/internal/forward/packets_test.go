@@ -310,12 +310,35 @@ func TestSourcesAreBoundedAndTheIdlestGivesWay(t *testing.T) {
 			elapse(time.Millisecond)
 		}
 		b.send(0, "the first is not the idlest")
+		b.flow(1).down <- "and the second neither"
+		b.answers()
 		b.send(maxSources, "one more")
 		if n := b.sources(); n != maxSources {
 			b.Errorf("%d sources", n)
 		}
-		if b.flow(0).ended() || !b.flow(1).ended() || b.flow(2).ended() {
+		if b.flow(0).ended() || b.flow(1).ended() || !b.flow(2).ended() || b.flow(3).ended() {
 			b.Error("it was not the idlest that gave way")
+		}
+	})
+}
+
+// A source may be back before its old flow has ended.
+func TestSourceThatGaveWayAndCameBackIsNotForgottenWithItsOldFlow(t *testing.T) {
+	played(t, "host:7", func(b *bench) {
+		for i := range maxSources {
+			b.send(i, "x")
+			elapse(time.Millisecond)
+		}
+		old := b.flow(0)
+		old.mu.Lock() // it does not end yet
+		for _, d := range []packet{{program(maxSources), "y"}, {program(0), "back"}, {program(5), "y"}} {
+			b.in <- d
+		}
+		old.mu.Unlock()
+		opened := b.opened()
+		b.send(0, "and again")
+		if n := b.opened(); n != opened {
+			b.Error("it opened another flow")
 		}
 	})
 }
@@ -393,7 +416,11 @@ func TestSourceWhoseFlowWasRefusedIsIgnoredForASecond(t *testing.T) {
 	played(t, "host:7", func(b *bench) {
 		b.send(1, "a")
 		b.flow(0).refuse()
+		synctest.Wait()
 		b.send(1, "b", "c")
+		if s := b.packets.sources[program(1)]; len(s.early) > 0 {
+			b.Errorf("%d datagrams are kept for nobody", len(s.early))
+		}
 		elapse(afterRefusal - time.Millisecond)
 		b.send(1, "d")
 		if n := b.opened(); n != 1 {

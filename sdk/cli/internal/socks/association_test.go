@@ -192,13 +192,14 @@ func TestDatagramsWithoutASocketAreDroppedFromTheFront(t *testing.T) {
 		dead, far := newPipe(), newPipe()
 		_ = dead.Close()
 		relay, client, ended := associated(dead, func(context.Context) (net.PacketConn, error) { return far, nil })
+		synctest.Wait() // until the dead one was found to be that
 		for i := range byte(100) {
 			relay.in <- append(bytes.Clone(toPeer), i)
 		}
 		<-time.After(afterRefusal)
 		synctest.Wait()
 		if n := len(far.out); n != maxEarly {
-			t.Errorf("%d datagrams were kept, want %d", n, maxEarly)
+			t.Fatalf("%d datagrams were kept, want %d", n, maxEarly)
 		}
 		if first := <-far.out; first[1] != 100-maxEarly {
 			t.Errorf("the first one kept is number %d", first[1])
