@@ -20,7 +20,7 @@ const (
 
 	// What the flows of one session send to targets, in datagrams.
 	datagramRate  = 2000 // a second
-	datagramBurst = datagramRate
+	datagramBurst = 2 * datagramRate
 )
 
 // Why datagrams are dropped. The texts are labels of metrics.
@@ -88,8 +88,8 @@ func (s *Streams) refuseFlow(muxed *mux.Flow, code wire.Code) {
 // Flows is how many flows are served.
 func (s *Streams) Flows() int64 { return s.flows.Load() }
 
-// connectFlow opens the flow's socket. Where that may take a look-up it takes
-// places, as a stream's dial does.
+// connectFlow opens the flow's socket. Where that takes a look-up it takes places,
+// as a stream's dial does; otherwise it waits for nobody.
 func (d dialer) connectFlow(ctx context.Context, muxed *mux.Flow) (PacketConn, netip.AddrPort, error) {
 	ctx, cancel := context.WithTimeout(ctx, openTimeout)
 	defer cancel()
@@ -97,11 +97,13 @@ func (d dialer) connectFlow(ctx context.Context, muxed *mux.Flow) (PacketConn, n
 		conn, err := d.packets.ListenPacket(ctx)
 		return conn, netip.AddrPort{}, err
 	}
-	leave, err := d.enter(ctx, muxed, muxed.Done())
-	if err != nil {
-		return nil, netip.AddrPort{}, err
+	if muxed.Target().Name != "" {
+		leave, err := d.enter(ctx, muxed, muxed.Done())
+		if err != nil {
+			return nil, netip.AddrPort{}, err
+		}
+		defer leave()
 	}
-	defer leave()
 	return d.packets.DialPacket(ctx, muxed.Target())
 }
 

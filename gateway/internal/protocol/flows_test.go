@@ -364,11 +364,16 @@ func TestTheLatestPeersAreRemembered(t *testing.T) {
 			r.Send(dgram(ip("93.184.216.34", 1000+i), "x"))
 			synctest.Wait()
 		}
-		r.Send(dgram(ip("93.184.216.34", 1000), "again"), dgram(peerB, "one more"))
+		// Who is sent to again, or answers, is the latest.
+		r.Send(dgram(ip("93.184.216.34", 1000), "again"))
 		synctest.Wait()
-		s.in <- packet{addrPort(ip("93.184.216.34", 1001)), []byte("forgotten")}
+		s.in <- packet{addrPort(ip("93.184.216.34", 1001)), []byte("answer")}
+		r.wantDgram(t, wire.KindUDPAny, ip("93.184.216.34", 1001), "answer")
+		r.Send(dgram(peerB, "one more"))
+		synctest.Wait()
+		s.in <- packet{addrPort(ip("93.184.216.34", 1002)), []byte("forgotten")}
 		r.wantDropped(t, map[string]int{dropStranger: 1})
-		for _, peer := range []wire.Addr{ip("93.184.216.34", 1000), ip("93.184.216.34", 1002), peerB} {
+		for _, peer := range []wire.Addr{ip("93.184.216.34", 1000), ip("93.184.216.34", 1001), ip("93.184.216.34", 1003), peerB} {
 			s.in <- packet{addrPort(peer), []byte("known")}
 			r.wantDgram(t, wire.KindUDPAny, peer, "known")
 		}
@@ -466,15 +471,15 @@ func TestWhatOneSessionSendsIsBounded(t *testing.T) {
 				synctest.Wait()
 			}
 		}
-		send(datagramBurst/2 + 8)
-		if got := len(first.taken()) + len(second.taken()); got != datagramBurst {
-			t.Errorf("%d datagrams were sent at once, want %d", got, datagramBurst)
+		send(4000/2 + 8) // the numbers are those of docs/04
+		if got := len(first.taken()) + len(second.taken()); got != 4000 {
+			t.Errorf("%d datagrams were sent at once, want 4000", got)
 		}
 		r.wantDropped(t, map[string]int{dropRate: 20})
 		<-time.After(time.Second)
-		send(datagramRate/2 + 5)
-		if got := len(first.taken()) + len(second.taken()); got != datagramRate {
-			t.Errorf("%d datagrams were sent a second later, want %d", got, datagramRate)
+		send(2000/2 + 5)
+		if got := len(first.taken()) + len(second.taken()); got != 2000 {
+			t.Errorf("%d datagrams were sent a second later, want 2000", got)
 		}
 		r.wantDropped(t, map[string]int{dropRate: 10})
 		r.hangUp()
@@ -576,6 +581,34 @@ func TestAFlowResetWhileItIsLookedUpLeavesNoSocket(t *testing.T) {
 		if s := <-r.sockets; !s.isClosed() || len(r.streams.Slots) != 0 {
 			t.Error("a socket or a place is left")
 		}
+		r.hangUp()
+	})
+}
+
+// A session whose dials all hang still asks name servers by their addresses.
+func TestAFlowWithoutALookupWaitsForNoPlace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newFlowRig(t, func(s *Streams) { s.SessionDials = 1 })
+		release := make(chan struct{})
+		r.dial = func(_ context.Context, target wire.Addr) (netip.AddrPort, error) {
+			if target.Name != "" {
+				<-release
+			}
+			return addrPort(peerA), nil
+		}
+		slow := wire.Addr{Name: "slow.example", Port: 1}
+		r.Send(wire.AppendOpen(nil, 1, wire.Open{Kind: wire.KindUDP, Target: slow}))
+		synctest.Wait()
+		r.openFlow(3, wire.KindUDP, peerA)
+		r.openFlow(5, wire.KindUDPAny, wire.Addr{})
+		r.Send(wire.AppendOpen(nil, 7, wire.Open{Kind: wire.KindUDP, Target: slow}))
+		r.WantQuiet()
+		if len(r.streams.Slots) != 1 {
+			t.Errorf("%d places are taken, want 1", len(r.streams.Slots))
+		}
+		close(release)
+		r.WantOpened(1)
+		r.WantOpened(7)
 		r.hangUp()
 	})
 }

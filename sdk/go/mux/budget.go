@@ -12,9 +12,9 @@ const DefaultBudget = 32 << 20
 
 // The windows of docs/03, part 7.1.
 const (
-	windowFloor  = 32 << 10 // what a stream is granted from its open on, at most
-	windowStart  = 1 << 20  // what the first streams begin with
-	startStreams = 8
+	windowFloor  = 32 << 10  // what a stream is granted from its open on, at most
+	windowStart  = 512 << 10 // what the first streams begin with
+	startStreams = 16
 	windowLater  = 64 << 10 // what others begin with, while there is enough left
 
 	creditLeast = 256 << 10 // consumed bytes that are worth a CREDIT, when they are half of the window

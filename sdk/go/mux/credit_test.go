@@ -53,7 +53,7 @@ func TestCreditIsAnOffsetThatNeverFalls(t *testing.T) {
 	})
 }
 
-func TestCreditComesWhenAQuarterOfTheWindowIsRead(t *testing.T) {
+func TestCreditComesWhenHalfOfASmallWindowIsRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client, peer := scripted(t, mux.Client, wire.DefaultLimits())
 		opened := make(chan *mux.Stream, 1)
@@ -67,16 +67,16 @@ func TestCreditComesWhenAQuarterOfTheWindowIsRead(t *testing.T) {
 		window := peer.WantOpen(1).RecvWindow
 		peer.Send(wire.AppendOpened(nil, 1, wire.Opened{RecvWindow: 1 << 20}))
 		st := <-opened
-		quarter := int(window / 4)
-		for sent := 0; sent < quarter; {
-			n := min(quarter-sent, 16000)
+		half := int(window / 2)
+		for sent := 0; sent < half; {
+			n := min(half-sent, 16000)
 			peer.Send(wire.AppendData(nil, 1, make([]byte, n)))
 			sent += n
 			synctest.Wait()
 		}
-		buf := make([]byte, quarter)
-		for read := 0; read < quarter-1; {
-			n, err := st.Read(buf[read : quarter-1])
+		buf := make([]byte, half)
+		for read := 0; read < half-1; {
+			n, err := st.Read(buf[read : half-1])
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -87,8 +87,8 @@ func TestCreditComesWhenAQuarterOfTheWindowIsRead(t *testing.T) {
 			t.Fatal(err)
 		}
 		offset, err := wire.ParseCredit(peer.Want(wire.TypeCredit, 1))
-		if err != nil || offset != window+uint64(quarter) {
-			t.Errorf("CREDIT(%d) %v, want %d", offset, err, window+uint64(quarter))
+		if err != nil || offset != window+uint64(half) {
+			t.Errorf("CREDIT(%d) %v, want %d", offset, err, window+uint64(half))
 		}
 	})
 }

@@ -15,7 +15,7 @@ import (
 
 // The windows of docs/03, part 7.1.
 const (
-	startWindow = 1 << 20               // what the first streams begin with
+	startWindow = 512 << 10             // what the first streams begin with
 	floor       = smallBudget / 4 / 256 // what each stream has from its open on
 	smallBudget = 8 << 20               // of the tests' sessions
 	growthShare = smallBudget / 16 * 11 // what all may have above their floors

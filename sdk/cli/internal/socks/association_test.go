@@ -63,6 +63,7 @@ func TestEveryCutHeaderIsDropped(t *testing.T) {
 // pipe is a UDP socket and a socket of a tunnel in memory.
 type pipe struct {
 	in     chan []byte
+	others chan []byte // what comes from another address
 	out    chan []byte
 	closed chan struct{}
 	once   sync.Once
@@ -72,7 +73,7 @@ type pipe struct {
 }
 
 func newPipe() *pipe {
-	return &pipe{in: make(chan []byte), out: make(chan []byte, 1000), closed: make(chan struct{})}
+	return &pipe{in: make(chan []byte), others: make(chan []byte), out: make(chan []byte, 1000), closed: make(chan struct{})}
 }
 
 var (
@@ -89,6 +90,8 @@ func (p *pipe) ReadFromUDPAddrPort(b []byte) (int, netip.AddrPort, error) {
 	select {
 	case in := <-p.in:
 		return copy(b, in), clientAt, nil
+	case in := <-p.others:
+		return copy(b, in), netip.MustParseAddrPort("127.0.0.2:999"), nil
 	case <-timer.C:
 		return 0, netip.AddrPort{}, os.ErrDeadlineExceeded
 	case <-p.closed:
@@ -151,6 +154,7 @@ func TestAnAssociationEndsFiveMinutesBehindItsLastDatagram(t *testing.T) {
 		far.in <- []byte("answer")
 		<-time.After(4 * time.Minute)
 		relay.in <- []byte("not a datagram") // and no reason to go on
+		relay.others <- toPeer               // neither
 		if took := (<-ended).Sub(start); took != 13*time.Minute {
 			t.Errorf("ended after %v, want 13m", took)
 		}
@@ -203,6 +207,26 @@ func TestDatagramsWithoutASocketAreDroppedFromTheFront(t *testing.T) {
 		}
 		if first := <-far.out; first[1] != 100-maxEarly {
 			t.Errorf("the first one kept is number %d", first[1])
+		}
+		_ = client.Close()
+		<-ended
+	})
+}
+
+func TestNothingComesBackBeforeTheFirstDatagram(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		far := newPipe()
+		relay, client, ended := associated(far, nil)
+		far.in <- []byte("too early")
+		synctest.Wait()
+		if n := len(relay.out); n != 0 {
+			t.Errorf("%d datagrams were sent to nobody", n)
+		}
+		relay.in <- toPeer
+		synctest.Wait()
+		far.in <- []byte("in time")
+		if got := <-relay.out; !bytes.HasSuffix(got, []byte("in time")) {
+			t.Errorf("the client got %q", got)
 		}
 		_ = client.Close()
 		<-ended

@@ -259,6 +259,8 @@ func (a *association) answers(ctx context.Context, far net.PacketConn) (came boo
 		to := a.from
 		a.moved = time.Now()
 		a.mu.Unlock()
-		_, _ = a.relay.WriteToUDPAddrPort(buf[begin:maxHeader+n], to)
+		if to.Port() != 0 { // else nobody has asked yet
+			_, _ = a.relay.WriteToUDPAddrPort(buf[begin:maxHeader+n], to)
+		}
 	}
 }

@@ -3,11 +3,9 @@ package socks_test
 import (
 	"bytes"
 	"context"
-	"errors"
 	"io"
 	"net"
 	"net/netip"
-	"os"
 	"sync"
 	"testing"
 	"time"
@@ -350,22 +348,4 @@ func TestAssociationsBeyondTheBoundAreRefused(t *testing.T) {
 			return
 		}
 	}
-}
-
-func TestNothingComesBackBeforeTheFirstDatagram(t *testing.T) {
-	tunnels := newTunnels()
-	relay := connect(t, serveWith(t, &socks.Server{ListenPacket: tunnels.listen}, ":0")).associate(0)
-	far, own := <-tunnels.opened, socket(t, "127.0.0.1:0")
-	far.in <- packet{httvps.Addr{Host: "a", Port: 7}, "too early"}
-	for len(far.in) > 0 {
-		_ = own.SetReadDeadline(time.Now().Add(time.Millisecond))
-		if _, err := own.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
-			t.Fatal(err)
-		}
-	}
-	_ = own.SetReadDeadline(time.Now().Add(20 * time.Second))
-	sendTo(t, own, relay, head, 3, 1, "a", 0, 7, "hello")
-	far.wantSent(t, "a:7", "hello")
-	far.in <- packet{httvps.Addr{Host: "a", Port: 7}, "in time"}
-	wantFrom(t, own, relay, head, 3, 1, "a", 0, 7, "in time")
 }
