@@ -41,61 +41,70 @@ func streamMeasurements() []measurement {
 			contenders: everybody,
 			rounds:     5,
 			run: func(ctx context.Context, e *environment, name string) (values, error) {
-				c, err := e.contender(ctx, name)
-				if err != nil {
-					return nil, err
-				}
-				client, server, err := c.cpu()
-				if err != nil {
-					return nil, err
-				}
-				r, err := c.load(ctx, load.Spec{
+				r, v, err := e.bytesLoad(ctx, name, cpu, load.Spec{
 					Kind: load.Streams, Up: up,
 					Streams: 1, Warm: e.short(warm), Duration: e.short(steady),
 				})
 				if err != nil {
 					return nil, err
 				}
-				v := values{speed: r.Speed / mib}
-				if c.client == 0 {
-					return v, nil
-				}
-				clientAfter, serverAfter, err := c.cpu()
-				if err != nil {
-					return nil, err
-				}
-				moved := float64(r.Bytes) / gib
-				v[cpu+"_client"] = (clientAfter - client).Seconds() / moved
-				v[cpu+"_gateway"] = (serverAfter - server).Seconds() / moved
-				v[cpu] = v[cpu+"_client"] + v[cpu+"_gateway"]
+				v[speed] = r.Speed / mib
 				return v, nil
 			},
 		}
 	}
 	many := func(n int) measurement {
-		speed, jain := fmt.Sprintf("streams_%d_down", n), fmt.Sprintf("jain_%d", n)
+		speed, jain, cpu := fmt.Sprintf("streams_%d_down", n), fmt.Sprintf("jain_%d", n), fmt.Sprintf("cpu_per_gib_%d", n)
 		return measurement{
 			// Both against the relay's 16: with 256 connections it is slower itself.
-			figures:    []figure{{name: speed, unit: "MiB/s", over: raw + "/streams_16_down"}, {name: jain, unit: "of 1"}},
+			figures: []figure{
+				{name: speed, unit: "MiB/s", over: raw + "/streams_16_down"},
+				{name: jain, unit: "of 1"},
+				{name: cpu, unit: "s", over: raw + "/cpu_per_gib_16"},
+				{name: cpu + "_client", unit: "s", over: raw + "/cpu_per_gib_16_client"},
+				{name: cpu + "_gateway", unit: "s", over: raw + "/cpu_per_gib_16_gateway"},
+			},
 			contenders: everybody,
 			rounds:     3,
 			run: func(ctx context.Context, e *environment, name string) (values, error) {
-				c, err := e.contender(ctx, name)
-				if err != nil {
-					return nil, err
-				}
-				r, err := c.load(ctx, load.Spec{
+				r, v, err := e.bytesLoad(ctx, name, cpu, load.Spec{
 					Kind:    load.Streams,
 					Streams: n, Warm: e.short(2 * warm), Duration: e.short(steady),
 				})
 				if err != nil {
 					return nil, err
 				}
-				return values{speed: r.Speed / mib, jain: stats.Jain(r.PerStream)}, nil
+				v[speed], v[jain] = r.Speed/mib, stats.Jain(r.PerStream)
+				return v, nil
 			},
 		}
 	}
 	return []measurement{one(false), one(true), many(16), many(256), bareTLS()}
+}
+
+// bytesLoad makes a load of bytes and returns what came of it, and under the name
+// cpu what a GiB of it cost both ends of the contender, and each of them.
+func (e *environment) bytesLoad(ctx context.Context, name, cpu string, spec load.Spec) (load.Result, values, error) {
+	c, err := e.contender(ctx, name)
+	if err != nil {
+		return load.Result{}, nil, err
+	}
+	client, server, err := c.cpu()
+	if err != nil {
+		return load.Result{}, nil, err
+	}
+	r, err := c.load(ctx, spec)
+	if err != nil || c.client == 0 {
+		return r, values{}, err
+	}
+	clientAfter, serverAfter, err := c.cpu()
+	if err != nil {
+		return load.Result{}, nil, err
+	}
+	moved := float64(r.Bytes) / gib
+	v := values{cpu + "_client": (clientAfter - client).Seconds() / moved, cpu + "_gateway": (serverAfter - server).Seconds() / moved}
+	v[cpu] = v[cpu+"_client"] + v[cpu+"_gateway"]
+	return r, v, nil
 }
 
 // bareTLS is the baseline's own baseline.
