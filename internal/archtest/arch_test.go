@@ -49,6 +49,7 @@ var imports = map[string][]string{
 	"sdk/cli/cmd/httvps":       {"sdk/cli/internal/", "sdk/go/httvps"},
 
 	// What backend and gateway agree on, and what all servers share.
+	"internal/apidiff":    {},
 	"internal/certfile":   {},
 	"internal/command":    {},
 	"internal/configfile": {},
