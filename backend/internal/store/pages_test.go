@@ -142,7 +142,7 @@ func (s *Store) explain(t *testing.T, query string, args []any) []string {
 	if err != nil {
 		t.Fatalf("%s: %v", query, err)
 	}
-	defer rows.Close() //nolint:errcheck // Err below says what went wrong
+	defer rows.Close()
 	columns, err := rows.Columns()
 	if err != nil {
 		t.Fatal(err)
