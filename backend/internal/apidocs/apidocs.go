@@ -48,6 +48,7 @@ func New() (http.Handler, error) {
 		"swagger-ui.css":       "swagger-ui/swagger-ui.css.gz",
 		"swagger-ui-bundle.js": "swagger-ui/swagger-ui-bundle.js.gz",
 		"LICENSE":              "swagger-ui/LICENSE",
+		"LICENSES-OF-BUNDLED":  "swagger-ui/swagger-ui-bundle.js.LICENSE.txt",
 		"NOTICE":               "swagger-ui/NOTICE",
 	} {
 		content, err := files.ReadFile(file)

@@ -15,6 +15,6 @@ tar -xzf "$work/$package" -C "$work"
 for file in swagger-ui-bundle.js swagger-ui.css; do
 	gzip -9nc "$work/package/$file" >"swagger-ui/$file.gz"
 done
-cp "$work/package/LICENSE" "$work/package/NOTICE" swagger-ui/
+cp "$work/package/LICENSE" "$work/package/NOTICE" "$work/package/swagger-ui-bundle.js.LICENSE.txt" swagger-ui/
 (cd "$work/package" && sha256sum swagger-ui-bundle.js swagger-ui.css LICENSE NOTICE) >swagger-ui/SHA256SUMS
 sed -i "s/^const Version = .*/const Version = \"$version\"/" apidocs.go
