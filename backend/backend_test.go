@@ -343,13 +343,13 @@ func TestAStrangerMeetsABareServer(t *testing.T) {
 		hidden     []string
 	}{
 		"one listener": {
-			shown:  []string{"/livez", "/readyz", "/api/v1/health", "/metrics", "/openapi.json"},
+			shown:  []string{"/livez", "/readyz", "/api/v1/health", "/metrics", "/openapi.json", "/docs/", "/docs/page.js"},
 			hidden: []string{"/", "/api/v1/gateways", "/api/v1/admin/whoami", "/api/v1/admin/users", "/.well-known/jwks.json", "/wrong/api/v1/gateways"},
 		},
 		"admin apart": {
 			adminApart: true,
 			hidden: []string{
-				"/", "/livez", "/readyz", "/metrics", "/openapi.json", "/api/v1/health", "/api/v1/gateways", "/api/v1/admin/whoami",
+				"/", "/livez", "/readyz", "/metrics", "/openapi.json", "/docs/", "/api/v1/health", "/api/v1/gateways", "/api/v1/admin/whoami",
 				"/.well-known/jwks.json",
 			},
 		},
@@ -376,7 +376,7 @@ func TestAStrangerMeetsABareServer(t *testing.T) {
 			}
 			s.get("/api/v1/admin/whoami", s.ready.Token).want(http.StatusNotFound, "not_found")
 			s.admin(http.MethodGet, "/whoami", nil).want(http.StatusOK, "")
-			for _, path := range []string{"/livez", "/readyz", "/metrics", "/openapi.json", "/api/v1/health"} {
+			for _, path := range []string{"/livez", "/readyz", "/metrics", "/openapi.json", "/docs/", "/api/v1/health"} {
 				s.call(http.MethodGet, s.ready.Admin+path, "", nil).want(http.StatusOK, "")
 			}
 			s.call(http.MethodGet, s.ready.Admin+"/api/v1/gateways", "", nil).want(http.StatusNotFound, "not_found")

@@ -49,6 +49,7 @@ var imports = map[string][]string{
 	"sdk/cli/cmd/httvps":       {"sdk/cli/internal/", "sdk/go/httvps"},
 
 	// What backend and gateway agree on, and what all servers share.
+	"internal/apidiff":    {},
 	"internal/certfile":   {},
 	"internal/command":    {},
 	"internal/configfile": {},
@@ -73,10 +74,11 @@ var imports = map[string][]string{
 	"gateway/cmd/httvps-gateway":  {"gateway", "internal/command"},
 
 	// Control plane. Adapters know the domain; the domain knows no adapter.
+	"backend/internal/apidocs":         {},
 	"backend/internal/config":          {"internal/configfile", "sdk/go/knock"},
 	"backend/internal/control":         {"internal/link", "internal/reason", "internal/ticket", "sdk/go/knock"},
 	"backend/internal/events":          {"backend/internal/control"},
-	"backend/internal/httpapi":         {"backend/internal/control", "backend/internal/events", "internal/gate", "internal/reason"},
+	"backend/internal/httpapi":         {"backend/internal/apidocs", "backend/internal/control", "backend/internal/events", "internal/gate", "internal/reason"},
 	"backend/internal/metrics":         {},
 	"backend/internal/seal":            {},
 	"backend/internal/store":           {"backend/internal/control"},

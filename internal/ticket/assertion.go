@@ -94,7 +94,7 @@ func (c *assertionClaims) UnmarshalJSON(data []byte) error {
 	audience, err3 := o.text("aud")
 	issued, err4 := o.second("iat")
 	expires, err5 := o.second("exp")
-	if err := errors.Join(err1, err2, err3, err4, err5); err != nil {
+	if err := errors.Join(err1, err2, err3, err4, err5, o.startsBy(issued)); err != nil {
 		return err
 	}
 	if issuer != subject {

@@ -145,6 +145,18 @@ func (o object) second(name string) (time.Time, error) {
 	return time.Unix(n, 0).UTC(), nil
 }
 
+// startsBy refuses a nbf that is later than iat: no token of ours is for later, so
+// nothing needs to know when that would be. It may be absent.
+func (o object) startsBy(issued time.Time) error {
+	if _, ok := o["nbf"]; !ok {
+		return nil
+	}
+	if start, err := o.second("nbf"); err != nil || start.After(issued) {
+		return errors.New("nbf is not a time before iat")
+	}
+	return nil
+}
+
 // unread implements jwt.Claims, every getter saying "absent", for claims that
 // golang-jwt only carries: the package judges them itself.
 type unread struct{}
@@ -183,7 +195,7 @@ func (c *accessClaims) UnmarshalJSON(data []byte) error {
 	c.IssuedAt, err = o.second("iat")
 	problems = append(problems, err)
 	c.ExpiresAt, err = o.second("exp")
-	problems = append(problems, err)
+	problems = append(problems, err, o.startsBy(c.IssuedAt))
 	confirmation, err := parseObject(o["cnf"])
 	problems = append(problems, err)
 	c.KeyThumbprint, err = confirmation.text("jkt")

@@ -219,6 +219,8 @@ func TestForgedAndOddAccessTokensAreRefused(t *testing.T) {
 		"an expiry at the issue":                  replaced(exp, fmt.Sprintf(`"exp":%d`, start.Unix())),
 		"valid for a day and a second":            replaced(exp, fmt.Sprintf(`"exp":%d`, start.Unix()+86401)),
 		"two expiries":                            replaced(`"exp"`, `"exp":1,"exp"`),
+		"valid from a second after the issue":     replaced(exp, exp+fmt.Sprintf(`,"nbf":%d`, start.Unix()+1)),
+		"valid from a text":                       replaced(exp, exp+`,"nbf":"1"`),
 		"no confirmation":                         replaced(`,"cnf":{"jkt":"`+jkt+`"}`, ``),
 		"a confirmation that is null":             replaced(`{"jkt":"`+jkt+`"}`, `null`),
 		"a confirmation that is text":             replaced(`{"jkt":"`+jkt+`"}`, `"`+jkt+`"`),

@@ -259,6 +259,11 @@ func (a *Authority) Devices(ctx context.Context, userID string, page Page) ([]De
 	return list(ctx, a, func(ctx context.Context, tx Tx) ([]Device, error) { return tx.Devices(ctx, userID, page) })
 }
 
+// SearchDevices lists devices whose name begins with words, in the order of names.
+func (a *Authority) SearchDevices(ctx context.Context, words string, page Page) ([]Device, error) {
+	return list(ctx, a, func(ctx context.Context, tx Tx) ([]Device, error) { return tx.SearchDevices(ctx, words, page) })
+}
+
 // RenameDevice changes a device's name.
 func (a *Authority) RenameDevice(ctx context.Context, id, name string) (Device, error) {
 	var c checks

@@ -63,6 +63,9 @@ type userRows interface {
 	LockUser(ctx context.Context, id string) (User, error)
 	UserByName(ctx context.Context, name string) (User, error)
 	Users(ctx context.Context, name string, page Page) ([]User, error)
+	// SearchUsers returns those whose name begins with words, in the order of their
+	// names. ASCII letters match in both cases.
+	SearchUsers(ctx context.Context, words string, page Page) ([]User, error)
 	UpdateUser(ctx context.Context, u User) error
 	DeleteUser(ctx context.Context, id string) error
 }
@@ -92,6 +95,8 @@ type deviceRows interface {
 	InsertDevice(ctx context.Context, d Device, limit int) (bool, error)
 	Device(ctx context.Context, id string) (Device, error)
 	Devices(ctx context.Context, userID string, page Page) ([]Device, error)
+	// SearchDevices is for devices what SearchUsers is for users.
+	SearchDevices(ctx context.Context, words string, page Page) ([]Device, error)
 	RenameDevice(ctx context.Context, id, name string) error
 	// RevokeDevice revokes a device that is not revoked yet.
 	RevokeDevice(ctx context.Context, id string, at time.Time) error
@@ -185,7 +190,8 @@ type pruning interface {
 const MaxPageSize = 500
 
 // Page asks for a part of a list: at most Limit objects after the object
-// with id After. Lists are ordered by id, sessions newest first.
+// with id After. Lists are ordered by id, sessions newest first, what was searched
+// for by name.
 type Page struct {
 	After string
 	Limit int

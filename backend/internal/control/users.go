@@ -88,6 +88,11 @@ func (a *Authority) Users(ctx context.Context, name string, page Page) ([]User, 
 	return list(ctx, a, func(ctx context.Context, tx Tx) ([]User, error) { return tx.Users(ctx, name, page) })
 }
 
+// SearchUsers lists users whose name begins with words, in the order of names.
+func (a *Authority) SearchUsers(ctx context.Context, words string, page Page) ([]User, error) {
+	return list(ctx, a, func(ctx context.Context, tx Tx) ([]User, error) { return tx.SearchUsers(ctx, words, page) })
+}
+
 // UpdateUser changes a user. Disabling one ends its sessions: gateways are told.
 func (a *Authority) UpdateUser(ctx context.Context, id string, f UserFields) (User, error) {
 	var user User

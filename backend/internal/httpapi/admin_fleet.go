@@ -33,6 +33,20 @@ func showDevice(d control.Device) Device {
 	return shown
 }
 
+type deviceListInput struct {
+	Paging
+	UserID string `query:"user_id" maxLength:"36" pattern:"^[0-9a-f-]*$" doc:"Only this user's."`
+	Search string `query:"q" maxLength:"100" doc:"Only those whose name begins so, in the order of names. ASCII letters match in both cases. Not together with user_id."`
+}
+
+// Resolve implements huma.Resolver.
+func (in *deviceListInput) Resolve(huma.Context) []error {
+	if in.UserID != "" && in.Search != "" {
+		return []error{&huma.ErrorDetail{Location: "query.q", Message: notTogether}}
+	}
+	return nil
+}
+
 type deviceChangeInput struct {
 	ByID
 	Body struct {
@@ -47,8 +61,14 @@ type deviceRevokeInput struct {
 
 func (s *server) registerDevices(api huma.API) {
 	register(s, api, s.admin("list-devices", http.MethodGet, "/devices", "List devices"),
-		func(ctx context.Context, in *ofUserInput) (*body[List[Device]], error) {
-			devices, err := s.authority.Devices(ctx, in.UserID, in.page())
+		func(ctx context.Context, in *deviceListInput) (*body[List[Device]], error) {
+			var devices []control.Device
+			var err error
+			if in.Search != "" {
+				devices, err = s.authority.SearchDevices(ctx, in.Search, in.page())
+			} else {
+				devices, err = s.authority.Devices(ctx, in.UserID, in.page())
+			}
 			return listOf(in.Paging, devices, showDevice, func(d control.Device) string { return d.ID }), err
 		})
 	register(s, api, s.admin("show-device", http.MethodGet, "/devices/{id}", "Show a device"),

@@ -39,6 +39,23 @@ type UserChange struct {
 
 type userListInput struct {
 	Paging
+	Name   string `query:"name" maxLength:"100" doc:"Only the one with this name."`
+	Search string `query:"q" maxLength:"100" doc:"Only those whose name begins so, in the order of names. ASCII letters match in both cases. Not together with name."`
+}
+
+// Resolve implements huma.Resolver.
+func (in *userListInput) Resolve(huma.Context) []error {
+	if in.Name != "" && in.Search != "" {
+		return []error{&huma.ErrorDetail{Location: "query.q", Message: notTogether}}
+	}
+	return nil
+}
+
+// notTogether says that a list takes one of two selections.
+const notTogether = "not together with another selection"
+
+type planListInput struct {
+	Paging
 	Name string `query:"name" maxLength:"100" doc:"Only the one with this name."`
 }
 
@@ -56,7 +73,13 @@ func (s *server) registerUsers(api huma.API) {
 		})
 	register(s, api, s.admin("list-users", http.MethodGet, "/users", "List users"),
 		func(ctx context.Context, in *userListInput) (*body[List[User]], error) {
-			users, err := s.authority.Users(ctx, in.Name, in.page())
+			var users []control.User
+			var err error
+			if in.Search != "" {
+				users, err = s.authority.SearchUsers(ctx, in.Search, in.page())
+			} else {
+				users, err = s.authority.Users(ctx, in.Name, in.page())
+			}
 			return listOf(in.Paging, users, showUser, func(u control.User) string { return u.ID }), err
 		})
 	register(s, api, s.admin("show-user", http.MethodGet, "/users/{id}", "Show a user"),
@@ -131,7 +154,7 @@ func (s *server) registerPlans(api huma.API) {
 			return createdAs(showPlan(plan), replayed), err
 		})
 	register(s, api, s.admin("list-plans", http.MethodGet, "/plans", "List plans"),
-		func(ctx context.Context, in *userListInput) (*body[List[Plan]], error) {
+		func(ctx context.Context, in *planListInput) (*body[List[Plan]], error) {
 			plans, err := s.authority.Plans(ctx, in.Name, in.page())
 			return listOf(in.Paging, plans, showPlan, func(p control.Plan) string { return p.ID }), err
 		})

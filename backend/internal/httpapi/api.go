@@ -16,6 +16,7 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humachi"
 	"github.com/go-chi/chi/v5"
 
+	"github.com/httvps/httvps/backend/internal/apidocs"
 	"github.com/httvps/httvps/backend/internal/control"
 	"github.com/httvps/httvps/backend/internal/events"
 )
@@ -53,7 +54,7 @@ type Options struct {
 	// AdminApart puts the admin API, health and metrics on the admin handler
 	// only. Without it they are part of the public one.
 	AdminApart bool
-	// Diagnostics shows /metrics and /openapi.json on the public handler when
+	// Diagnostics shows /metrics, /openapi.json and /docs/ on the public handler when
 	// the admin API is not apart.
 	Diagnostics bool
 	// RefusalsPerMinute bounds refused attempts to redeem codes per client address.
@@ -79,6 +80,10 @@ func New(opts Options) (Handlers, error) {
 	if err != nil {
 		return Handlers{}, err
 	}
+	page, err := apidocs.New()
+	if err != nil {
+		return Handlers{}, err
+	}
 	diagnostics := http.NewServeMux()
 	diagnostics.HandleFunc("GET /livez", plain(func(context.Context) error { return nil }, nil))
 	diagnostics.HandleFunc("GET /readyz", plain(opts.Ready, opts.Bus))
@@ -89,6 +94,7 @@ func New(opts Options) (Handlers, error) {
 			w.Header().Set("Content-Type", "application/json")
 			_, _ = w.Write(document) // the client may have gone
 		})
+		diagnostics.Handle("GET "+apidocs.Path, page)
 	}
 
 	outer := &front{prefix: opts.Authority.Identity().Prefix}

@@ -50,6 +50,12 @@ type fixture struct {
 	log       *strings.Builder
 	records   *store.Store
 	hub       *events.Hub
+	authority *control.Authority
+	invite    string // link
+	unseal    func(sealed []byte, place string) ([]byte, error)
+	// The gateway that makes the assertion.
+	gatewayID  string
+	gatewayKey ed25519.PrivateKey
 }
 
 func open(t *testing.T) *fixture {
@@ -99,7 +105,10 @@ func openOn(t *testing.T, where store.Config) *fixture {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &fixture{prefix: "/" + authority.Identity().Prefix, token: access.Token, log: &strings.Builder{}, records: records}
+	f := &fixture{
+		prefix: "/" + authority.Identity().Prefix, token: access.Token, log: &strings.Builder{}, records: records, authority: authority,
+		invite: access.Invite, unseal: key.Open, gatewayID: gateway.ID, gatewayKey: gatewayKey,
+	}
 	if f.assertion, err = ticket.SignAssertion(gatewayKey, gateway.ID, time.Now()); err != nil {
 		t.Fatal(err)
 	}

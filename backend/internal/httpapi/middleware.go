@@ -113,8 +113,18 @@ func requestID(ctx context.Context) string {
 	return id
 }
 
-// bearer returns the credential of a request, or nothing.
+// bearer returns the credential of a request, or nothing: neither when there are
+// two, of which a proxy in front may have looked at the other.
 func bearer(ctx huma.Context) string {
+	headers := 0
+	ctx.EachHeader(func(name, _ string) {
+		if name == "Authorization" {
+			headers++
+		}
+	})
+	if headers != 1 {
+		return ""
+	}
 	scheme, credential, found := strings.Cut(ctx.Header("Authorization"), " ")
 	if !found || !strings.EqualFold(scheme, "Bearer") || len(credential) > 4096 {
 		return ""

@@ -165,7 +165,7 @@ func requestProblem(status int, errs []error) *Problem {
 func safeMessage(message string) string {
 	message, _, _ = strings.Cut(message, ": ") // what follows is a parser's error, which may quote
 	for _, known := range []string{
-		"expected ", "unexpected property", "unknown query parameter", "required ", "invalid integer", "invalid boolean", "invalid date/time",
+		"expected ", "unexpected property", "unknown query parameter", "required ", "invalid integer", "invalid boolean", "invalid date/time", notTogether,
 	} {
 		if strings.HasPrefix(message, known) {
 			return message

@@ -35,8 +35,17 @@ func (t *tx) Device(ctx context.Context, id string) (control.Device, error) {
 }
 
 func (t *tx) Devices(ctx context.Context, userID string, page control.Page) ([]control.Device, error) {
-	return many(ctx, t, scanDevice, "SELECT "+deviceColumns+` FROM devices
-		WHERE id > $1 AND ($2 = '' OR user_id = $2) ORDER BY id LIMIT $3`, page.After, userID, page.Limit)
+	return part(ctx, t, scanDevice, devicesOf(userID, page), page)
+}
+
+func devicesOf(userID string, page control.Page) *listing {
+	l := ordered("SELECT "+deviceColumns+" FROM devices", "id", page)
+	l.equal("user_id", userID)
+	return l
+}
+
+func (t *tx) SearchDevices(ctx context.Context, words string, page control.Page) ([]control.Device, error) {
+	return part(ctx, t, scanDevice, t.search("SELECT "+deviceColumns+" FROM devices", "devices", words, page), page)
 }
 
 func (t *tx) RenameDevice(ctx context.Context, id, name string) error {
@@ -91,15 +100,29 @@ func (t *tx) Session(ctx context.Context, id string) (control.Session, error) {
 }
 
 func (t *tx) Sessions(ctx context.Context, f control.SessionFilter, now time.Time, page control.Page) ([]control.Session, error) {
-	return many(ctx, t, scanListedSession, "SELECT "+sessionColumns+`,
-			CASE WHEN s.ended_at IS NULL AND g.lease_until > $1 THEN 1 ELSE 0 END
-		FROM sessions s LEFT JOIN gateways g ON g.id = s.gateway_id
-		WHERE ($2 <> 'live' OR (s.ended_at IS NULL AND g.lease_until > $1))
-			AND ($2 <> 'ended' OR s.ended_at IS NOT NULL OR g.lease_until IS NULL OR g.lease_until <= $1)
-			AND ($3 = '' OR s.user_id = $3) AND ($4 = '' OR s.device_id = $4) AND ($5 = '' OR s.gateway_id = $5)
-			AND ($6 = '' OR (s.started_at, s.id) < (SELECT a.started_at, a.id FROM sessions a WHERE a.id = $6))
-		ORDER BY s.started_at DESC, s.id DESC LIMIT $7`,
-		micros(now), string(f.State), f.UserID, f.DeviceID, f.GatewayID, page.After, page.Limit)
+	return part(ctx, t, scanListedSession, sessionsThat(f, now, page), page)
+}
+
+func sessionsThat(f control.SessionFilter, now time.Time, page control.Page) *listing {
+	l := &listing{
+		from: "SELECT " + sessionColumns + `, CASE WHEN s.ended_at IS NULL AND g.lease_until > $1 THEN 1 ELSE 0 END
+			FROM sessions s LEFT JOIN gateways g ON g.id = s.gateway_id`,
+		order: "s.started_at DESC, s.id DESC", args: []any{micros(now)},
+	}
+	switch f.State {
+	case control.LiveSessions:
+		l.that("s.ended_at IS NULL AND g.lease_until > $1")
+	case control.EndedSessions:
+		l.that("(s.ended_at IS NOT NULL OR g.lease_until IS NULL OR g.lease_until <= $1)")
+	case control.AllSessions:
+	}
+	l.equal("s.user_id", f.UserID)
+	l.equal("s.device_id", f.DeviceID)
+	l.equal("s.gateway_id", f.GatewayID)
+	if page.After != "" {
+		l.that("(s.started_at, s.id) < (SELECT a.started_at, a.id FROM sessions a WHERE a.id = ?)", page.After)
+	}
+	return l
 }
 
 func (t *tx) EndSessions(ctx context.Context, gatewayID string, ends []control.SessionEnd, at time.Time) error {

@@ -50,6 +50,9 @@ const (
 
 // dialect is the SQL that differs.
 type dialect struct {
+	// fold is the name of a row in small letters, as far as ASCII has them, in the
+	// order of its bytes.
+	fold string
 	// bytes is the type of byte strings, for casts.
 	bytes string
 	// hold ends the SELECT of one row that the unit of work then rests on: until

@@ -73,8 +73,13 @@ func (t *tx) GatewayByJoinCode(ctx context.Context, codeHash []byte) (control.Ga
 }
 
 func (t *tx) Gateways(ctx context.Context, regionID string, page control.Page) ([]control.Gateway, error) {
-	return many(ctx, t, scanGateway, "SELECT "+gatewayColumns+gatewayTables+
-		"WHERE g.id > $1 AND ($2 = '' OR g.region_id = $2) ORDER BY g.id LIMIT $3", page.After, regionID, page.Limit)
+	return part(ctx, t, scanGateway, gatewaysIn(regionID, page), page)
+}
+
+func gatewaysIn(regionID string, page control.Page) *listing {
+	l := ordered("SELECT "+gatewayColumns+gatewayTables, "g.id", page)
+	l.equal("g.region_id", regionID)
+	return l
 }
 
 func (t *tx) LiveGateways(ctx context.Context, now time.Time, limit int) ([]control.Gateway, error) {

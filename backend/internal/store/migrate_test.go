@@ -60,10 +60,12 @@ func TestBothEnginesHaveTheSameSteps(t *testing.T) {
 	if len(all[0]) != len(all[1]) {
 		t.Fatalf("SQLite has %d steps, PostgreSQL %d", len(all[0]), len(all[1]))
 	}
+	last := int64(0) // numbers are given out to branches, so some may be missing
 	for i, step := range all[0] {
-		if step.Name != all[1][i].Name || step.Version != int64(i+1) || step.SQL == "\n" {
+		if step.Name != all[1][i].Name || step.Version <= last || step.SQL == "\n" {
 			t.Errorf("step %d is %s (%d) on SQLite, %s on PostgreSQL", i+1, step.Name, step.Version, all[1][i].Name)
 		}
+		last = step.Version
 	}
 }
 

@@ -102,7 +102,7 @@ func (e *postgresEngine) name() string {
 // turns.
 func (e *postgresEngine) dialect() dialect {
 	return dialect{
-		bytes: "BYTEA", hold: " FOR NO KEY UPDATE OF ", skip: " FOR UPDATE OF %s SKIP LOCKED",
+		bytes: "BYTEA", fold: `lower(name COLLATE "C")`, hold: " FOR NO KEY UPDATE OF ", skip: " FOR UPDATE OF %s SKIP LOCKED",
 		turn: "SELECT pg_advisory_xact_lock($1)",
 	}
 }

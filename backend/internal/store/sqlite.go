@@ -52,7 +52,7 @@ func newSQLite(c Config, steps fs.FS) (*sqliteEngine, error) {
 func (e *sqliteEngine) name() string { return e.path }
 
 // Units of work that write wait for each other, and so need nothing else.
-func (e *sqliteEngine) dialect() dialect { return dialect{bytes: "BLOB"} }
+func (e *sqliteEngine) dialect() dialect { return dialect{bytes: "BLOB", fold: "lower(name)"} }
 
 func (e *sqliteEngine) steps() ([]Migration, error) { return readSteps(e.dir) }
 

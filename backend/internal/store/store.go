@@ -36,7 +36,8 @@ var _ control.Store = (*Store)(nil)
 
 // Read implements control.Store.
 func (s *Store) Read(ctx context.Context, fn func(context.Context, control.Tx) error) error {
-	return s.run(ctx, s.reader, s.reading, dialect{bytes: s.engine.dialect().bytes}, fn)
+	d := s.engine.dialect()
+	return s.run(ctx, s.reader, s.reading, dialect{bytes: d.bytes, fold: d.fold}, fn)
 }
 
 // Write implements control.Store.
@@ -248,6 +249,12 @@ func many[T any](ctx context.Context, t *tx, scan func(row) (T, error), query st
 		return nil, fmt.Errorf("query: %w", err)
 	}
 	return objects, nil
+}
+
+// part returns the rows of a part of a list.
+func part[T any](ctx context.Context, t *tx, scan func(row) (T, error), l *listing, page control.Page) ([]T, error) {
+	query, args := l.query(page.Limit)
+	return many(ctx, t, scan, query, args...)
 }
 
 // exec runs a statement and returns how many rows it changed. A broken rule of

@@ -35,8 +35,17 @@ func (t *tx) UserByName(ctx context.Context, name string) (control.User, error) 
 }
 
 func (t *tx) Users(ctx context.Context, name string, page control.Page) ([]control.User, error) {
-	return many(ctx, t, scanUser, "SELECT "+userColumns+` FROM users
-		WHERE id > $1 AND ($2 = '' OR name = $2) ORDER BY id LIMIT $3`, page.After, name, page.Limit)
+	return part(ctx, t, scanUser, usersNamed(name, page), page)
+}
+
+func usersNamed(name string, page control.Page) *listing {
+	l := ordered("SELECT "+userColumns+" FROM users", "id", page)
+	l.equal("name", name)
+	return l
+}
+
+func (t *tx) SearchUsers(ctx context.Context, words string, page control.Page) ([]control.User, error) {
+	return part(ctx, t, scanUser, t.search("SELECT "+userColumns+" FROM users", "users", words, page), page)
 }
 
 func (t *tx) UpdateUser(ctx context.Context, u control.User) error {
@@ -118,8 +127,13 @@ func (t *tx) Subscription(ctx context.Context, id string) (control.Subscription,
 }
 
 func (t *tx) Subscriptions(ctx context.Context, userID string, page control.Page) ([]control.Subscription, error) {
-	return many(ctx, t, scanSubscription, "SELECT "+subscriptionColumns+` FROM subscriptions s
-		WHERE s.id > $1 AND ($2 = '' OR s.user_id = $2) ORDER BY s.id LIMIT $3`, page.After, userID, page.Limit)
+	return part(ctx, t, scanSubscription, subscriptionsOf(userID, page), page)
+}
+
+func subscriptionsOf(userID string, page control.Page) *listing {
+	l := ordered("SELECT "+subscriptionColumns+" FROM subscriptions s", "s.id", page)
+	l.equal("s.user_id", userID)
+	return l
 }
 
 func (t *tx) Entitlements(ctx context.Context, userID string, limit int) ([]control.Entitlement, error) {
@@ -161,8 +175,13 @@ func (t *tx) InvitationByCode(ctx context.Context, codeHash []byte) (control.Inv
 }
 
 func (t *tx) Invitations(ctx context.Context, userID string, page control.Page) ([]control.Invitation, error) {
-	return many(ctx, t, scanInvitation, "SELECT "+invitationColumns+` FROM invitations
-		WHERE id > $1 AND user_id = $2 ORDER BY id LIMIT $3`, page.After, userID, page.Limit)
+	return part(ctx, t, scanInvitation, invitationsOf(userID, page), page)
+}
+
+func invitationsOf(userID string, page control.Page) *listing {
+	l := ordered("SELECT "+invitationColumns+" FROM invitations", "id", page)
+	l.that("user_id = ?", userID)
+	return l
 }
 
 func (t *tx) RedeemInvitation(ctx context.Context, id, deviceID string, at time.Time) (bool, error) {

@@ -25,7 +25,7 @@ var devices = kind[api.Device]{
 
 func (a *app) deviceCommand() *cobra.Command {
 	return a.noun("device", "Enrolled devices (a new one enrols with an invitation: user invite)",
-		listCommand(a, devices, filterBy("user", "only those of this `USER` (id or name)", "user_id", findUser)),
+		listCommand(a, devices, searched, filterBy("user", "only those of this `USER` (id or name)", "user_id", findUser)),
 		showCommand(a, devices), a.deviceUpdate(), a.deviceRevoke())
 }
 

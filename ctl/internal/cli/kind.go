@@ -52,6 +52,11 @@ func filterBy(flag, usage, parameter string, find func(context.Context, *api.Cli
 	}}
 }
 
+// searched narrows a list to names that begin so.
+var searched = filter{"search", "only those whose name begins with `TEXT`, in the order of names", func(_ context.Context, _ *api.Client, text string) (string, string, error) {
+	return "q", text, nil
+}}
+
 // listCommand reads the filters in the order given: those that ask the service
 // nothing come first, so that a mistake in one of them costs no request.
 func listCommand[T any](a *app, k kind[T], filters ...filter) *cobra.Command {

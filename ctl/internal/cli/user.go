@@ -24,7 +24,7 @@ var users = kind[api.User]{
 
 func (a *app) userCommand() *cobra.Command {
 	return a.noun("user", "People and accounts (USER is an id or a name)",
-		a.userCreate(), listCommand(a, users), showCommand(a, users), a.userUpdate(),
+		a.userCreate(), listCommand(a, users, searched), showCommand(a, users), a.userUpdate(),
 		a.userSwitch("disable", "Refuse a user's devices and end their sessions", true),
 		a.userSwitch("enable", "Let a disabled user in again", false),
 		a.userInvite(), a.userInvitations(), a.userUninvite(),

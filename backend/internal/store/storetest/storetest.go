@@ -30,6 +30,7 @@ func Run(t *testing.T, open func(t *testing.T) control.Store) {
 		"a failed unit of work leaves nothing":          testRollback,
 		"a panic leaves nothing and frees the store":    testPanic,
 		"lists come in parts without gaps or repeats":   testPages,
+		"names are found by how they begin":             testSearch,
 		"an invitation is redeemed once":                testRedeemOnce,
 		"an expired invitation is not redeemed":         testRedeemExpired,
 		"the device limit holds under concurrency":      testDeviceLimit,
@@ -586,4 +587,55 @@ func testDeleteUser(f fixture) {
 		_, err := tx.Session(ctx, session.ID) // the record of what happened stays
 		return err
 	})
+}
+
+func testSearch(f fixture) {
+	t := f.t
+	owner := f.user(t)
+	for _, name := range []string{"ann", "Anna", "ANNIE", "an", "bob ann", "100%", "100_", "Änne", "änne", "ann\u00e9", "a_n"} {
+		f.write(t, func(ctx context.Context, tx control.Tx) error {
+			d := newDevice(owner)
+			d.Name = name
+			if _, err := tx.InsertDevice(ctx, d, 1000); err != nil {
+				return err
+			}
+			return tx.InsertUser(ctx, control.User{ID: id(), Name: name, CreatedAt: now})
+		})
+	}
+	for words, want := range map[string][]string{
+		"ann": {"ann", "Anna", "ANNIE", "ann\u00e9"}, "ANN": {"ann", "Anna", "ANNIE", "ann\u00e9"}, "anni": {"ANNIE"}, "bob": {"bob ann"},
+		"100%": {"100%"}, "%": nil, "a_": {"a_n"}, "Ä": {"Änne"}, "ä": {"änne"}, "x": nil, "an\x00": nil, "\xff": nil,
+	} {
+		for _, size := range []int{1, 2, 100} {
+			var users, devices []string
+			f.write(t, func(ctx context.Context, tx control.Tx) error {
+				for after := ""; ; {
+					part, err := tx.SearchUsers(ctx, words, control.Page{After: after, Limit: size})
+					if err != nil {
+						return err
+					}
+					for _, u := range part {
+						users, after = append(users, u.Name), u.ID
+					}
+					if len(part) < size {
+						break
+					}
+				}
+				for after := ""; ; {
+					part, err := tx.SearchDevices(ctx, words, control.Page{After: after, Limit: size})
+					if err != nil {
+						return err
+					}
+					for _, d := range part {
+						devices, after = append(devices, d.Name), d.ID
+					}
+					if len(part) < size {
+						return nil
+					}
+				}
+			})
+			same(t, want, users)
+			same(t, want, devices)
+		}
+	}
 }
