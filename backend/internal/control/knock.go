@@ -159,18 +159,21 @@ func (a *Authority) KeepKnock(ctx context.Context) (made bool, err error) {
 			return err
 		}
 		now := a.now()
+		// First what is sealed, then what goes: whoever replaces the sealing key holds
+		// that key before the rows.
+		if len(keys) > 0 && !now.Before(keys[0].ActiveFrom.Add(a.opts.KnockRotation)) {
+			if _, err := a.newKnock(ctx, tx, keys[0], now, now.Add(knockLead)); err != nil {
+				return err
+			}
+			made = true
+		}
 		for _, old := range keys[len(inForce(keys, now)):] {
 			if err := tx.DeleteKnockKey(ctx, old.Number); err != nil && !errors.Is(err, ErrNotFound) {
 				return err
 			}
 			a.tellKeys(tx, KeysKnock)
 		}
-		if len(keys) == 0 || now.Before(keys[0].ActiveFrom.Add(a.opts.KnockRotation)) {
-			return nil
-		}
-		_, err = a.newKnock(ctx, tx, keys[0], now, now.Add(knockLead))
-		made = err == nil
-		return err
+		return nil
 	})
 	return made, notTwice(err)
 }
