@@ -213,12 +213,17 @@ func openAuthority(ctx context.Context, cfg Config, records *store.Store, public
 	if err != nil {
 		return nil, err
 	}
-	key, err := seal.Load(cfg.DataDir, !sealed)
+	source := cfg.Keys()
+	source.Make = source.Make && !sealed // a new key would open nothing
+	keys, err := seal.Open(source)
 	if err != nil {
 		return nil, err
 	}
+	if keys.Exposed() {
+		cfg.Log.WarnContext(ctx, "everybody on this machine can read the key-encryption key", "file", keys.Name())
+	}
 	opts := control.Options{
-		Store: records, Sealer: key, Now: time.Now, ServiceName: cfg.ServiceName, PublicURL: cfg.PublicURL, AdminURL: cfg.AdminURL,
+		Store: records, Sealer: keys, Now: time.Now, ServiceName: cfg.ServiceName, PublicURL: cfg.PublicURL, AdminURL: cfg.AdminURL,
 		Pin: cfg.Pin, Heartbeat: time.Duration(cfg.GatewayHeartbeat),
 		KnockCookie: cfg.KnockCookie, KnockRotation: time.Duration(cfg.KnockRotation),
 	}

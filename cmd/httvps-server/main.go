@@ -16,13 +16,18 @@ import (
 	"github.com/httvps/httvps/backend"
 	"github.com/httvps/httvps/gateway"
 	"github.com/httvps/httvps/internal/command"
+	"github.com/httvps/httvps/internal/configfile"
 	"github.com/httvps/httvps/internal/inproc"
 )
 
 // version is set by the linker.
 var version = "dev"
 
-func main() { os.Exit(command.Main(newRoot(os.Environ()))) }
+func main() {
+	environ := os.Environ()
+	configfile.Forget(backend.SecretVariables()...)
+	os.Exit(command.Main(newRoot(environ)))
+}
 
 func newRoot(environ []string) *cobra.Command {
 	s := &settings{environ: environ}
@@ -42,7 +47,7 @@ func newRoot(environ []string) *cobra.Command {
 			func(ctx context.Context, cfg *config, ready bool) error {
 				return gateway.Health(ctx, cfg.Gateway.AdminListen, ready)
 			}),
-		command.Rescue(s.load, rescue), command.Config(s.load), command.Version(version),
+		command.Rescue(s.load, rescue), command.KEK(s.load, keys), command.Config(s.load), command.Version(version),
 	)
 	return root
 }

@@ -11,12 +11,17 @@ import (
 
 	"github.com/httvps/httvps/backend"
 	"github.com/httvps/httvps/internal/command"
+	"github.com/httvps/httvps/internal/configfile"
 )
 
 // version is set by the linker.
 var version = "dev"
 
-func main() { os.Exit(command.Main(newRoot(os.Environ()))) }
+func main() {
+	environ := os.Environ()
+	configfile.Forget(backend.SecretVariables()...)
+	os.Exit(command.Main(newRoot(environ)))
+}
 
 // settings are where a command's configuration comes from.
 type settings struct {
@@ -45,9 +50,15 @@ func newRoot(environ []string) *cobra.Command {
 	root.AddCommand(
 		newServe(s),
 		command.Health("the control plane that runs here with the same configuration", "it can serve: its database answers", load, backend.Health),
-		newMigrate(s), newRescue(s), newKnock(s), command.Config(load), command.Version(version),
+		newMigrate(s), newRescue(s), newKnock(s), command.KEK(load, keys), command.Config(load), command.Version(version),
 	)
 	return root
+}
+
+// keys are the commands about key-encryption keys.
+var keys = command.KEKSteps[backend.Config]{
+	Generate: backend.NewKEK, Status: backend.KEKStatus, Rotate: backend.RotateKEK,
+	Add: backend.AddKEK, Reseal: backend.Reseal, Drop: backend.DropKEKs,
 }
 
 // readyLine is what the program says on stdout, once. Scripts depend on it.

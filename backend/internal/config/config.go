@@ -34,8 +34,13 @@ type Config struct {
 	AdminURL string `yaml:"admin_url" env:"ADMIN_URL"`
 	// ServiceName is what people see as the name of the service.
 	ServiceName string `yaml:"service_name" env:"SERVICE_NAME"`
-	// DataDir holds the key-encryption key, and the database unless that is elsewhere.
+	// DataDir holds the key-encryption keys and the database, unless they are elsewhere.
 	DataDir string `yaml:"data_dir" env:"DATA_DIR"`
+	// KEKFile holds the keys that the service's secrets are sealed with, one to a
+	// line. Empty: "kek" in DataDir, which is made at the first start.
+	KEKFile string `yaml:"kek_file" env:"KEK_FILE"`
+	// KEK are these keys instead of a file. It is not for configuration files.
+	KEK KEK `yaml:"-" env:"KEK"`
 	// Database says where the records are.
 	Database Database `yaml:"database" envPrefix:"DATABASE_"`
 	// Replicas is how many processes serve from the same database.
@@ -191,6 +196,7 @@ func (c Config) Validate() error {
 	if c.DataDir == "" {
 		complain("data_dir is empty")
 	}
+	problems = append(problems, c.keyProblems()...)
 	problems = append(problems, c.Database.problems()...)
 	problems = append(problems, c.replicaProblems()...)
 	if c.TLS == nil && (c.Certificate.CertFile == "" || c.Certificate.KeyFile == "") {

@@ -30,13 +30,6 @@ const (
 	leaseIntervals = 3 // heartbeats that a gateway may miss
 )
 
-// Sealer keeps secrets readable to this service only while they lie in the
-// database. The same aad, which says where a secret lies, opens what it sealed.
-type Sealer interface {
-	Seal(plain []byte, aad string) ([]byte, error)
-	Open(sealed []byte, aad string) ([]byte, error)
-}
-
 // Options are what an Authority needs.
 type Options struct {
 	Store  Store
@@ -93,6 +86,9 @@ func Open(ctx context.Context, opts Options) (*Authority, error) {
 		if a.identity, err = openIdentity(ctx, tx); err != nil {
 			return err
 		}
+		if err := a.adoptKey(ctx, tx); err != nil {
+			return err
+		}
 		known, err := tx.Secrets(ctx, kindSigning)
 		if err != nil {
 			return err
@@ -100,7 +96,7 @@ func Open(ctx context.Context, opts Options) (*Authority, error) {
 		if len(known) == 0 {
 			a.tellKeys(tx, KeysJWKS)
 		}
-		keyring, err = openKeyring(ctx, tx, opts.Sealer, a.now())
+		keyring, err = a.openKeyring(ctx, tx)
 		return err
 	})
 	if err == nil {

@@ -144,16 +144,26 @@ func openWorldOn(t *testing.T, dir string, where store.Config) (*world, *store.S
 	if err != nil {
 		t.Fatal(err)
 	}
-	key, err := seal.Load(dir, !sealed)
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.Authority, err = control.Open(t.Context(), control.Options{
-		Store: records, Sealer: key, Now: w.now, ServiceName: "Test", PublicURL: "https://vpn.example.net", Heartbeat: 5 * time.Second,
-		KnockCookie: "sid", KnockRotation: 7 * 24 * time.Hour,
-	})
-	if err != nil {
+	if w.Authority, err = w.over(records, keysIn(t, dir, !sealed)); err != nil {
 		t.Fatal(err)
 	}
 	return w, records
+}
+
+// keysIn returns the keys in a directory, which makes them only where it may.
+func keysIn(t *testing.T, dir string, create bool) *seal.Ring {
+	t.Helper()
+	ring, err := seal.Open(seal.Source{File: filepath.Join(dir, "kek"), Make: create})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ring
+}
+
+// over returns an Authority with the clock of w over records of the test's choice.
+func (w *world) over(records control.Store, keys *seal.Ring) (*control.Authority, error) {
+	return control.Open(w.t.Context(), control.Options{
+		Store: records, Sealer: keys, Now: w.now, ServiceName: "Test", PublicURL: "https://vpn.example.net", Heartbeat: 5 * time.Second,
+		KnockCookie: "sid", KnockRotation: 7 * 24 * time.Hour,
+	})
 }

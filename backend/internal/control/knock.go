@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/httvps/httvps/sdk/go/knock"
@@ -33,9 +34,9 @@ type SealedKnockKey struct {
 	CreatedAt  time.Time
 }
 
-// place says where the key lies, so that a sealed value moved to another row does
-// not open there.
-func (k SealedKnockKey) place() string { return fmt.Sprintf("knock_keys|%d|sealed", k.Number) }
+func (k SealedKnockKey) place() string {
+	return sealedPlace("knock_keys", strconv.FormatInt(k.Number, 10), "sealed")
+}
 
 // Knock is what a device makes itself known to gateways by.
 type Knock struct {
@@ -91,7 +92,7 @@ func (a *Authority) newKnock(ctx context.Context, tx Tx, newest SealedKnockKey, 
 	_, _ = rand.Read(key[:]) // never fails
 	sealed := SealedKnockKey{Number: newest.Number + 1, ActiveFrom: activeFrom, CreatedAt: now}
 	var err error
-	if sealed.Sealed, err = a.opts.Sealer.Seal(key[:], sealed.place()); err != nil {
+	if sealed.Sealed, err = a.seal(ctx, tx, key[:], sealed.place()); err != nil {
 		return SealedKnockKey{}, fmt.Errorf("seal knock key: %w", err)
 	}
 	a.tellKeys(tx, KeysKnock)
@@ -158,18 +159,21 @@ func (a *Authority) KeepKnock(ctx context.Context) (made bool, err error) {
 			return err
 		}
 		now := a.now()
+		// First what is sealed, then what goes: whoever replaces the sealing key holds
+		// that key before the rows.
+		if len(keys) > 0 && !now.Before(keys[0].ActiveFrom.Add(a.opts.KnockRotation)) {
+			if _, err := a.newKnock(ctx, tx, keys[0], now, now.Add(knockLead)); err != nil {
+				return err
+			}
+			made = true
+		}
 		for _, old := range keys[len(inForce(keys, now)):] {
 			if err := tx.DeleteKnockKey(ctx, old.Number); err != nil && !errors.Is(err, ErrNotFound) {
 				return err
 			}
 			a.tellKeys(tx, KeysKnock)
 		}
-		if len(keys) == 0 || now.Before(keys[0].ActiveFrom.Add(a.opts.KnockRotation)) {
-			return nil
-		}
-		_, err = a.newKnock(ctx, tx, keys[0], now, now.Add(knockLead))
-		made = err == nil
-		return err
+		return nil
 	})
 	return made, notTwice(err)
 }

@@ -12,7 +12,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/httvps/httvps/backend/internal/control"
-	"github.com/httvps/httvps/backend/internal/seal"
 	"github.com/httvps/httvps/sdk/go/knock"
 )
 
@@ -114,16 +113,10 @@ func TestAServiceThatWasOffForLongRotatesAsIfNothingHadHappened(t *testing.T) {
 	w, records := openWorld(t, dir)
 	old := w.knocks()
 	w.pass(5 * week)
-	key, err := seal.Load(dir, false)
-	if err != nil {
-		t.Fatal(err)
-	}
 	again := &world{t: t}
 	again.clock.Store(w.clock.Load())
-	again.Authority, err = control.Open(t.Context(), control.Options{
-		Store: records, Sealer: key, Now: again.now, KnockCookie: "sid", KnockRotation: week,
-	})
-	if err != nil {
+	var err error
+	if again.Authority, err = again.over(records, keysIn(t, dir, false)); err != nil {
 		t.Fatal(err)
 	}
 	if !slices.Equal(again.knocks(), old) {

@@ -177,12 +177,12 @@ const (
 	kindNonce   = "nonce_key"
 )
 
-func openKeyring(ctx context.Context, tx Tx, sealer Sealer, now time.Time) (keyring, error) {
-	signing, err := openSecrets(ctx, tx, sealer, kindSigning, now)
+func (a *Authority) openKeyring(ctx context.Context, tx Tx) (keyring, error) {
+	signing, err := a.openSecrets(ctx, tx, kindSigning)
 	if err != nil {
 		return keyring{}, err
 	}
-	nonce, err := openSecrets(ctx, tx, sealer, kindNonce, now)
+	nonce, err := a.openSecrets(ctx, tx, kindNonce)
 	if err != nil {
 		return keyring{}, err
 	}
@@ -195,7 +195,7 @@ func openKeyring(ctx context.Context, tx Tx, sealer Sealer, now time.Time) (keyr
 
 // openSecrets returns the secrets of a kind, newest first, after making one if
 // there is none. Every secret is 32 bytes.
-func openSecrets(ctx context.Context, tx Tx, sealer Sealer, kind string, now time.Time) ([][]byte, error) {
+func (a *Authority) openSecrets(ctx context.Context, tx Tx, kind string) ([][]byte, error) {
 	sealed, err := tx.Secrets(ctx, kind)
 	if err != nil {
 		return nil, err
@@ -203,8 +203,8 @@ func openSecrets(ctx context.Context, tx Tx, sealer Sealer, kind string, now tim
 	if len(sealed) == 0 {
 		secret := make([]byte, 32)
 		_, _ = rand.Read(secret) // never fails
-		s := SealedSecret{ID: newID(), Kind: kind, CreatedAt: now}
-		if s.Sealed, err = sealer.Seal(secret, s.place()); err != nil {
+		s := SealedSecret{ID: newID(), Kind: kind, CreatedAt: a.now()}
+		if s.Sealed, err = a.seal(ctx, tx, secret, s.place()); err != nil {
 			return nil, fmt.Errorf("seal %s: %w", kind, err)
 		}
 		if err := tx.InsertSecret(ctx, s); err != nil {
@@ -214,7 +214,7 @@ func openSecrets(ctx context.Context, tx Tx, sealer Sealer, kind string, now tim
 	}
 	secrets := make([][]byte, 0, len(sealed))
 	for _, s := range sealed {
-		secret, err := sealer.Open(s.Sealed, s.place())
+		secret, err := a.opts.Sealer.Open(s.Sealed, s.place())
 		if err != nil {
 			return nil, fmt.Errorf("open %s: %w", kind, err)
 		}
@@ -226,6 +226,4 @@ func openSecrets(ctx context.Context, tx Tx, sealer Sealer, kind string, now tim
 	return secrets, nil
 }
 
-// place says where the secret lies, so that a sealed value moved to another
-// row does not open there.
-func (s SealedSecret) place() string { return "secrets|" + s.Kind + "/" + s.ID + "|sealed" }
+func (s SealedSecret) place() string { return sealedPlace("secrets", s.Kind+"/"+s.ID, "sealed") }

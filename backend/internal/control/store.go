@@ -32,6 +32,7 @@ type Tx interface {
 	sessionRows
 	operatorRows
 	knockRows
+	sealedRows
 	eventRows
 	pruning
 }

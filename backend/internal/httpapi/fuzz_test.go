@@ -72,7 +72,7 @@ func openOn(t *testing.T, where store.Config) *fixture {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = records.Close() }) // a test may have closed it
-	key, err := seal.Load(dir, true)
+	key, err := seal.Open(seal.Source{File: filepath.Join(dir, "kek"), Make: true})
 	if err != nil {
 		t.Fatal(err)
 	}

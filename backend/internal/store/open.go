@@ -100,6 +100,23 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	return s, nil
 }
 
+// Look opens the database, which must have a service in it, only to read it.
+// Others may be using it, and its schema may be another version's.
+func Look(ctx context.Context, cfg Config) (*Store, error) {
+	s, err := open(ctx, cfg, look)
+	if err != nil {
+		return nil, err
+	}
+	have, err := s.engine.version(ctx, s.pools)
+	if err == nil && have == 0 {
+		err = ErrNoService
+	}
+	if err != nil {
+		return nil, errors.Join(s.databaseError(err), s.Close())
+	}
+	return s, nil
+}
+
 // open opens a database that this program may use; its schema may be behind.
 func open(ctx context.Context, cfg Config, wanted access) (*Store, error) {
 	engine, err := cfg.engine()

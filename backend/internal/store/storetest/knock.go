@@ -32,3 +32,38 @@ func testKnockKeys(f fixture) {
 		t.Errorf("a number given twice is %v", err)
 	}
 }
+
+func testSealedValues(f fixture) {
+	t := f.t
+	secret := control.SealedSecret{ID: id(), Kind: "kind", Sealed: random(60), CreatedAt: now}
+	key := control.SealedKnockKey{Number: 7, Sealed: random(60), ActiveFrom: now, CreatedAt: now}
+	want := []control.SealedValue{
+		{Table: "secrets", Row: "kind/" + secret.ID, Column: "sealed", Sealed: secret.Sealed},
+		{Table: "knock_keys", Row: "7", Column: "sealed", Sealed: key.Sealed},
+	}
+	f.write(t, func(ctx context.Context, tx control.Tx) error {
+		return errors.Join(tx.InsertSecret(ctx, secret), tx.InsertKnockKey(ctx, key))
+	})
+	for i := range want {
+		replacement := random(60)
+		f.write(t, func(ctx context.Context, tx control.Tx) error {
+			all, err := tx.SealedValues(ctx)
+			same(t, want, all)
+			// What has changed since it was read stays.
+			stale := want[i]
+			stale.Sealed = random(60)
+			return errors.Join(err, tx.ReplaceSealed(ctx, stale, random(60)), tx.ReplaceSealed(ctx, want[i], replacement))
+		})
+		want[i].Sealed = replacement
+	}
+	f.write(t, func(ctx context.Context, tx control.Tx) error {
+		all, err := tx.SealedValues(ctx)
+		same(t, want, all)
+		return err
+	})
+	if err := f.Write(t.Context(), func(ctx context.Context, tx control.Tx) error {
+		return tx.ReplaceSealed(ctx, control.SealedValue{Table: "users", Column: "name"}, nil)
+	}); err == nil {
+		t.Error("a name is replaced as if it were sealed")
+	}
+}

@@ -54,6 +54,7 @@ func Run(t *testing.T, open func(t *testing.T) control.Store) {
 		"a reader sees one moment":                      testOneMoment,
 		"what is no text is not kept nor found":         testNoText,
 		"a knock key's number is given once":            testKnockKeys,
+		"sealed secrets are found and replaced":         testSealedValues,
 		"events read back as written":                   testEventsReadBack,
 		"no event is skipped, whatever ends first":      testEventOrder,
 		"old events go and leave no gap":                testPruneEvents,
