@@ -75,7 +75,7 @@ var imports = map[string][]string{
 
 	// Control plane. Adapters know the domain; the domain knows no adapter.
 	"backend/internal/apidocs":         {},
-	"backend/internal/config":          {"internal/configfile", "sdk/go/knock"},
+	"backend/internal/config":          {"backend/internal/seal", "internal/configfile", "sdk/go/knock"},
 	"backend/internal/control":         {"internal/link", "internal/reason", "internal/ticket", "sdk/go/knock"},
 	"backend/internal/events":          {"backend/internal/control"},
 	"backend/internal/httpapi":         {"backend/internal/apidocs", "backend/internal/control", "backend/internal/events", "internal/gate", "internal/reason"},
@@ -84,7 +84,7 @@ var imports = map[string][]string{
 	"backend/internal/store":           {"backend/internal/control"},
 	"backend/internal/store/storetest": {"backend/internal/control"},
 	"backend":                          {"backend/internal/", "internal/certfile", "internal/gate", "sdk/go/tlspin"},
-	"backend/cmd/httvps-backend":       {"backend", "internal/command"},
+	"backend/cmd/httvps-backend":       {"backend", "internal/command", "internal/configfile"},
 
 	// The operator's command is a client of the API and knows no server.
 	"ctl/cmd/httvpsctl":     {"ctl/internal/cli", "ctl/internal/terminal"},
