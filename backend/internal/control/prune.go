@@ -13,6 +13,7 @@ const (
 	keepTokens      = 7 * 24 * time.Hour
 	lostAfter       = time.Hour // without a gateway's heartbeat
 	pruneBatch      = 500
+	compactBatch    = 50 // sessions
 )
 
 // Pruned counts what Prune removed or ended.
@@ -23,6 +24,7 @@ type Pruned struct {
 	OnceResults  int
 	APITokens    int
 	Events       int
+	UsageReports int
 }
 
 // Prune deletes what has been over for long, in bounded batches until nothing is
@@ -63,6 +65,18 @@ func (a *Authority) Prune(ctx context.Context) (Pruned, error) {
 				return p, err
 			}
 		}
+	}
+	for n := compactBatch; n == compactBatch; {
+		deleted := 0
+		err := a.store.Write(ctx, func(ctx context.Context, tx Tx) error {
+			var err error
+			n, deleted, err = tx.CompactUsage(ctx, now, now.Add(-keepReports), now.Add(keepReports), compactBatch)
+			return err
+		})
+		if err != nil {
+			return p, err
+		}
+		p.UsageReports += deleted
 	}
 	return p, nil
 }

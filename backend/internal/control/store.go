@@ -34,6 +34,7 @@ type Tx interface {
 	knockRows
 	sealedRows
 	eventRows
+	usageRows
 	pruning
 }
 
@@ -176,6 +177,46 @@ type knockRows interface {
 	KnockKeys(ctx context.Context) ([]SealedKnockKey, error)
 	InsertKnockKey(ctx context.Context, k SealedKnockKey) error
 	DeleteKnockKey(ctx context.Context, number int64) error
+}
+
+type usageRows interface {
+	// UsageSession returns the sum of a counter.
+	UsageSession(ctx context.Context, key UsageKey) (UsageSession, error)
+	// InsertUsageSession and UpdateUsageSession keep it. Its reports may be compacted
+	// at compactAt, or earlier when that was said before.
+	InsertUsageSession(ctx context.Context, s UsageSession, compactAt time.Time) error
+	UpdateUsageSession(ctx context.Context, s UsageSession, compactAt time.Time) error
+	// UsageOwner is Session, and holds nothing.
+	UsageOwner(ctx context.Context, sessionID string) (Session, error)
+	UsageReport(ctx context.Context, key UsageKey, sequence int64) (UsageReport, error)
+	// UsageBefore returns the largest values with lower numbers.
+	UsageBefore(ctx context.Context, key UsageKey, sequence int64) (Traffic, error)
+	// UsageAfter returns at most limit reports with higher numbers, lowest first.
+	UsageAfter(ctx context.Context, key UsageKey, sequence int64, limit int) ([]UsageReport, error)
+	// PutUsageReport adds a report, or changes the values and the fault of the one
+	// with its number.
+	PutUsageReport(ctx context.Context, r UsageReport) error
+	// AddUsage adds to a bucket. A bucket that is full beyond measure is a conflict.
+	AddUsage(ctx context.Context, s UsageSum) error
+	// UsedBytes sums a subscription's buckets from one to before another.
+	UsedBytes(ctx context.Context, subscriptionID string, from, to int64) (Traffic, error)
+	// UsageDays sums by day in UTC, from one day to before another, newest first.
+	UsageDays(ctx context.Context, filter UsageFilter, from, to time.Time) ([]UsageDay, error)
+
+	// UsageAccount counts and sums the reports.
+	UsageAccount(ctx context.Context) (UsageVerdict, error)
+	// UsageSubscriptions returns those ids that usage is booked on that come after
+	// one, or the first ones: at most limit.
+	UsageSubscriptions(ctx context.Context, after string, first bool, limit int) ([]string, error)
+	// Each finds at most limit totals, of subscriptions from one to another, that the
+	// reports do not lead to, and UsageOrphans reports that no total knows.
+	UsageOrphans(ctx context.Context, limit int) ([]UsageDifference, error)
+	SessionDifferences(ctx context.Context, from, to string, limit int) ([]UsageDifference, error)
+	BucketDifferences(ctx context.Context, from, to string, limit int) ([]UsageDifference, error)
+	// CompactUsage deletes, of at most limit counters whose time has come, reports
+	// received before a time that nothing rests on, and says when their time comes
+	// again. It returns how many counters and how many reports those were.
+	CompactUsage(ctx context.Context, now, before, next time.Time, limit int) (compacted, deleted int, err error)
 }
 
 type pruning interface {

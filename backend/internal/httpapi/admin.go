@@ -155,4 +155,5 @@ func (s *server) registerAdmin(api huma.API) {
 	s.registerRegions(api)
 	s.registerGateways(api)
 	s.registerSessions(api)
+	s.registerAccount(api)
 }

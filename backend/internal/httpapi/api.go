@@ -36,6 +36,10 @@ type Observer interface {
 	Decision(outcome string)
 	// Enrolment says how an enrolment ended: "enrolled", "repeated", a reason or a problem's code.
 	Enrolment(outcome string)
+	// Usage says what became of an entry of a gateway's usage reports.
+	Usage(result string)
+	// UsageLag says how old the oldest entry of a batch was.
+	UsageLag(age time.Duration)
 }
 
 // Options are what the handlers need.
@@ -101,6 +105,7 @@ func New(opts Options) (Handlers, error) {
 	api := s.router()
 	s.registerDevice(api.api)
 	s.registerGateway(api.api)
+	s.registerUsage(api.api)
 	s.registerEvents(api.api)
 	if opts.AdminApart {
 		outer.inner = s.wrap(api.router)
@@ -162,6 +167,7 @@ func OpenAPI() ([]byte, error) {
 	r := s.router()
 	s.registerDevice(r.api)
 	s.registerGateway(r.api)
+	s.registerUsage(r.api)
 	s.registerEvents(r.api)
 	s.registerAdmin(r.api)
 	s.registerClose(r.api)

@@ -35,6 +35,8 @@ type quiet struct{}
 func (quiet) Request(string, int, time.Duration) {}
 func (quiet) Decision(string)                    {}
 func (quiet) Enrolment(string)                   {}
+func (quiet) Usage(string)                       {}
+func (quiet) UsageLag(time.Duration)             {}
 func (quiet) Streams(int)                        {}
 func (quiet) StreamEnded(string)                 {}
 func (quiet) EventSent(string, time.Duration)    {}
@@ -137,7 +139,7 @@ func (f *fixture) do(ctx context.Context, method, path, body string, header ...s
 	r := httptest.NewRequestWithContext(ctx, method, f.prefix+path, strings.NewReader(body))
 	r.Header.Set("Content-Type", "application/json")
 	credential := f.token
-	if strings.HasPrefix(path, "/api/v1/gateway/") || strings.HasPrefix(path, "/api/v1/auth/validate-device") {
+	if strings.HasPrefix(path, "/api/v1/gateway/") || strings.HasPrefix(path, "/api/v1/usage/") || strings.HasPrefix(path, "/api/v1/auth/validate-device") {
 		credential = f.assertion
 	}
 	r.Header.Set("Authorization", "Bearer "+credential)
@@ -179,6 +181,15 @@ func (f field) valid() *rapid.Generator[any] {
 		return rapid.Map(rapid.IntRange(*f.Minimum, cmp.Or(deref(f.Maximum), 1000)), func(n int) any { return n })
 	case strings.Contains(kind, "boolean"):
 		return rapid.SampledFrom([]any{true, false})
+	case f.name == "reports":
+		return rapid.Custom(func(t *rapid.T) any {
+			number := rapid.OneOf(rapid.Uint64(), rapid.Uint64Range(0, 100))
+			return []any{map[string]any{
+				"boot_id": "b", "session_id": strings.Repeat(rapid.StringMatching("[a-c]").Draw(t, "session"), 32),
+				"sequence": number.Draw(t, "sequence"), "up": number.Draw(t, "up"), "down": number.Draw(t, "down"),
+				"at": rapid.SampledFrom([]any{"2026-01-01T00:00:00Z", "9999-12-31T23:59:59Z", "0001-01-01T00:00:00Z"}).Draw(t, "at"),
+			}}
+		})
 	case strings.Contains(kind, "array"):
 		return rapid.SampledFrom([]any{[]any{}, []any{map[string]any{"session_id": strings.Repeat("a", 32), "reason": "x"}}})
 	}

@@ -70,12 +70,15 @@ func writeProblem(w http.ResponseWriter, p *Problem) {
 // in it is an internal error outside and complete in the log.
 func problemOf(err error) *Problem {
 	var (
+		own      *Problem
 		refused  *control.RefusedError
 		invalid  *control.InvalidError
 		conflict *control.ConflictError
 		limited  *control.RateLimitedError
 	)
 	switch {
+	case errors.As(err, &own):
+		return own
 	case errors.As(err, &refused):
 		return newProblem(http.StatusForbidden, string(refused.Reason), refusals[refused.Reason])
 	case errors.As(err, &invalid):

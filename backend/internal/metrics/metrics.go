@@ -30,6 +30,9 @@ type Metrics struct {
 	wakeUps      *prometheus.CounterVec
 	announced    *prometheus.CounterVec
 	busConnected prometheus.Gauge
+
+	usage    *prometheus.CounterVec
+	usageLag prometheus.Histogram
 }
 
 // New returns metrics with a registry of their own.
@@ -80,10 +83,18 @@ func New() *Metrics {
 		busConnected: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "httvps_backend_bus_connected", Help: "1 while the wake-up bus can be reached.",
 		}),
+		usage: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "httvps_backend_usage_entries_total", Help: "Entries of gateways' usage reports, by result.",
+		}, []string{"result"}),
+		usageLag: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "httvps_backend_usage_lag_seconds", Help: "Age of the oldest new entry of a batch of usage reports when it was booked.",
+			Buckets: []float64{1, 2.5, 5, 10, 30, 60, 300, 1800, 3600, 21600, 86400, 604800},
+		}),
 	}
 	m.registry.MustRegister(
 		m.requests, m.durations, m.decisions, m.enrolments, m.pruned, m.turnedAway, m.ready,
 		m.streams, m.streamsEnded, m.eventsSent, m.eventAge, m.wakeUps, m.announced, m.busConnected,
+		m.usage, m.usageLag,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
 	return m
@@ -105,6 +116,12 @@ func (m *Metrics) Decision(outcome string) { m.decisions.WithLabelValues(outcome
 
 // Enrolment counts an attempt to enrol.
 func (m *Metrics) Enrolment(outcome string) { m.enrolments.WithLabelValues(outcome).Inc() }
+
+// Usage counts an entry of a usage report.
+func (m *Metrics) Usage(result string) { m.usage.WithLabelValues(result).Inc() }
+
+// UsageLag says how old the oldest entry of a batch was.
+func (m *Metrics) UsageLag(age time.Duration) { m.usageLag.Observe(max(age, 0).Seconds()) }
 
 // Pruned counts records that a clean-up removed or ended.
 func (m *Metrics) Pruned(kind string, n int) { m.pruned.WithLabelValues(kind).Add(float64(n)) }

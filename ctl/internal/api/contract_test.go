@@ -32,7 +32,8 @@ func TestFieldsAreThoseOfTheService(t *testing.T) {
 	for schema, of := range map[string]any{
 		"User": api.User{}, "Plan": api.Plan{}, "Subscription": api.Subscription{}, "Device": api.Device{},
 		"Region": api.Region{}, "Gateway": api.Gateway{}, "NewGateway": api.NewGateway{}, "Session": api.Session{},
-		"NewInvitation": api.Invitation{}, "Operator": api.Operator{},
+		"NewInvitation": api.Invitation{}, "Traffic": api.Traffic{}, "UsageDay": api.UsageDay{}, "UsageDays": api.UsageDays{},
+		"UsageVerdict": api.UsageVerdict{}, "UsageDifference": api.UsageDifference{}, "Operator": api.Operator{},
 		"APIToken": api.TokenInfo{}, "NewAPIToken": api.NewToken{},
 	} {
 		published := document.Components.Schemas[schema].Properties

@@ -331,6 +331,25 @@ func (s *Server) Crash(tb testing.TB) {
 	}
 }
 
+// Kill kills the server's own process, without any warning to the others, and
+// starts it again: it recovers once they have noticed.
+func (s *Server) Kill(tb testing.TB) {
+	tb.Helper()
+	if err := s.end(syscall.SIGKILL); err != nil {
+		tb.Fatalf("PostgreSQL: %v", err)
+	}
+	ticker := time.NewTicker(50 * time.Millisecond)
+	defer ticker.Stop()
+	var err error
+	for range int(startTimeout / (50 * time.Millisecond)) {
+		if err = s.start(tb.Context()); err == nil {
+			return
+		}
+		<-ticker.C // its memory is still in use
+	}
+	tb.Fatalf("PostgreSQL does not start after it was killed: %v", err)
+}
+
 // end stops the server, unless it has ended, and waits for that.
 func (s *Server) end(signal syscall.Signal) error {
 	if s.ended == nil {
