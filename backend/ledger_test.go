@@ -48,7 +48,10 @@ func TestLedgerVictim(t *testing.T) {
 	cfg.Log = slog.New(slog.DiscardHandler)
 	cfg.Dev = true
 	cfg.Database.URL = config.DatabaseURL(os.Getenv(victimURL))
-	cfg.OnReady = func(r backend.Ready) { _ = json.NewEncoder(os.Stdout).Encode(r) } // its reader may be gone
+	cfg.OnReady = func(r backend.Ready) {
+		r.Listeners = nil                        // an interface does not come back out of JSON
+		_ = json.NewEncoder(os.Stdout).Encode(r) // its reader may be gone
+	}
 	if err := backend.Run(t.Context(), cfg); err != nil {
 		t.Fatal(err)
 	}
@@ -83,6 +86,7 @@ func (v *victim) start() {
 		err = json.Unmarshal(line, &ready)
 	}
 	if err != nil {
+		_ = v.process.Process.Kill() // or its output never ends
 		rest, _ := io.ReadAll(out)
 		v.t.Fatalf("the control plane did not start: %v: %s%s", err, line, rest)
 	}
@@ -122,9 +126,9 @@ type reporter struct {
 	sessions []*counter
 	random   *rand.Rand
 	at       time.Time
-	log      []usageReport // all ever made
-	open     []usageReport // not acknowledged
-	unsure   []usageReport // sent, and the answer got lost
+	log      []usageReport        // all ever made
+	open     []usageReport        // not acknowledged
+	unsure   map[usageReport]bool // sent, and the answer got lost
 	arrived  map[string]map[uint64]usageReport
 }
 
@@ -161,7 +165,9 @@ func (r *reporter) send(api string, batch []usageReport) bool {
 	}
 	acked, err := r.post(api, batch)
 	if err != nil {
-		r.unsure = append(r.unsure, batch...)
+		for _, report := range batch {
+			r.unsure[report] = true
+		}
 		return false
 	}
 	for _, report := range batch {
@@ -239,7 +245,7 @@ func TestTheLedgerIsExactThoughAllIsKilledOnBothEngines(t *testing.T) {
 func testLedger(t *testing.T, kills int, server *storetest.Server) {
 	t.Helper()
 	v := &victim{t: t, dir: dataDir(t)}
-	where := store.Config{Path: filepath.Join(v.dir, "httvps.db")}
+	where := store.Config{Path: filepath.Join(v.dir, "backend.db")}
 	if server != nil {
 		v.url = server.Database(t)
 		where = store.Config{URL: v.url}
@@ -261,7 +267,9 @@ func testLedger(t *testing.T, kills int, server *storetest.Server) {
 					r.move()
 				}
 				sent.Add(1)
-				r.send(v.where.Load().API, r.batch())
+				if !r.send(v.where.Load().API, r.batch()) {
+					time.Sleep(time.Duration(1+r.random.IntN(50)) * time.Millisecond) // nobody insists while it is away
+				}
 			}
 		})
 	}
@@ -284,13 +292,12 @@ func testLedger(t *testing.T, kills int, server *storetest.Server) {
 			if tries == 1000 {
 				t.Fatal("the control plane does not recover")
 			}
-			rest := slices.Concat(r.unsure, r.open)
+			rest := slices.AppendSeq(slices.Clone(r.open), maps.Keys(r.unsure))
 			rest = rest[:min(len(rest), control.MaxUsageReports)]
-			before := len(r.unsure)
 			if r.send(v.where.Load().API, rest) {
-				r.unsure = r.unsure[min(before, len(rest)):]
+				maps.DeleteFunc(r.unsure, func(report usageReport, _ bool) bool { return slices.Contains(rest, report) })
 			} else {
-				r.unsure = r.unsure[:before]
+				time.Sleep(10 * time.Millisecond)
 			}
 		}
 	}
@@ -300,7 +307,7 @@ func testLedger(t *testing.T, kills int, server *storetest.Server) {
 	t.Logf("%d kills, %d batches, %d reports made", kills, sent.Load(), len(reporters[0].log)+len(reporters[1].log)+len(reporters[2].log))
 }
 
-// running reports whether to go on. What is lost in an outage is bounded.
+// running reports whether to go on.
 func (r *reporter) running(done chan struct{}) bool {
 	select {
 	case <-done:
@@ -327,6 +334,7 @@ func (v *victim) fleet() ([]*reporter, map[string]string) {
 		r := &reporter{
 			gateway: s.join(made.field("join")), client: v.client, random: rand.New(rand.NewPCG(uint64(i), rand.Uint64())), //nolint:gosec // a test's chance
 			at: time.Now().UTC().Truncate(time.Microsecond).AddDate(0, 0, -300), arrived: make(map[string]map[uint64]usageReport),
+			unsure: make(map[usageReport]bool),
 		}
 		for subscription, d := range devices {
 			c := &counter{session: newSessionID()}

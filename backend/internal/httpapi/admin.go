@@ -60,7 +60,7 @@ func createdAs[T any](object T, replayed bool) *created[T] {
 
 // Creation is a request that makes an object.
 type Creation[T any] struct {
-	Key  string `header:"Idempotency-Key" maxLength:"200" doc:"Repeating a request with the same key within 24 hours does not act twice."`
+	Key  string `header:"Idempotency-Key" maxLength:"200" pattern:"^[ -~]*$" doc:"Repeating a request with the same key within 24 hours does not act twice."`
 	Body T
 }
 
@@ -116,7 +116,7 @@ type Operator struct {
 
 type bootstrapInput struct {
 	Remote
-	Key  string `header:"Idempotency-Key" maxLength:"200" doc:"Accepted and without effect: the code works once anyhow."`
+	Key  string `header:"Idempotency-Key" maxLength:"200" pattern:"^[ -~]*$" doc:"Accepted and without effect: the code works once anyhow."`
 	Body Bootstrap
 }
 
