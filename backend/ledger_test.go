@@ -268,7 +268,7 @@ func testLedger(t *testing.T, kills int, server *storetest.Server) {
 				}
 				sent.Add(1)
 				if !r.send(v.where.Load().API, r.batch()) {
-					time.Sleep(time.Duration(1+r.random.IntN(50)) * time.Millisecond) // nobody insists while it is away
+					<-time.After(time.Duration(1+r.random.IntN(50)) * time.Millisecond) // nobody insists while it is away
 				}
 			}
 		})
@@ -276,7 +276,7 @@ func testLedger(t *testing.T, kills int, server *storetest.Server) {
 	for n := range kills {
 		// After some more batches, in the middle of others.
 		for until := sent.Load() + 3 + rand.Int64N(30); sent.Load() < until; {
-			time.Sleep(time.Duration(rand.IntN(3000)) * time.Microsecond)
+			<-time.After(time.Duration(rand.IntN(3000)) * time.Microsecond)
 		}
 		if server != nil && n%2 == 1 {
 			server.Kill(t)
@@ -297,7 +297,7 @@ func testLedger(t *testing.T, kills int, server *storetest.Server) {
 			if r.send(v.where.Load().API, rest) {
 				maps.DeleteFunc(r.unsure, func(report usageReport, _ bool) bool { return slices.Contains(rest, report) })
 			} else {
-				time.Sleep(10 * time.Millisecond)
+				<-time.After(10 * time.Millisecond)
 			}
 		}
 	}
@@ -332,7 +332,7 @@ func (v *victim) fleet() ([]*reporter, map[string]string) {
 	for i := range 3 {
 		made := s.admin(http.MethodPost, "/gateways", map[string]any{"name": fmt.Sprint("gw", i), "region": "here"}).want(http.StatusCreated, "")
 		r := &reporter{
-			gateway: s.join(made.field("join")), client: v.client, random: rand.New(rand.NewPCG(uint64(i), rand.Uint64())), //nolint:gosec // a test's chance
+			gateway: s.join(made.field("join")), client: v.client, random: rand.New(rand.NewPCG(uint64(i), rand.Uint64())),
 			at: time.Now().UTC().Truncate(time.Microsecond).AddDate(0, 0, -300), arrived: make(map[string]map[uint64]usageReport),
 			unsure: make(map[usageReport]bool),
 		}
@@ -369,7 +369,7 @@ func (v *victim) check(reporters []*reporter, subscriptions map[string]string) {
 	var total, stray control.Traffic
 	for _, r := range reporters {
 		for _, c := range r.sessions {
-			moved := control.Traffic{Up: int64(c.up), Down: int64(c.down)} //nolint:gosec // small
+			moved := control.Traffic{Up: int64(c.up), Down: int64(c.down)}
 			total = total.Plus(moved)
 			if subscriptions[c.session] == "" {
 				stray = stray.Plus(moved)
@@ -392,7 +392,7 @@ func (v *victim) checkBooks(where store.Config, reporters []*reporter, subscript
 	if err != nil {
 		v.t.Fatal(err)
 	}
-	defer records.Close() //nolint:errcheck // only read
+	defer records.Close()
 	type page struct {
 		subscription string
 		bucket       int64
@@ -405,14 +405,14 @@ func (v *victim) checkBooks(where store.Config, reporters []*reporter, subscript
 				if err != nil {
 					return err
 				}
-				if moved := (control.Traffic{Up: int64(c.up), Down: int64(c.down)}); sum.Traffic != moved || sum.SubscriptionID != subscriptions[c.session] { //nolint:gosec // small
+				if moved := (control.Traffic{Up: int64(c.up), Down: int64(c.down)}); sum.Traffic != moved || sum.SubscriptionID != subscriptions[c.session] {
 					v.t.Errorf("session %s has %+v, want %+v of %q", c.session, sum, moved, subscriptions[c.session])
 				}
 				var before usageReport
 				for _, number := range slices.Sorted(maps.Keys(r.arrived[c.session])) {
 					report := r.arrived[c.session][number]
 					p := page{subscriptions[c.session], report.At.UnixMicro() / control.UsageBucket.Microseconds()}
-					want[p] = want[p].Plus(control.Traffic{Up: int64(report.Up - before.Up), Down: int64(report.Down - before.Down)}) //nolint:gosec // small
+					want[p] = want[p].Plus(control.Traffic{Up: int64(report.Up - before.Up), Down: int64(report.Down - before.Down)})
 					before = report
 				}
 			}

@@ -116,11 +116,6 @@ type UsageSum struct {
 	Traffic
 }
 
-func (s UsageSum) key() UsageSum {
-	s.Traffic = Traffic{}
-	return s
-}
-
 // UsageResult is what became of an entry.
 type UsageResult string
 
@@ -280,8 +275,8 @@ func (b *usageBatch) session(ctx context.Context, key UsageKey, order []int) err
 // entry books one entry and what it changes about those with higher numbers.
 func (b *usageBatch) entry(ctx context.Context, s *UsageSession, e UsageEntry) (UsageResult, error) {
 	report := UsageReport{
-		UsageKey: s.UsageKey, Sequence: int64(e.Sequence), CountedAt: e.At.UTC().Truncate(time.Microsecond), ReceivedAt: b.now, //nolint:gosec // bounded by book
-		Traffic: Traffic{Up: int64(e.Up), Down: int64(e.Down)}, //nolint:gosec // bounded by book
+		UsageKey: s.UsageKey, Sequence: int64(e.Sequence), CountedAt: e.At.UTC().Truncate(time.Microsecond), ReceivedAt: b.now,
+		Traffic: Traffic{Up: int64(e.Up), Down: int64(e.Down)},
 	}
 	if report.CountedAt.After(b.now) || report.CountedAt.Before(b.now.Add(-maxReportDelay)) {
 		report.CountedAt = b.now // a clock that cannot be right
