@@ -94,6 +94,10 @@ bench-micro: install-deps $(BENCHSTAT) ## Measure codec and carrier alone, with 
 		| tee bench/out/micro.json | jq --unbuffered -j 'select(.Action == "output").Output' | tee bench/out/micro.txt
 	$(BENCHSTAT) bench/out/micro.txt
 
+.PHONY: bench-control
+bench-control: install-deps ## Measure the control plane with 100,000 users: what gateways ask, lists, idle memory (docs/benchmarks.md)
+	go test -run='^$$' -bench='ControlPlane|Lists|Idle' -benchtime=1x -timeout=1h ./backend/internal/store
+
 .PHONY: install-deps
 install-deps: ## Install the Debian packages that tests need, when missing and when root
 	@.ci/install-deps

@@ -30,6 +30,8 @@ type Store struct {
 	engine   engine
 	log      *slog.Logger
 	appended func() // called when there are new events; may be nil
+
+	overhear func(statements) statements // stands between units of work and the database; nil: nobody
 }
 
 var _ control.Store = (*Store)(nil)
@@ -110,6 +112,9 @@ func (s *Store) runOnce(
 		}
 	}()
 	unit := &tx{conn: conn, sql: d, engine: s.engine}
+	if s.overhear != nil {
+		unit.conn = s.overhear(conn)
+	}
 	if err := fn(ctx, unit); err != nil {
 		return err
 	}
@@ -150,9 +155,16 @@ const settingPing = "last_ping"
 // Close waits for what is running, and closes the database.
 func (s *Store) Close() error { return s.close() }
 
+// statements runs SQL: a transaction does.
+type statements interface {
+	ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error)
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+}
+
 // tx implements control.Tx.
 type tx struct {
-	conn   *sql.Tx
+	conn   statements
 	sql    dialect // without what holds when the unit of work only reads
 	engine engine
 	events []control.Event // not written yet
