@@ -144,6 +144,7 @@ func New(conn Messages, cfg Config) *Session {
 	l.OpenBurst = min(max(l.OpenBurst, 1), 1<<16)
 	l.OpenRate = min(max(l.OpenRate, 1), 1<<16)
 	s.opens = bucket{burst: l.OpenBurst, rate: l.OpenRate}
+	s.in.flood = newFlood(*l)
 	if s.role == Gateway {
 		// docs/03, part 6: the gateway leaves the rate a margin of two.
 		s.opens = bucket{burst: 2 * l.OpenBurst, rate: 2 * l.OpenRate}
