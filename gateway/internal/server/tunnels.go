@@ -205,14 +205,20 @@ func (t *tunnels) carry(ctx context.Context, conn *carrier.Conn, live *sessions.
 		First:  accepted.First,
 	})
 	var parts sync.WaitGroup
-	live.OnEnd(func(code wire.Code) { session.Close(code, "") })
+	allowed, revoke := context.WithCancel(ctx)
+	defer revoke()
+	live.OnEnd(func(code wire.Code) {
+		session.Close(code, "")
+		if cutsOff(code) {
+			revoke()
+		}
+	})
 	term, over := context.WithCancel(ctx)
 	defer over()
 	parts.Go(func() { live.KeepTerm(term) })
-	parts.Go(func() { _ = t.streams.Serve(ctx, session, live) }) // its error is the session's
+	parts.Go(func() { _ = t.streams.Serve(allowed, session, live) }) // its error is the session's
 	err := session.Run(ctx)
 	over()
-	parts.Wait()
 
 	why := carrierLost
 	if closed, ok := errors.AsType[*mux.CloseError](err); ok {
@@ -221,10 +227,17 @@ func (t *tunnels) carry(ctx context.Context, conn *carrier.Conn, live *sessions.
 			t.metrics.Closed(why)
 		}
 	}
-	t.gone(live, why)
+	// Told now: the device may come back before its targets took the last bytes.
+	t.node.Ended(live.ID, why)
+	parts.Wait()
+	t.registry.Remove(live)
 	t.log.InfoContext(ctx, "session ended", "session", live.ID.String(), "reason", why, "took", time.Since(began).Round(time.Millisecond).String(),
 		"bytes_up", live.Up(), "bytes_down", live.Down())
 }
+
+// cutsOff says whether a session that is told to end for this reason takes along
+// what is on its way to targets: it does when that was decided against the device.
+func cutsOff(code wire.Code) bool { return code != wire.CodeShutdown }
 
 // gone forgets a session here and at the control plane.
 func (t *tunnels) gone(live *sessions.Session, why string) {

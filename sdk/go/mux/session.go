@@ -166,8 +166,8 @@ func New(conn Messages, cfg Config) *Session {
 // Run serves the session until it ends and returns why: context.Cause(ctx)
 // when ctx did it (the peer is told CLOSE(no_error)), a *CloseError when one
 // end closed it, [ErrSilent] when the peer no longer answers, else the carrier's
-// error. When Run returns, the carrier is closed, every stream has failed and
-// both goroutines have returned.
+// error. When Run returns, the carrier is closed, every stream has failed, except
+// that what came whole before can still be read, and both goroutines have returned.
 func (s *Session) Run(ctx context.Context) error {
 	ended := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
@@ -234,7 +234,7 @@ func (s *Session) end(cause error, goodbye *wire.Close) {
 	failure := &endedError{cause: cause}
 	for _, st := range streams {
 		st.mu.Lock()
-		st.fail(failure)
+		st.sessionOver(failure)
 		st.mu.Unlock()
 	}
 	for _, f := range flows {
