@@ -251,3 +251,34 @@ func TestTheGatewaysEndEndsTheHandshake(t *testing.T) {
 		}
 	})
 }
+
+// Every malformed HELLO of the vectors is answered with exactly its code: docs/03,
+// part 10.
+func TestMalformedHellosEndTheHandshakeWithTheirCode(t *testing.T) {
+	played := 0
+	for _, v := range muxtest.MalformedVectors(t, "../../../sdk/testvectors", "handshake.json", "frames.json", "unknown.json") {
+		if v.Type() != wire.TypeHello && v.Code != wire.CodeUnsupported {
+			continue // any other frame in place of HELLO is a fault of its own
+		}
+		if v.Type() == wire.TypeChallenge || v.Type() == wire.TypeReady || v.Type() == wire.TypeReject {
+			continue
+		}
+		played++
+		t.Run(v.Name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c, peer, _ := newCarrier(t)
+				ended := start(t.Context(), c, neverAsked(t))
+				peer.Want(wire.TypeChallenge, 0)
+				peer.Send(v.Bytes)
+				peer.WantClose(v.Code)
+				var violation *ViolationError
+				if got := <-ended; !errors.As(got.err, &violation) || violation.Code != v.Code {
+					t.Errorf("Run = %v", got.err)
+				}
+			})
+		})
+	}
+	if played < 40 {
+		t.Errorf("the gateway met only %d malformed inputs", played)
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/httvps/httvps/sdk/go/mux/muxtest"
 	"github.com/httvps/httvps/sdk/go/wire"
 )
 
@@ -152,5 +153,33 @@ func TestAnAnswerOtherThanReadyIsARefusal(t *testing.T) {
 	}
 	if _, err := testCredentials().handshake(&script{}, "h", "t"); !errors.Is(err, io.EOF) || strings.Contains(err.Error(), "refused") {
 		t.Errorf("a carrier that ends: %v", err)
+	}
+}
+
+// Every malformed CHALLENGE, READY and REJECT of the vectors is found to be one, with
+// exactly its code: docs/03, part 10.
+func TestMalformedAnswersEndTheHandshakeWithTheirCode(t *testing.T) {
+	challenge := wire.AppendChallenge(nil, wire.Challenge{Nonce: [32]byte{7}})
+	played := 0
+	for _, v := range muxtest.MalformedVectors(t, "../../testvectors", "handshake.json", "unknown.json") {
+		var says [][]byte
+		switch {
+		case v.Type() == wire.TypeChallenge:
+			says = [][]byte{v.Bytes}
+		case v.Type() == wire.TypeReady, v.Type() == wire.TypeReject, v.Type() != wire.TypeHello && v.Code == wire.CodeUnsupported:
+			says = [][]byte{challenge, v.Bytes}
+		default:
+			continue // HELLO, and frames that are a fault of their own here
+		}
+		played++
+		t.Run(v.Name, func(t *testing.T) {
+			_, err := testCredentials().handshake(&script{says: says}, "vpn.test", "token")
+			if fault, ok := errors.AsType[*wire.Error](err); !ok || fault.Code != v.Code {
+				t.Errorf("the handshake ended with %v, want %s", err, v.Code)
+			}
+		})
+	}
+	if played < 40 {
+		t.Errorf("the client met only %d malformed inputs", played)
 	}
 }
