@@ -282,3 +282,20 @@ func TestMalformedHellosEndTheHandshakeWithTheirCode(t *testing.T) {
 		t.Errorf("the gateway met only %d malformed inputs", played)
 	}
 }
+
+func TestEveryChallengeIsAnother(t *testing.T) {
+	seen := make(map[[32]byte]bool)
+	for range 50 {
+		synctest.Test(t, func(t *testing.T) {
+			c, peer, _ := newCarrier(t)
+			ended := start(t.Context(), c, neverAsked(t))
+			challenge, err := wire.ParseChallenge(peer.Want(wire.TypeChallenge, 0))
+			if err != nil || challenge.Nonce == [32]byte{} || seen[challenge.Nonce] {
+				t.Errorf("nonce %x, %v", challenge.Nonce, err)
+			}
+			seen[challenge.Nonce] = true
+			peer.Close()
+			<-ended
+		})
+	}
+}
