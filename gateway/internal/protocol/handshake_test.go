@@ -299,3 +299,23 @@ func TestEveryChallengeIsAnother(t *testing.T) {
 		})
 	}
 }
+
+// Of what was offered, READY tells what HELLO wanted.
+func TestReadyTellsOnlyWhatHelloWanted(t *testing.T) {
+	for _, wanted := range []wire.Capabilities{0, wire.KnownCapabilities} {
+		synctest.Test(t, func(t *testing.T) {
+			c, peer, _ := newCarrier(t)
+			defer c.Close()
+			ended := start(t.Context(), c, func(context.Context, wire.Hello, [32]byte) (Grant, error) { return grant, nil })
+			peer.Want(wire.TypeChallenge, 0)
+			h := hello()
+			h.Capabilities = wanted
+			peer.Send(wire.AppendHello(nil, h))
+			ready, err := wire.ParseReady(peer.Want(wire.TypeReady, 0))
+			if err != nil || ready.Capabilities != wanted {
+				t.Errorf("READY has %b, %v, HELLO wanted %b", ready.Capabilities, err, wanted)
+			}
+			<-ended
+		})
+	}
+}

@@ -142,11 +142,8 @@ func (t *tunnels) admit(ctx context.Context, conn *carrier.Conn, hello wire.Hell
 	_, _ = rand.Read(id[:]) // never fails (crypto/rand)
 	question := nodes.Question{Session: id, Device: device.Device, Thumbprint: device.Thumbprint, Generation: device.Generation}
 	decision, err := t.node.Validate(ctx, question)
-	switch {
-	case err != nil, !decision.Allowed && decision.Reason == reason.RetryLater:
-		return nil, protocol.Grant{}, &protocol.RefusedError{Code: wire.CodeRetryLater, RetryAfter: retryUndecided}
-	case !decision.Allowed:
-		return nil, protocol.Grant{}, &protocol.RefusedError{Code: decision.Reason.Wire()}
+	if refusal := refusedBy(decision, err); refusal != nil {
+		return nil, protocol.Grant{}, refusal
 	}
 	live, err := t.registry.Add(id, device.Device, sessions.Term{
 		Until: decision.ExpiresAt,
@@ -158,6 +155,18 @@ func (t *tunnels) admit(ctx context.Context, conn *carrier.Conn, hello wire.Hell
 	}
 	grant := protocol.Grant{Session: id, Limits: t.limitsFor(decision), Deadline: decision.ExpiresAt}
 	return live, grant, nil
+}
+
+// refusedBy is how a device is refused that the control plane does not allow, or of
+// which it did not decide in time; nil where it may come in.
+func refusedBy(decision nodes.Decision, err error) *protocol.RefusedError {
+	switch {
+	case err != nil, !decision.Allowed && decision.Reason == reason.RetryLater:
+		return &protocol.RefusedError{Code: wire.CodeRetryLater, RetryAfter: retryUndecided}
+	case !decision.Allowed:
+		return &protocol.RefusedError{Code: decision.Reason.Wire()}
+	}
+	return nil
 }
 
 // renew asks how long a session may go on whose subscription would be over: it

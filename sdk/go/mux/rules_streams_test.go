@@ -269,6 +269,36 @@ func TestNothingFollowsReset(t *testing.T) {
 	})
 }
 
+// RESET goes before what waits to be sent, of which nothing comes any more then: not
+// its FIN either.
+func TestNothingFollowsResetThatOvertakesItsData(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSender(t)
+		st, other := s.open(), s.open()
+		endless(other)
+		synctest.Wait() // the writer waits for the peer
+		_ = st.SetWriteDeadline(time.Now().Add(time.Hour))
+		if _, err := st.Write([]byte("too late")); err != nil {
+			t.Fatal(err)
+		}
+		_ = st.CloseWrite()
+		st.Reset(wire.CodeIdle)
+		reset := false
+		s.read(1<<20, func(f wire.Frame) bool {
+			if f.Stream == st.ID() {
+				reset = reset || f.Type == wire.TypeReset
+				if f.Type != wire.TypeReset && f.Type != wire.TypeOpened {
+					t.Errorf("%s, RESET came before it: %t", f.Type, reset)
+				}
+			}
+			return false
+		})
+		if !reset {
+			t.Error("no RESET came")
+		}
+	})
+}
+
 func TestResetFromThereEndsBothDirections(t *testing.T) {
 	converse(t, func(c conversation) {
 		t := c.T
