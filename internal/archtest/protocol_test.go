@@ -137,6 +137,14 @@ var rules = map[string]string{
 	"A flow ends by RESET from either side":                  "mux.TestFlowEndsByResetFromHere mux.TestFlowEndsByResetFromThereBehindWhatCameBefore protocol.TestTheIdleEndOfAFlow protocol.TestTheNumbersOfFlowsAreThoseOfTheDocument",
 	"An OPEN beyond either is answered with RESET(limit)":    "mux.TestFlowsCountTowardsMaxUDPAndMaxStreams",
 
+	// 6.2 Streams and their targets
+	"What a target does is told on its stream":            "protocol.TestTheTargetMayEndFirst protocol.TestTheTargetsResetReachesTheDevice protocol.TestATargetThatTakesNoMoreMayStillAnswer",
+	"The other way round, FIN ends what the target reads": "protocol.TestBytesAndTheEndOfEachDirectionPassByThemselves protocol.TestTheDevicesResetReachesTheTarget protocol.TestSilentTargetGoesWithItsStream",
+	"A gateway MAY end a stream on which nothing moves":   "protocol.TestAnIdleStreamIsEnded protocol.TestAHalfClosedStreamIsEndedSooner",
+	"though max_streams are not open":                     "mux.TestOpensAreRefusedWhenMemoryIsFull protocol.TestTargetsThatReadNoMoreAreBounded",
+	"while twice max_streams that were opened":            "mux.TestReadingGoesOnThoughNobodyAcceptsStreams",
+	"beyond 2,000 datagrams a second":                     "protocol.TestWhatOneSessionSendsIsBounded protocol.TestTheNumbersOfFlowsAreThoseOfTheDocument",
+
 	// 7 Flow control
 	"the sender MUST NOT have sent more bytes than that":         "mux.TestSenderKeepsToTheCreditOfEveryTrace",
 	"a repeated one changes nothing and a lower one":             "mux.TestCreditIsAnOffsetThatNeverFalls mux.TestALowerCreditIsIgnored",

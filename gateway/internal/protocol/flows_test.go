@@ -657,4 +657,7 @@ func TestTheNumbersOfFlowsAreThoseOfTheDocument(t *testing.T) {
 	if maxUnanswered != 30 || maxUnansweredBytes != 15_000 {
 		t.Errorf("%d datagrams and %d bytes go to who does not answer", maxUnanswered, maxUnansweredBytes)
 	}
+	if datagramRate != 2000 || datagramBurst != 4000 {
+		t.Errorf("a session sends %d datagrams a second, %d at once", datagramRate, datagramBurst)
+	}
 }
