@@ -15,6 +15,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/httvps/httvps/sdk/go/knock"
+	"github.com/httvps/httvps/sdk/go/wire"
 )
 
 const example = "../../config/example-config.yaml"
@@ -270,4 +271,20 @@ func prefixes(t *testing.T, text string) []netip.Prefix {
 		t.Fatal(err)
 	}
 	return []netip.Prefix{prefix}
+}
+
+// What a gateway tells in READY when nobody changed it is what the protocol document
+// says, part 11.
+func TestLimitsAreThoseOfTheProtocolDocument(t *testing.T) {
+	l := Default().Limits
+	got := wire.Limits{
+		MaxStreams: uint64(l.MaxStreams), MaxUDP: uint64(l.MaxUDP), EarlyWindow: uint64(l.EarlyWindow),
+		OpenBurst: uint64(l.OpenBurst), OpenRate: uint64(l.OpenRate), Silence: l.Silence.Std(),
+	}
+	if diff := cmp.Diff(wire.DefaultLimits(), got); diff != "" {
+		t.Errorf("limits (-document +gateway):\n%s", diff)
+	}
+	if got := l.HandshakeTimeout.Std(); got != wire.HelloTimeout {
+		t.Errorf("a device has %v for its HELLO, the document says %v", got, wire.HelloTimeout)
+	}
 }

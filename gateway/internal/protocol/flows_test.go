@@ -647,3 +647,17 @@ func TestARateIsGainedOverTime(t *testing.T) {
 }
 
 var errLookup = errors.New("no such name")
+
+// The tests above take the numbers from the code: here they are as docs/03, part 6.1,
+// has them.
+func TestTheNumbersOfFlowsAreThoseOfTheDocument(t *testing.T) {
+	if flowIdle != time.Minute || flowIdleDNS != 10*time.Second || portDNS != 53 {
+		t.Errorf("a flow ends after %v, %v where every port is %d", flowIdle, flowIdleDNS, portDNS)
+	}
+	if maxUnanswered != 30 || maxUnansweredBytes != 15_000 {
+		t.Errorf("%d datagrams and %d bytes go to who does not answer", maxUnanswered, maxUnansweredBytes)
+	}
+	if datagramRate != 2000 || datagramBurst != 4000 {
+		t.Errorf("a session sends %d datagrams a second, %d at once", datagramRate, datagramBurst)
+	}
+}

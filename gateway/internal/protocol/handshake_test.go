@@ -251,3 +251,71 @@ func TestTheGatewaysEndEndsTheHandshake(t *testing.T) {
 		}
 	})
 }
+
+// Every malformed HELLO of the vectors is answered with exactly its code: docs/03,
+// part 10.
+func TestMalformedHellosEndTheHandshakeWithTheirCode(t *testing.T) {
+	played := 0
+	for _, v := range muxtest.MalformedVectors(t, "../../../sdk/testvectors", "handshake.json", "frames.json", "unknown.json") {
+		if v.Type() != wire.TypeHello && v.Code != wire.CodeUnsupported {
+			continue // any other frame in place of HELLO is a fault of its own
+		}
+		if v.Type() == wire.TypeChallenge || v.Type() == wire.TypeReady || v.Type() == wire.TypeReject {
+			continue
+		}
+		played++
+		t.Run(v.Name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c, peer, _ := newCarrier(t)
+				ended := start(t.Context(), c, neverAsked(t))
+				peer.Want(wire.TypeChallenge, 0)
+				peer.Send(v.Bytes)
+				peer.WantClose(v.Code)
+				var violation *ViolationError
+				if got := <-ended; !errors.As(got.err, &violation) || violation.Code != v.Code {
+					t.Errorf("Run = %v", got.err)
+				}
+			})
+		})
+	}
+	if played < 40 {
+		t.Errorf("the gateway met only %d malformed inputs", played)
+	}
+}
+
+func TestEveryChallengeIsAnother(t *testing.T) {
+	seen := make(map[[32]byte]bool)
+	for range 50 {
+		synctest.Test(t, func(t *testing.T) {
+			c, peer, _ := newCarrier(t)
+			ended := start(t.Context(), c, neverAsked(t))
+			challenge, err := wire.ParseChallenge(peer.Want(wire.TypeChallenge, 0))
+			if err != nil || challenge.Nonce == [32]byte{} || seen[challenge.Nonce] {
+				t.Errorf("nonce %x, %v", challenge.Nonce, err)
+			}
+			seen[challenge.Nonce] = true
+			peer.Close()
+			<-ended
+		})
+	}
+}
+
+// Of what was offered, READY tells what HELLO wanted.
+func TestReadyTellsOnlyWhatHelloWanted(t *testing.T) {
+	for _, wanted := range []wire.Capabilities{0, wire.KnownCapabilities} {
+		synctest.Test(t, func(t *testing.T) {
+			c, peer, _ := newCarrier(t)
+			defer c.Close()
+			ended := start(t.Context(), c, func(context.Context, wire.Hello, [32]byte) (Grant, error) { return grant, nil })
+			peer.Want(wire.TypeChallenge, 0)
+			h := hello()
+			h.Capabilities = wanted
+			peer.Send(wire.AppendHello(nil, h))
+			ready, err := wire.ParseReady(peer.Want(wire.TypeReady, 0))
+			if err != nil || ready.Capabilities != wanted {
+				t.Errorf("READY has %b, %v, HELLO wanted %b", ready.Capabilities, err, wanted)
+			}
+			<-ended
+		})
+	}
+}

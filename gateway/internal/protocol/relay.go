@@ -12,11 +12,17 @@ import (
 	"github.com/httvps/httvps/sdk/go/wire"
 )
 
+// flushTimeout is what a target has, once the session is over, to take what came
+// whole before that and to end its own direction.
+const flushTimeout = 5 * time.Second
+
 // relay moves bytes between a stream and its target, each direction by itself:
 //
 //	the device ends its direction (FIN)     → the target reads the end
 //	the target ends its direction           → FIN
-//	the device resets, or its session ends  → the target's connection is reset
+//	the device resets                       → the target's connection is reset
+//	its session ends                        → likewise, but what came whole before that,
+//	                                          with its end, the target still gets
 //	the target resets                       → RESET(target_reset)
 //	the target takes no more                → STOP; what it still says is passed on
 //	the device reads no more (STOP)         → the target's bytes are not read any more;
@@ -27,12 +33,14 @@ type relay struct {
 	target *watched
 	halfIn time.Duration // idle limit once a direction has ended
 
-	mu    sync.Mutex // guards the following fields
-	limit time.Duration
-	timer *time.Timer
-	ended bool
+	mu      sync.Mutex // guards the following fields
+	limit   time.Duration
+	timer   *time.Timer
+	ended   bool
+	flushBy time.Time // set when the session is over
 
-	stopped atomic.Bool // the device reads no more
+	stopped   atomic.Bool // the device reads no more
+	delivered bool        // the target has all that the device said, and its end; of run, and of up before that
 }
 
 func newRelay(stream *mux.Stream, target Conn, meter Meter, idle, halfClosedIdle time.Duration) *relay {
@@ -45,11 +53,13 @@ func newRelay(stream *mux.Stream, target Conn, meter Meter, idle, halfClosedIdle
 }
 
 // run returns when both directions have ended and the target is closed. The end
-// of ctx, which is the session's, resets the target: a direction that waits for
-// the target alone would go on for as long as the target likes.
-func (r *relay) run(ctx context.Context) {
+// of session bounds what waits for the target alone, which would go on for as long
+// as the target likes. That of ctx resets the target at once.
+func (r *relay) run(ctx, session context.Context) {
 	stop := context.AfterFunc(ctx, func() { abort(r.target.Conn) })
 	defer stop()
+	leave := context.AfterFunc(session, r.sessionOver)
+	defer leave()
 	r.stream.OnStop(func() {
 		r.stopped.Store(true)
 		_ = r.target.SetReadDeadline(time.Unix(1, 0)) // ends the wait for bytes that nobody takes
@@ -67,12 +77,44 @@ func (r *relay) run(ctx context.Context) {
 	r.ended = true
 	r.timer.Stop()
 	r.mu.Unlock()
-	if r.stream.Err() != nil {
-		abort(r.target.Conn)
-		return
+	if r.stream.Err() != nil || session.Err() != nil {
+		if r.delivered && r.stream.Whole() {
+			r.awaitTarget()
+		} else {
+			abort(r.target.Conn)
+		}
 	}
 	_ = r.target.Close()
 	_ = r.stream.Close()
+}
+
+// sessionOver ends what the device would have to do something for. The bytes of
+// one that came to its end are not lost with it.
+func (r *relay) sessionOver() {
+	if !r.stream.Whole() {
+		abort(r.target.Conn)
+		return
+	}
+	_ = r.target.SetWriteDeadline(r.flushUntil())
+}
+
+// flushUntil is when the target's time for the last bytes is over.
+func (r *relay) flushUntil() time.Time {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.flushBy.IsZero() {
+		r.flushBy = time.Now().Add(flushTimeout)
+	}
+	return r.flushBy
+}
+
+// awaitTarget waits for the end of what the target says, which nobody is there to
+// hear: closing before that would be a reset, and might overtake the last bytes.
+func (r *relay) awaitTarget() {
+	_ = r.target.SetReadDeadline(r.flushUntil())
+	if _, err := io.Copy(io.Discard, r.target.Conn); err != nil {
+		abort(r.target.Conn)
+	}
 }
 
 // up moves bytes to the target.
@@ -81,6 +123,7 @@ func (r *relay) up() {
 	switch {
 	case err == nil:
 		_ = r.target.CloseWrite() // a target that is gone shows in the other direction
+		r.delivered = true
 	case r.target.writeFailed.Load():
 		_ = r.stream.CloseRead()
 	default:
@@ -93,6 +136,7 @@ func (r *relay) up() {
 func (r *relay) down() {
 	_, err := io.Copy(r.stream, r.target)
 	switch {
+	case r.stopped.Load() && r.stream.Err() != nil: // run sees to the target
 	case r.stopped.Load():
 		if half, ok := r.target.Conn.(interface{ CloseRead() error }); ok {
 			_ = half.CloseRead()

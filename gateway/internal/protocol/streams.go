@@ -64,12 +64,15 @@ type Streams struct {
 }
 
 // Serve serves the requests of one session until it ends, and returns when
-// every connection to a target is closed. The error is the session's.
+// every connection to a target is closed. The error is the session's. What a
+// stream brought whole before the session's end is still written to its target,
+// for a few seconds; the end of ctx cuts that off, too.
 //
 // A dial keeps its place in SessionDials and Slots until it has ended, also
 // when the device has reset the stream long before: opening and resetting in a
 // loop starts no more dials than waiting does.
 func (s *Streams) Serve(ctx context.Context, session *mux.Session, meter Meter) error {
+	cut := ctx
 	ctx, cancel := context.WithCancel(ctx)
 	var streams sync.WaitGroup
 	defer streams.Wait()
@@ -106,7 +109,7 @@ func (s *Streams) Serve(ctx context.Context, session *mux.Session, meter Meter) 
 			if target == nil {
 				return
 			}
-			newRelay(in.Stream, target, meter, s.Idle, s.HalfClosedIdle).run(ctx)
+			newRelay(in.Stream, target, meter, s.Idle, s.HalfClosedIdle).run(cut, ctx)
 		})
 	}
 }

@@ -1,6 +1,7 @@
 package protocol
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -171,23 +172,126 @@ func TestSilentTargetGoesWithItsStream(t *testing.T) {
 	}
 }
 
-func TestSessionsEndTakesHalfClosedStreamsAlong(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		dial, conns, targets := dialTo()
-		r := newRig(t, dial, nil)
-		r.open(1)
-		r.WantOpened(1)
-		target := <-targets
-		r.Send(wire.AppendFin(nil, 1, nil))
-		if _, err := io.ReadAll(target); err != nil {
-			t.Fatal(err)
-		}
-		begin := time.Now()
-		r.hangUp()
-		if took := time.Since(begin); took != 0 || !(<-conns).wasReset() {
-			t.Errorf("the session's end took %v; the target has to be reset", took)
-		}
-	})
+// What the device said to its end reaches the target, also when the session ends
+// right behind it and the target takes its time.
+func TestATargetGetsWhatCameWholeBeforeTheSessionsEnd(t *testing.T) {
+	for name, behind := range map[string][]byte{
+		"half closed":       nil,
+		"closed":            wire.AppendStop(nil, 1, wire.CodeCancelled),
+		"closed by a CLOSE": wire.AppendClose(nil, wire.Close{}),
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				dial, conns, targets := dialTo()
+				r := newRig(t, dial, nil)
+				r.open(1)
+				r.WantOpened(1)
+				conn, target := <-conns, <-targets
+				said := bytes.Repeat([]byte("0123456789"), 3000)
+				r.Send(wire.AppendData(nil, 1, said[:16000]), wire.AppendFin(nil, 1, said[16000:]), behind)
+				synctest.Wait()
+				r.Close()
+				<-r.session.Done()
+				<-time.After(flushTimeout - time.Second)
+				if got, err := io.ReadAll(target); !bytes.Equal(got, said) || err != nil {
+					t.Errorf("the target read %d bytes, %v, want %d", len(got), err, len(said))
+				}
+				if _, err := target.Write([]byte("thanks")); err != nil && name != "closed" {
+					t.Errorf("the target's answer: %v", err) // nobody hears it
+				}
+				_ = target.CloseWrite()
+				began := time.Now()
+				r.ended.Wait()
+				if took := time.Since(began); took != 0 || conn.wasReset() {
+					t.Errorf("ended %v after the target, reset: %t", took, conn.wasReset())
+				}
+				if r.meter.up.Load() != int64(len(said)) || r.meter.streams.Load() != 0 {
+					t.Errorf("%d bytes are counted, %d streams are left", r.meter.up.Load(), r.meter.streams.Load())
+				}
+			})
+		})
+	}
+}
+
+func TestATargetThatTakesItsTimeIsResetFiveSecondsAfterTheSessionsEnd(t *testing.T) {
+	for name, play := range map[string]func(target *duplex){
+		"it reads nothing": func(*duplex) {},
+		"it reads too slowly": func(target *duplex) {
+			for {
+				if _, err := target.Read(make([]byte, 1)); err != nil {
+					return
+				}
+				<-time.After(time.Second)
+			}
+		},
+		"it does not end its direction": func(target *duplex) { _, _ = io.ReadAll(target) },
+		"it talks on": func(target *duplex) {
+			for {
+				if _, err := target.Write([]byte("and then")); err != nil {
+					return
+				}
+				<-time.After(time.Second)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				dial, conns, targets := dialTo()
+				r := newRig(t, dial, nil)
+				r.open(1)
+				r.WantOpened(1)
+				r.Send(wire.AppendFin(nil, 1, []byte("the last words")))
+				synctest.Wait()
+				target := <-targets
+				var played sync.WaitGroup
+				played.Go(func() { play(target) })
+				synctest.Wait()
+				began := time.Now()
+				r.hangUp()
+				if took := time.Since(began); took != 5*time.Second || !(<-conns).wasReset() {
+					t.Errorf("the session's end took %v; the target has to be reset", took)
+				}
+				played.Wait()
+			})
+		})
+	}
+}
+
+// A device that may no longer is not done a last service.
+func TestWhatIsOnItsWayIsCutOffWithARevokedSession(t *testing.T) {
+	for name, revoke := range map[string]func(r *rig){
+		"by its end": func(r *rig) {
+			r.session.Close(wire.CodeDeviceRevoked, "")
+			r.stop()
+		},
+		"after its end": func(r *rig) {
+			r.Close()
+			<-r.session.Done()
+			synctest.Wait()
+			r.stop()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				dial, conns, targets := dialTo()
+				r := newRig(t, dial, nil)
+				r.open(1)
+				r.WantOpened(1)
+				target := <-targets
+				r.Send(wire.AppendFin(nil, 1, []byte("more of it")))
+				synctest.Wait()
+				revoke(r)
+				synctest.Wait()
+				if got, err := io.ReadAll(target); len(got) != 0 {
+					t.Errorf("the target read %q, %v", got, err)
+				}
+				if !(<-conns).wasReset() {
+					t.Error("the target's connection was not reset")
+				}
+				r.hangUp()
+			})
+		})
+	}
 }
 
 // A device that ends its streams properly has its places back while a target

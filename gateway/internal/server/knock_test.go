@@ -76,3 +76,57 @@ func BenchmarkKnockRefusal(b *testing.B) {
 		})
 	}
 }
+
+// A device's request is right in every point; whatever is not, meets the site.
+func TestOnlyARequestThatIsRightInEveryPointMeetsTheTunnel(t *testing.T) {
+	const host = "gw.example"
+	key := knock.Key{1}
+	told := nodes.Knock{Cookie: knock.DefaultCookie, Keys: []knock.Key{key}}
+	says := func(what string) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("X-Met", what) })
+	}
+	front := newFront(&url.URL{Host: host, Path: "/tunnel"},
+		newKnocks(config.Knock{Cookie: knock.DefaultCookie}, func() nodes.Knock { return told }), says("tunnel"), says("site"))
+	for name, tc := range map[string]struct {
+		change func(r *http.Request)
+		want   string
+	}{
+		"as it has to be":             {func(*http.Request) {}, "tunnel"},
+		"with the port in its host":   {func(r *http.Request) { r.Host = host + ":443"; knockOn(r, key, host+":443") }, "tunnel"},
+		"without a knock":             {func(r *http.Request) { r.Header.Del("Cookie") }, "site"},
+		"with another key's knock":    {func(r *http.Request) { knockOn(r, knock.Key{2}, host) }, "site"},
+		"with another host's knock":   {func(r *http.Request) { knockOn(r, key, "other.example") }, "site"},
+		"to another host":             {func(r *http.Request) { r.Host = "other.example"; knockOn(r, key, "other.example") }, "site"},
+		"to another path":             {func(r *http.Request) { r.URL.Path = "/" }, "site"},
+		"with a query":                {func(r *http.Request) { r.URL.RawQuery = "x=1" }, "site"},
+		"by another method":           {func(r *http.Request) { r.Method = http.MethodPost }, "site"},
+		"without an upgrade":          {func(r *http.Request) { r.Header.Del("Upgrade") }, "site"},
+		"of another kind":             {func(r *http.Request) { r.Header.Set("Upgrade", "h2c") }, "site"},
+		"without Connection: Upgrade": {func(r *http.Request) { r.Header.Del("Connection") }, "site"},
+		"for another protocol":        {func(r *http.Request) { r.Header.Set("Sec-WebSocket-Protocol", "chat") }, "site"},
+		"for another version":         {func(r *http.Request) { r.Header.Set("Sec-WebSocket-Version", "8") }, "site"},
+		"with a key of another size":  {func(r *http.Request) { r.Header.Set("Sec-WebSocket-Key", "AAAA") }, "site"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+host+"/tunnel", nil)
+			for key, value := range map[string]string{
+				"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13",
+				"Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==", "Sec-WebSocket-Protocol": "httvps.v1",
+			} {
+				r.Header.Set(key, value)
+			}
+			knockOn(r, key, host)
+			tc.change(r)
+			w := httptest.NewRecorder()
+			front.ServeHTTP(w, r)
+			if got := w.Header().Get("X-Met"); got != tc.want {
+				t.Errorf("the request met the %s, want the %s", got, tc.want)
+			}
+		})
+	}
+}
+
+// knockOn gives r the knock of a key for a host.
+func knockOn(r *http.Request, key knock.Key, host string) {
+	r.Header.Set("Cookie", knock.DefaultCookie+"="+knock.Mint(key, host, time.Now()))
+}

@@ -142,11 +142,8 @@ func (t *tunnels) admit(ctx context.Context, conn *carrier.Conn, hello wire.Hell
 	_, _ = rand.Read(id[:]) // never fails (crypto/rand)
 	question := nodes.Question{Session: id, Device: device.Device, Thumbprint: device.Thumbprint, Generation: device.Generation}
 	decision, err := t.node.Validate(ctx, question)
-	switch {
-	case err != nil, !decision.Allowed && decision.Reason == reason.RetryLater:
-		return nil, protocol.Grant{}, &protocol.RefusedError{Code: wire.CodeRetryLater, RetryAfter: retryUndecided}
-	case !decision.Allowed:
-		return nil, protocol.Grant{}, &protocol.RefusedError{Code: decision.Reason.Wire()}
+	if refusal := refusedBy(decision, err); refusal != nil {
+		return nil, protocol.Grant{}, refusal
 	}
 	live, err := t.registry.Add(id, device.Device, sessions.Term{
 		Until: decision.ExpiresAt,
@@ -158,6 +155,18 @@ func (t *tunnels) admit(ctx context.Context, conn *carrier.Conn, hello wire.Hell
 	}
 	grant := protocol.Grant{Session: id, Limits: t.limitsFor(decision), Deadline: decision.ExpiresAt}
 	return live, grant, nil
+}
+
+// refusedBy is how a device is refused that the control plane does not allow, or of
+// which it did not decide in time; nil where it may come in.
+func refusedBy(decision nodes.Decision, err error) *protocol.RefusedError {
+	switch {
+	case err != nil, !decision.Allowed && decision.Reason == reason.RetryLater:
+		return &protocol.RefusedError{Code: wire.CodeRetryLater, RetryAfter: retryUndecided}
+	case !decision.Allowed:
+		return &protocol.RefusedError{Code: decision.Reason.Wire()}
+	}
+	return nil
 }
 
 // renew asks how long a session may go on whose subscription would be over: it
@@ -205,14 +214,20 @@ func (t *tunnels) carry(ctx context.Context, conn *carrier.Conn, live *sessions.
 		First:  accepted.First,
 	})
 	var parts sync.WaitGroup
-	live.OnEnd(func(code wire.Code) { session.Close(code, "") })
+	allowed, revoke := context.WithCancel(ctx)
+	defer revoke()
+	live.OnEnd(func(code wire.Code) {
+		session.Close(code, "")
+		if cutsOff(code) {
+			revoke()
+		}
+	})
 	term, over := context.WithCancel(ctx)
 	defer over()
 	parts.Go(func() { live.KeepTerm(term) })
-	parts.Go(func() { _ = t.streams.Serve(ctx, session, live) }) // its error is the session's
+	parts.Go(func() { _ = t.streams.Serve(allowed, session, live) }) // its error is the session's
 	err := session.Run(ctx)
 	over()
-	parts.Wait()
 
 	why := carrierLost
 	if closed, ok := errors.AsType[*mux.CloseError](err); ok {
@@ -221,10 +236,17 @@ func (t *tunnels) carry(ctx context.Context, conn *carrier.Conn, live *sessions.
 			t.metrics.Closed(why)
 		}
 	}
-	t.gone(live, why)
+	// Told now: the device may come back before its targets took the last bytes.
+	t.node.Ended(live.ID, why)
+	parts.Wait()
+	t.registry.Remove(live)
 	t.log.InfoContext(ctx, "session ended", "session", live.ID.String(), "reason", why, "took", time.Since(began).Round(time.Millisecond).String(),
 		"bytes_up", live.Up(), "bytes_down", live.Down())
 }
+
+// cutsOff says whether a session that is told to end for this reason takes along
+// what is on its way to targets: it does when that was decided against the device.
+func cutsOff(code wire.Code) bool { return code != wire.CodeShutdown }
 
 // gone forgets a session here and at the control plane.
 func (t *tunnels) gone(live *sessions.Session, why string) {

@@ -415,3 +415,22 @@ func TestSessionOverARealConnection(t *testing.T) {
 		t.Errorf("%d of %d bytes back, %v", len(got), len(want), err)
 	}
 }
+
+// Nothing that was not agreed on is read: RFC 6455, 5.2 and 7.1.7.
+func TestAReservedBitIsAnsweredWith1002(t *testing.T) {
+	for name, first := range map[string]byte{"as compressed": 0xc2, "the second": 0xa2, "the third": 0x92} {
+		t.Run(name, func(t *testing.T) {
+			url, trust := serve(t, func(c *carrier.Conn) {
+				_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+				_, _ = c.ReadMessage(nil)
+			})
+			raw := rawClient(t, url, trust)
+			_, _ = raw.Write(masked(first, "x"))
+			_ = raw.SetReadDeadline(time.Now().Add(10 * time.Second))
+			answer := make([]byte, 4)
+			if _, err := io.ReadFull(raw, answer); err != nil || !bytes.Equal(answer, []byte{0x88, 2, 1002 >> 8, 1002 & 0xff}) {
+				t.Errorf("answered with %x, %v, want a close frame with 1002", answer, err)
+			}
+		})
+	}
+}

@@ -1,12 +1,17 @@
 package carrier_test
 
 import (
+	"crypto/sha1"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"errors"
+	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"testing"
 	"time"
 
@@ -112,5 +117,60 @@ func TestARefusalTellsTheOtherEndsClock(t *testing.T) {
 				t.Errorf("status %d at %v, want %d at %v", refused.Status, refused.Date, tc.status, tc.date)
 			}
 		})
+	}
+}
+
+// What answers the upgrade in any other way than a gateway is none: part 2 of the
+// protocol document.
+func TestOnlyAGatewaysAnswerIsTaken(t *testing.T) {
+	const good = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %s\r\n"
+	for name, tc := range map[string]struct {
+		answer string
+		taken  bool
+	}{
+		"as a gateway":              {good + "Sec-WebSocket-Protocol: httvps.v1\r\n", true},
+		"without the sub-protocol":  {good, false},
+		"with another sub-protocol": {good + "Sec-WebSocket-Protocol: httvps.v2\r\n", false},
+		"with an extension":         {good + "Sec-WebSocket-Protocol: httvps.v1\r\nSec-WebSocket-Extensions: permessage-deflate\r\n", false},
+		"with a wrong accept":       {strings.Replace(good, "%s", "x%s", 1) + "Sec-WebSocket-Protocol: httvps.v1\r\n", false},
+		"with 200":                  {strings.Replace(good, "101 Switching Protocols", "200 OK", 1) + "Sec-WebSocket-Protocol: httvps.v1\r\n", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			url, trust := site(t, func(w http.ResponseWriter, r *http.Request) {
+				if got := r.Header.Values("Sec-Websocket-Extensions"); len(got) > 0 {
+					t.Errorf("the client offers %q", got)
+				}
+				conn, _, err := http.NewResponseController(w).Hijack()
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer func() { _ = conn.Close() }()
+				sum := sha1.Sum([]byte(r.Header.Get("Sec-Websocket-Key") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
+				_, _ = fmt.Fprintf(conn, tc.answer+"\r\n", base64.StdEncoding.EncodeToString(sum[:]))
+				_, _ = io.Copy(io.Discard, conn)
+			})
+			conn, err := carrier.Dial(t.Context(), url, carrier.DialOptions{TLS: trust})
+			if (err == nil) != tc.taken {
+				t.Errorf("Dial = %v", err)
+			}
+			if err == nil {
+				_ = conn.Close()
+			}
+		})
+	}
+}
+
+func TestTheClientSpeaksNoTLSBefore13(t *testing.T) {
+	srv := httptest.NewUnstartedServer(http.NotFoundHandler())
+	srv.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+	srv.TLS = &tls.Config{MaxVersion: tls.VersionTLS12}
+	srv.StartTLS()
+	defer srv.Close()
+	trust := trusting(srv)
+	trust.MinVersion = tls.VersionTLS12
+	_, err := carrier.Dial(t.Context(), "wss://"+srv.Listener.Addr().String()+"/", carrier.DialOptions{TLS: trust})
+	if _, answered := errors.AsType[*carrier.UpgradeError](err); err == nil || answered {
+		t.Errorf("Dial = %v, want no connection", err)
 	}
 }

@@ -2,13 +2,19 @@ package httvps
 
 import (
 	"crypto/ed25519"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"io"
+	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/httvps/httvps/sdk/go/carrier"
+	"github.com/httvps/httvps/sdk/go/mux/muxtest"
 	"github.com/httvps/httvps/sdk/go/wire"
 )
 
@@ -152,5 +158,68 @@ func TestAnAnswerOtherThanReadyIsARefusal(t *testing.T) {
 	}
 	if _, err := testCredentials().handshake(&script{}, "h", "t"); !errors.Is(err, io.EOF) || strings.Contains(err.Error(), "refused") {
 		t.Errorf("a carrier that ends: %v", err)
+	}
+}
+
+// Every malformed CHALLENGE, READY and REJECT of the vectors is found to be one, with
+// exactly its code: docs/03, part 10.
+func TestMalformedAnswersEndTheHandshakeWithTheirCode(t *testing.T) {
+	challenge := wire.AppendChallenge(nil, wire.Challenge{Nonce: [32]byte{7}})
+	played := 0
+	for _, v := range muxtest.MalformedVectors(t, "../../testvectors", "handshake.json", "unknown.json") {
+		var says [][]byte
+		switch {
+		case v.Type() == wire.TypeChallenge:
+			says = [][]byte{v.Bytes}
+		case v.Type() == wire.TypeReady, v.Type() == wire.TypeReject, v.Type() != wire.TypeHello && v.Code == wire.CodeUnsupported:
+			says = [][]byte{challenge, v.Bytes}
+		default:
+			continue // HELLO, and frames that are a fault of their own here
+		}
+		played++
+		t.Run(v.Name, func(t *testing.T) {
+			_, err := testCredentials().handshake(&script{says: says}, "vpn.test", "token")
+			if fault, ok := errors.AsType[*wire.Error](err); !ok || fault.Code != v.Code {
+				t.Errorf("the handshake ended with %v, want %s", err, v.Code)
+			}
+		})
+	}
+	if played < 40 {
+		t.Errorf("the client met only %d malformed inputs", played)
+	}
+}
+
+// Whoever finds a fault says so before it closes the carrier, during the handshake
+// too: docs/03, part 10.
+func TestAFaultOfTheHandshakeIsAnsweredWithClose(t *testing.T) {
+	heard := make(chan []byte, 1)
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		conn, err := carrier.Upgrade(w, r)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer func() { _ = conn.Close() }()
+		_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+		_ = conn.WriteMessage([]byte{0x3d, 0}) // critical and unknown
+		msg, _ := conn.ReadMessage(nil)
+		heard <- msg
+	}))
+	srv.Listener = carrier.Listener(srv.Listener)
+	srv.StartTLS()
+	defer srv.Close()
+	pool := x509.NewCertPool()
+	pool.AddCert(srv.Certificate())
+	url := "wss://" + srv.Listener.Addr().String() + "/tunnel"
+	_, _, err := testCredentials().connect(t.Context(), url, "token", carrier.DialOptions{TLS: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS13}})
+	if fault, ok := errors.AsType[*wire.Error](err); !ok || fault.Code != wire.CodeUnsupported {
+		t.Errorf("connect = %v", err)
+	}
+	f, _, err := wire.ConsumeFrame(<-heard)
+	if err != nil || f.Type != wire.TypeClose {
+		t.Fatalf("the gateway heard %s, %v", f.Type, err)
+	}
+	if c, err := wire.ParseClose(f.Payload); err != nil || c.Code != wire.CodeUnsupported {
+		t.Errorf("CLOSE(%s), %v", c.Code, err)
 	}
 }

@@ -162,3 +162,51 @@ func TestBytesAreDeliveredThoughTheCarrierNeverWaits(t *testing.T) {
 		}
 	})
 }
+
+// A quarter of the window, of a small one half, and at the latest 1 MiB: docs/03, part 7.
+func TestCreditIsWorthAQuarterOfTheWindow(t *testing.T) {
+	for window, want := range map[uint64]uint64{
+		1: 0, 32 << 10: 16 << 10, 64 << 10: 32 << 10, 512 << 10: 256 << 10,
+		1 << 20: 256 << 10, 2 << 20: 512 << 10, 4 << 20: 1 << 20, 22 << 20: 1 << 20,
+	} {
+		if got := creditStep(window); got != want {
+			t.Errorf("creditStep(%d) = %d, want %d", window, got, want)
+		}
+	}
+}
+
+// What waits to be sent: docs/03, part 7.1.
+func TestStreamsShareWhatMayWaitToBeSent(t *testing.T) {
+	for name, tc := range map[string]struct {
+		streams int
+		grown   uint64
+		want    uint64
+	}{
+		"one stream":                 {1, 0, 128 << 10},
+		"as many as have all":        {192, 0, 128 << 10},
+		"256 streams":                {256, 0, 96 << 10},
+		"256 beside grown windows":   {256, DefaultBudget, 8 << 10},
+		"1,024 beside grown windows": {1024, DefaultBudget, 8 << 10},
+	} {
+		b := budget{total: DefaultBudget, grown: tc.grown}
+		if got := b.pending(tc.streams); got != tc.want {
+			t.Errorf("%s: %d bytes each, want %d", name, got, tc.want)
+		}
+	}
+}
+
+// The shortest round trip counts for 5 minutes: docs/03, part 7.1.
+func TestTheShortestRoundTripCountsForFiveMinutes(t *testing.T) {
+	const short, long = 10 * time.Millisecond, 50 * time.Millisecond
+	begin := time.Now()
+	var r roundTrips
+	r.add(short, begin)
+	r.add(long, begin.Add(5*time.Minute))
+	if r.least != short {
+		t.Errorf("after 5 minutes the least is %v", r.least)
+	}
+	r.add(long, begin.Add(5*time.Minute+1))
+	if r.least != long {
+		t.Errorf("after more than 5 minutes the least is %v", r.least)
+	}
+}

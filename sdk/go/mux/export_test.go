@@ -37,3 +37,10 @@ func (st *Stream) Window() uint64 {
 
 // Use makes m hold n bytes more.
 func (m *Memory) Use(n int64) { m.add(n) }
+
+// PingSent says whether a PING is under way that was put into a batch.
+func (s *Session) PingSent() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ping != nil && !s.ping.sent.IsZero()
+}

@@ -72,6 +72,80 @@ func TestFramesThatCarryNothingAreBounded(t *testing.T) {
 	}
 }
 
+// Streams that move next to nothing need three frames each, as many and as fast as
+// the gateway lets the client have them.
+func TestTheFloodsAllowanceGrowsWithTheLimits(t *testing.T) {
+	for name, tc := range map[string]struct {
+		set         func(l *wire.Limits)
+		burst, rate int
+	}{
+		"few streams":    {func(l *wire.Limits) { l.MaxStreams, l.OpenBurst, l.OpenRate = 1, 1, 1 }, floodBurst, floodRate},
+		"2,000 streams":  {func(l *wire.Limits) { l.MaxStreams, l.OpenBurst = 2000, 2000 }, floodBurst, floodRate},
+		"many at once":   {func(l *wire.Limits) { l.MaxStreams = 4096 }, 3 * 4096, floodRate},
+		"a large burst":  {func(l *wire.Limits) { l.OpenBurst = 5000 }, 3 * 5000, floodRate},
+		"a large rate":   {func(l *wire.Limits) { l.OpenRate = 1000 }, floodBurst, 3 * 1000},
+		"more than ours": {func(l *wire.Limits) { l.MaxStreams, l.OpenRate = 1<<40, 1<<40 }, 3 << 16, 3 << 16},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, role := range []mux.Role{mux.Client, mux.Gateway} {
+				synctest.Test(t, func(t *testing.T) {
+					limits := wire.DefaultLimits()
+					tc.set(&limits)
+					s, peer := scripted(t, role, limits)
+					c := conversation{T: t, s: s, peer: peer}
+					if err := c.flood(empties["PAD"], tc.burst); err != nil || s.Err() != nil {
+						t.Fatalf("within the burst: %v, %v", err, s.Err())
+					}
+					<-time.After(time.Second)
+					if err := c.flood(empties["PAD"], tc.rate); err != nil || s.Err() != nil {
+						t.Fatalf("within the rate: %v, %v", err, s.Err())
+					}
+					_ = c.flood(empties["PAD"], 1)
+					peer.WantClose(wire.CodeEnhanceCalm)
+				})
+			}
+		})
+	}
+}
+
+// All streams that the gateway allows may be opened at once and end before they
+// moved a byte.
+func TestAllStreamsThatAreAllowedMayComeAndGoAtOnce(t *testing.T) {
+	const streams = 4096
+	synctest.Test(t, func(t *testing.T) {
+		limits := wire.DefaultLimits()
+		limits.MaxStreams, limits.OpenBurst, limits.EarlyWindow = streams, streams, mux.EarlyWindow(1<<20, 0, streams)
+		client, gateway := pair(t, limits)
+		go func() {
+			for {
+				st, err := accept(t.Context(), gateway)
+				if err != nil {
+					return
+				}
+				if st.Confirm() == nil {
+					go func() { _, _ = st.Read(make([]byte, 1)) }()
+				}
+			}
+		}()
+		var opened []*mux.Stream
+		for range streams {
+			st, err := client.Open(t.Context(), target)
+			if err != nil {
+				t.Fatal(err)
+			}
+			opened = append(opened, st)
+		}
+		for _, st := range opened {
+			_ = st.CloseRead()
+			st.Reset(wire.CodeCancelled)
+		}
+		synctest.Wait()
+		if client.Err() != nil || gateway.Err() != nil {
+			t.Errorf("ended: %v, %v", client.Err(), gateway.Err())
+		}
+	})
+}
+
 // A million PINGs are judged like six thousand and one.
 func TestAMillionPingsEndTheSession(t *testing.T) {
 	converse(t, func(c conversation) {

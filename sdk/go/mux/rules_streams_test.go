@@ -269,6 +269,36 @@ func TestNothingFollowsReset(t *testing.T) {
 	})
 }
 
+// RESET goes before what waits to be sent, of which nothing comes any more then: not
+// its FIN either.
+func TestNothingFollowsResetThatOvertakesItsData(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSender(t)
+		st, other := s.open(), s.open()
+		endless(other)
+		synctest.Wait() // the writer waits for the peer
+		_ = st.SetWriteDeadline(time.Now().Add(time.Hour))
+		if _, err := st.Write([]byte("too late")); err != nil {
+			t.Fatal(err)
+		}
+		_ = st.CloseWrite()
+		st.Reset(wire.CodeIdle)
+		reset := false
+		s.read(1<<20, func(f wire.Frame) bool {
+			if f.Stream == st.ID() {
+				reset = reset || f.Type == wire.TypeReset
+				if f.Type != wire.TypeReset && f.Type != wire.TypeOpened {
+					t.Errorf("%s, RESET came before it: %t", f.Type, reset)
+				}
+			}
+			return false
+		})
+		if !reset {
+			t.Error("no RESET came")
+		}
+	})
+}
+
 func TestResetFromThereEndsBothDirections(t *testing.T) {
 	converse(t, func(c conversation) {
 		t := c.T
@@ -307,6 +337,107 @@ func TestCarrierThatClosesEndsTheSession(t *testing.T) {
 		if _, err := c.st.Read(make([]byte, 1)); !errors.Is(err, mux.ErrEnded) || !errors.Is(err, io.EOF) {
 			t.Errorf("Read = %v", err)
 		}
+	})
+}
+
+// What came whole, its FIN included, can be read after the session's end, and is
+// paid from the budget until then.
+func TestWhatCameWholeIsReadAfterTheSessionsEnd(t *testing.T) {
+	for name, end := range map[string]func(c conversation){
+		"the carrier closes":   func(c conversation) { c.peer.Close() },
+		"the peer says CLOSE":  func(c conversation) { c.peer.Send(wire.AppendClose(nil, wire.Close{})) },
+		"this end says CLOSE":  func(c conversation) { c.s.Close(wire.CodeShutdown, "") },
+		"the peer breaks rule": func(c conversation) { c.peer.Send(wire.AppendFin(nil, 1, nil)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			converse(t, func(c conversation) {
+				t := c.T
+				said := strings.Repeat("0123456789", 2000)
+				c.peer.Send(wire.AppendData(nil, 1, []byte(said[:10_000])), wire.AppendFin(nil, 1, []byte(said[10_000:])))
+				synctest.Wait()
+				if c.st.Whole() != true {
+					t.Error("not whole before the end")
+				}
+				end(c)
+				<-c.s.Done()
+				synctest.Wait()
+				if !c.st.Whole() || !errors.Is(c.st.Err(), mux.ErrEnded) {
+					t.Errorf("after the end: whole %t, %v", c.st.Whole(), c.st.Err())
+				}
+				if _, err := c.st.Write([]byte("x")); !errors.Is(err, mux.ErrEnded) {
+					t.Errorf("Write = %v", err)
+				}
+				if held, _ := c.s.Reserved(); held != uint64(len(said)) {
+					t.Errorf("%d bytes are set aside for %d", held, len(said))
+				}
+				got := make([]byte, 5000)
+				if _, err := io.ReadFull(c.st, got); err != nil || string(got) != said[:5000] {
+					t.Errorf("read %d bytes, %v", len(got), err)
+				}
+				var rest strings.Builder
+				if _, err := io.Copy(&rest, c.st); err != nil || rest.String() != said[5000:] {
+					t.Errorf("read %d bytes more, %v", rest.Len(), err)
+				}
+				if held, _ := c.s.Reserved(); held != 0 {
+					t.Errorf("%d bytes are set aside for nothing", held)
+				}
+			})
+		})
+	}
+}
+
+func TestWhatCameInPartIsLostWithTheSession(t *testing.T) {
+	converse(t, func(c conversation) {
+		t := c.T
+		c.peer.Send(wire.AppendData(nil, 1, []byte("a beginn")))
+		synctest.Wait()
+		c.peer.Close()
+		<-c.s.Done()
+		synctest.Wait()
+		if n, err := c.st.Read(make([]byte, 10)); n != 0 || !errors.Is(err, mux.ErrEnded) || c.st.Whole() {
+			t.Errorf("read %d bytes, %v, whole %t", n, err, c.st.Whole())
+		}
+	})
+}
+
+// What is left of a session goes with whoever no longer wants it, and where there
+// is nobody yet, at once.
+func TestWhatIsLeftOfASessionIsThrownAway(t *testing.T) {
+	for name, drop := range map[string]func(st *mux.Stream){
+		"by Close":     func(st *mux.Stream) { _ = st.Close() },
+		"by CloseRead": func(st *mux.Stream) { _ = st.CloseRead() },
+		"by Reset":     func(st *mux.Stream) { st.Reset(wire.CodeCancelled) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			converse(t, func(c conversation) {
+				t := c.T
+				c.peer.Send(wire.AppendFin(nil, 1, []byte("the last words")))
+				synctest.Wait()
+				c.peer.Close()
+				<-c.s.Done()
+				synctest.Wait()
+				drop(c.st)
+				if n, err := c.st.Read(make([]byte, 10)); n != 0 || err == nil || c.st.Whole() {
+					t.Errorf("read %d bytes, %v, whole %t", n, err, c.st.Whole())
+				}
+				if held, _ := c.s.Reserved(); held != 0 {
+					t.Errorf("%d bytes are set aside for nothing", held)
+				}
+			})
+		})
+	}
+	t.Run("before it is confirmed", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			s, peer := scripted(t, mux.Gateway, wire.DefaultLimits())
+			peer.Send(appendOpen(1, "early"), wire.AppendFin(nil, 1, nil))
+			synctest.Wait()
+			peer.Close()
+			<-s.Done()
+			synctest.Wait()
+			if held, _ := s.Reserved(); held != 0 {
+				t.Errorf("%d bytes are set aside for nothing", held)
+			}
+		})
 	})
 }
 

@@ -144,6 +144,7 @@ func New(conn Messages, cfg Config) *Session {
 	l.OpenBurst = min(max(l.OpenBurst, 1), 1<<16)
 	l.OpenRate = min(max(l.OpenRate, 1), 1<<16)
 	s.opens = bucket{burst: l.OpenBurst, rate: l.OpenRate}
+	s.in.flood = newFlood(*l)
 	if s.role == Gateway {
 		// docs/03, part 6: the gateway leaves the rate a margin of two.
 		s.opens = bucket{burst: 2 * l.OpenBurst, rate: 2 * l.OpenRate}
@@ -165,8 +166,8 @@ func New(conn Messages, cfg Config) *Session {
 // Run serves the session until it ends and returns why: context.Cause(ctx)
 // when ctx did it (the peer is told CLOSE(no_error)), a *CloseError when one
 // end closed it, [ErrSilent] when the peer no longer answers, else the carrier's
-// error. When Run returns, the carrier is closed, every stream has failed and
-// both goroutines have returned.
+// error. When Run returns, the carrier is closed, every stream has failed, except
+// that what came whole before can still be read, and both goroutines have returned.
 func (s *Session) Run(ctx context.Context) error {
 	ended := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
@@ -233,7 +234,7 @@ func (s *Session) end(cause error, goodbye *wire.Close) {
 	failure := &endedError{cause: cause}
 	for _, st := range streams {
 		st.mu.Lock()
-		st.fail(failure)
+		st.sessionOver(failure)
 		st.mu.Unlock()
 	}
 	for _, f := range flows {

@@ -62,6 +62,7 @@ type Stream struct {
 	tunedAt    time.Time // when that was
 	recvFin    bool
 	readClosed bool
+	left       bool // the session is over, and what came whole before can still be read
 
 	send      queue
 	sendBytes uint64    // sent, from the stream's first byte
@@ -168,9 +169,19 @@ func (st *Stream) stopped() {
 	}
 }
 
+// Whole reports whether all that the peer had to say has arrived, and nothing of
+// it was thrown away. It can then be read to its end, also when the session is
+// over.
+func (st *Stream) Whole() bool {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	return st.recvFin && !st.readClosed && (st.err == nil || st.left)
+}
+
 // Read reads bytes that the peer sent. It returns io.EOF after the peer's FIN,
 // a *StreamError after a reset, an error that wraps [ErrEnded] after the
-// session's end, net.ErrClosed after CloseRead and os.ErrDeadlineExceeded.
+// session's end unless the FIN came before that, net.ErrClosed after CloseRead
+// and os.ErrDeadlineExceeded.
 func (st *Stream) Read(p []byte) (int, error) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
@@ -219,7 +230,7 @@ func (st *Stream) waitReadable() error {
 		switch {
 		case st.readBy.passed():
 			return os.ErrDeadlineExceeded
-		case st.err != nil:
+		case st.err != nil && !st.left:
 			return st.err
 		case st.readClosed:
 			return net.ErrClosed
@@ -236,7 +247,7 @@ func (st *Stream) waitReadable() error {
 // when a quarter of the window is due. Called with mu held.
 func (st *Stream) consume(n int) {
 	st.consumed += uint64(n)
-	if st.err != nil || st.readClosed {
+	if st.err != nil && !st.left || st.readClosed {
 		return // all was released
 	}
 	if st.recvFin {
@@ -470,7 +481,7 @@ func (st *Stream) CloseRead() error {
 }
 
 func (st *Stream) closeRead() {
-	if st.err != nil || st.readClosed {
+	if st.err != nil && !st.left || st.readClosed {
 		return
 	}
 	st.readClosed = true
@@ -489,6 +500,7 @@ func (st *Stream) Close() error {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	if st.err != nil {
+		st.closeRead()
 		return nil
 	}
 	if !st.opened {
@@ -517,10 +529,7 @@ func (st *Stream) Reset(code wire.Code) {
 }
 
 func (st *Stream) resetLocked(code wire.Code) {
-	if st.err != nil {
-		return
-	}
-	if st.finSent && st.recvFin {
+	if st.err != nil || st.finSent && st.recvFin {
 		st.closeRead()
 		return
 	}
@@ -535,14 +544,25 @@ func (st *Stream) fail(err error) {
 	if st.err != nil {
 		return
 	}
+	if !st.left {
+		st.recv.drop()
+		st.shrink(0)
+	}
 	st.err = err
-	st.recv.drop()
 	st.dropSend()
-	st.shrink(0)
 	st.stopLinger()
 	st.stopped()
 	st.readable.Broadcast()
 	st.writable.Broadcast()
+}
+
+// sessionOver is fail, for the session's end. What came whole before that stays
+// for its reader, with what was set aside for it: who sent it may have left
+// because all was said. A stream that is not confirmed has no reader. Called with
+// mu held.
+func (st *Stream) sessionOver(err error) {
+	st.left = st.err == nil && st.opened && st.recvFin && !st.readClosed
+	st.fail(err)
 }
 
 func (st *Stream) stopLinger() {

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"math/bits"
 	"os"
 	"regexp"
 	"strconv"
@@ -116,4 +117,50 @@ func TestFrameTypeTellsItsClass(t *testing.T) {
 	if got := FrameType(0x05).String(); got != "frame 0x05" {
 		t.Errorf("String = %q", got)
 	}
+}
+
+// The tables of part 11, with the defaults that a gateway tells when nobody changed
+// them.
+func TestLimitsAreThoseOfTheDocument(t *testing.T) {
+	_, part, _ := strings.Cut(readDocument(t), "\n## 11. Limits\n")
+	part, _, _ = strings.Cut(part, "\n## ")
+	l := DefaultLimits()
+	want := map[string]string{
+		"message":                       thousands(MaxMessage) + " bytes",
+		"frame payload":                 thousands(MaxFramePayload) + " bytes",
+		"HELLO":                         thousands(MaxHello) + " bytes",
+		"access token":                  thousands(MaxToken) + " bytes",
+		"TLV block / ext block of OPEN": thousands(MaxTLVBlock) + " / " + thousands(MaxOpenTLVs) + " bytes",
+		"name in an address":            thousands(MaxName) + " bytes",
+		"CLOSE reason":                  thousands(MaxReason) + " bytes",
+		"agent":                         thousands(MaxAgent) + " bytes",
+		"largest number":                "2^" + strconv.Itoa(bits.Len64(MaxVarint)) + " − 1",
+		"HELLO after 101":               thousands(uint64(HelloTimeout.Seconds())) + " s",
+		"OPENED or RESET after OPEN":    thousands(uint64(OpenedTimeout.Seconds())) + " s",
+		"datagram":                      thousands(MaxDatagram) + " bytes",
+		"knock's clock difference":      "15 min", // package knock has a test of its own
+		"max_streams":                   thousands(l.MaxStreams),
+		"max_udp":                       thousands(l.MaxUDP),
+		"early_window":                  thousands(l.EarlyWindow) + " bytes",
+		"open_burst, open_rate":         thousands(l.OpenBurst) + ", " + thousands(l.OpenRate) + " per second",
+		"silence":                       thousands(uint64(l.Silence.Milliseconds())) + " ms",
+	}
+	for _, row := range regexp.MustCompile(`(?m)^\| ([^|]+) \| ([^|]+) \|$`).FindAllStringSubmatch(part, -1) {
+		value, known := want[row[1]]
+		if !known || value != row[2] {
+			t.Errorf("%s: the document says %s, the code %q", row[1], row[2], value)
+		}
+		delete(want, row[1])
+	}
+	for name := range want {
+		t.Errorf("the document has no row for %s", name)
+	}
+}
+
+// thousands writes a number as the document does.
+func thousands(n uint64) string {
+	if n < 1000 {
+		return strconv.FormatUint(n, 10)
+	}
+	return thousands(n/1000) + "," + strconv.FormatUint(1000+n%1000, 10)[1:]
 }

@@ -412,3 +412,47 @@ func TestVectorsRejectAtLeastAsMuchAsTheyAccept(t *testing.T) {
 		t.Errorf("%s is read by no test", file)
 	}
 }
+
+// TestVectorsCoverTheDocument: every type of frame has vectors of both sorts, every
+// class of unknown types is met, and there are malformed inputs for every code.
+func TestVectorsCoverTheDocument(t *testing.T) {
+	valid, invalid := map[FrameType]int{}, map[FrameType]int{}
+	classes, codes := map[FrameType]int{}, map[string]int{}
+	for _, v := range loadFrames(t) {
+		if len(v.Hex) == 0 {
+			continue
+		}
+		kind := FrameType(v.Hex[0])
+		if !kind.Known() {
+			classes[kind&(bitStream|bitReliable|bitCritical)]++
+		}
+		if v.Error == "" {
+			valid[kind]++
+			continue
+		}
+		invalid[kind]++
+		if v.Ends != "stream" {
+			codes[v.Error]++
+		}
+	}
+	for kind := range FrameType(255) {
+		if kind.Known() && (valid[kind] == 0 || invalid[kind] == 0) {
+			t.Errorf("%s has %d valid vectors and %d invalid ones", kind, valid[kind], invalid[kind])
+		}
+	}
+	for bits := range FrameType(8) {
+		if classes[bits<<5] == 0 {
+			t.Errorf("no vector of an unknown type with the class bits %03b", bits)
+		}
+	}
+	malformed := 0
+	for _, code := range []Code{CodeProtocol, CodeFrameSize, CodeUnsupported} {
+		if codes[code.String()] == 0 {
+			t.Errorf("no malformed input ends the session with %s", code)
+		}
+		malformed += codes[code.String()]
+	}
+	if malformed < 40 {
+		t.Errorf("%d malformed inputs end the session, want 40 at least", malformed)
+	}
+}
