@@ -77,7 +77,7 @@ var imports = map[string][]string{
 	// Control plane. Adapters know the domain; the domain knows no adapter.
 	"backend/internal/apidocs":         {},
 	"backend/internal/config":          {"backend/internal/seal", "internal/configfile", "sdk/go/knock"},
-	"backend/internal/control":         {"internal/link", "internal/reason", "internal/ticket", "sdk/go/knock"},
+	"backend/internal/control":         {"internal/link", "internal/reason", "internal/sslink", "internal/ticket", "sdk/go/knock"},
 	"backend/internal/events":          {"backend/internal/control"},
 	"backend/internal/httpapi":         {"backend/internal/apidocs", "backend/internal/control", "backend/internal/events", "internal/gate", "internal/reason"},
 	"backend/internal/metrics":         {},

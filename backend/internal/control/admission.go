@@ -67,17 +67,18 @@ func standing(ctx context.Context, tx Tx, deviceID string) (Standing, error) {
 
 // Session is one device's tunnel on one gateway.
 type Session struct {
-	ID             string // 32 hexadecimal digits, chosen by the gateway
-	DeviceID       string
-	UserID         string
-	SubscriptionID string
-	GatewayID      string
-	BootID         string // of the gateway process that carries it
-	StartedAt      time.Time
-	EndedAt        *time.Time // nil: not ended
-	EndReason      string
-	CloseReason    string // why its gateway has been asked to close it; empty: it has not
-	Live           bool   // not ended, and its gateway's lease holds
+	ID              string // 32 hexadecimal digits, chosen by the gateway
+	DeviceID        string
+	UserID          string
+	SubscriptionID  string
+	GatewayID       string
+	BootID          string // of the gateway process that carries it
+	StartedAt       time.Time
+	EndedAt         *time.Time // nil: not ended
+	EndReason       string
+	OutlineServerID string // that it leaves through, or left through when it ended; empty: none
+	CloseReason     string // why its gateway has been asked to close it; empty: it has not
+	Live            bool   // not ended, and its gateway's lease holds
 }
 
 // SessionState selects sessions.

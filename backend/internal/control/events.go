@@ -28,6 +28,7 @@ const (
 	EventSessionClose        EventKind = "session.close"
 	EventGatewayRemoved      EventKind = "gateway.removed"
 	EventKeysChanged         EventKind = "keys.changed"
+	EventOutlineChanged      EventKind = "outline.changed"
 )
 
 // EventKinds returns all kinds.
@@ -35,6 +36,7 @@ func EventKinds() []EventKind {
 	return []EventKind{
 		EventDeviceRevoked, EventUserDisabled, EventUserEnabled, EventUserRemoved, EventSubscriptionChanged, EventSubscriptionEnded,
 		EventPlanChanged, EventSessionClose, EventGatewayRemoved, EventKeysChanged,
+		EventOutlineChanged,
 	}
 }
 
@@ -62,6 +64,8 @@ type Event struct {
 	PlanID         string
 	SessionID      string
 	Keys           string // KeysJWKS or KeysKnock
+
+	OutlineServerID string
 }
 
 // Concerns reports whether a gateway is to be told.

@@ -79,9 +79,21 @@ func (a *Authority) UpdateRegion(ctx context.Context, id string, f RegionFields)
 	return region, err
 }
 
-// DeleteRegion removes a region that no gateway stands in.
+// DeleteRegion removes a region that no gateway and no Outline server stands in.
 func (a *Authority) DeleteRegion(ctx context.Context, id string) error {
 	return a.store.Write(ctx, func(ctx context.Context, tx Tx) error { return tx.DeleteRegion(ctx, id) })
+}
+
+// findRegion returns the region with a code, or else with an id.
+func findRegion(ctx context.Context, tx Tx, ref string) (Region, error) {
+	region, err := tx.RegionByCode(ctx, ref)
+	if errors.Is(err, ErrNotFound) {
+		region, err = tx.Region(ctx, ref)
+	}
+	if errors.Is(err, ErrNotFound) {
+		return Region{}, &InvalidError{Fields: []FieldError{{Field: "region", Detail: "no such region"}}}
+	}
+	return region, err
 }
 
 // Gateway is a node of the data plane: pending until it joins with its code,
@@ -139,13 +151,7 @@ func (a *Authority) CreateGateway(ctx context.Context, n NewGateway, once Once) 
 	now := a.now()
 	gateway := Gateway{ID: newID(), Name: n.Name, JoinCodeHash: hash, JoinExpiresAt: now.Add(InvitationTTL), CreatedAt: now}
 	insert := func(ctx context.Context, tx Tx) error {
-		region, err := tx.RegionByCode(ctx, n.Region)
-		if errors.Is(err, ErrNotFound) {
-			region, err = tx.Region(ctx, n.Region)
-		}
-		if errors.Is(err, ErrNotFound) {
-			return &InvalidError{Fields: []FieldError{{Field: "region", Detail: "no such region"}}}
-		}
+		region, err := findRegion(ctx, tx, n.Region)
 		if err != nil {
 			return err
 		}

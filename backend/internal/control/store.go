@@ -35,6 +35,7 @@ type Tx interface {
 	sealedRows
 	eventRows
 	usageRows
+	outlineRows
 	pruning
 }
 

@@ -60,7 +60,8 @@ func (t *tx) TouchDevice(ctx context.Context, id string, at time.Time) error {
 	return t.execOne(ctx, "", "UPDATE devices SET last_seen_at = $2 WHERE id = $1", id, micros(at))
 }
 
-const sessionColumns = `s.id, s.device_id, s.user_id, s.subscription_id, s.gateway_id, s.boot_id, s.started_at, s.ended_at, s.end_reason, s.close_reason`
+const sessionColumns = `s.id, s.device_id, s.user_id, s.subscription_id, s.gateway_id, s.boot_id, s.started_at, s.ended_at, s.end_reason, s.close_reason,
+	COALESCE(s.outline_server_id, '')`
 
 func sessionFields(s *control.Session) []any {
 	return []any{
@@ -69,6 +70,7 @@ func sessionFields(s *control.Session) []any {
 		maybeMoment{&s.EndedAt},
 		&s.EndReason,
 		&s.CloseReason,
+		&s.OutlineServerID,
 	}
 }
 

@@ -10,12 +10,12 @@ import (
 	"github.com/httvps/httvps/backend/internal/control"
 )
 
-const eventColumns = "version, kind, gateways, reason, user_id, device_id, subscription_id, plan_id, session_id, keys, created_at"
+const eventColumns = "version, kind, gateways, reason, user_id, device_id, subscription_id, plan_id, session_id, keys, outline_server_id, created_at"
 
 func scanEvent(r row) (e control.Event, err error) {
 	var gateways sql.Null[string]
 	err = r.Scan(&e.Version, &e.Kind, &gateways, &e.Reason, &e.UserID, &e.DeviceID, &e.SubscriptionID, &e.PlanID, &e.SessionID,
-		&e.Keys, moment{&e.At})
+		&e.Keys, &e.OutlineServerID, moment{&e.At})
 	e.All = !gateways.Valid
 	if gateways.V != "" {
 		e.Gateways = strings.Split(gateways.V, " ")
@@ -39,8 +39,8 @@ func (t *tx) writeEvents(ctx context.Context) error {
 	for i, e := range t.events {
 		gateways := sql.Null[string]{V: strings.Join(e.Gateways, " "), Valid: !e.All}
 		version := latest - int64(len(t.events)-1-i)
-		_, err := t.exec(ctx, "", "INSERT INTO events ("+eventColumns+") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
-			version, string(e.Kind), gateways, e.Reason, e.UserID, e.DeviceID, e.SubscriptionID, e.PlanID, e.SessionID, e.Keys, micros(e.At))
+		_, err := t.exec(ctx, "", "INSERT INTO events ("+eventColumns+") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+			version, string(e.Kind), gateways, e.Reason, e.UserID, e.DeviceID, e.SubscriptionID, e.PlanID, e.SessionID, e.Keys, e.OutlineServerID, micros(e.At))
 		if err != nil {
 			return fmt.Errorf("write event: %w", err)
 		}
