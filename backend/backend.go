@@ -147,6 +147,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	g.Go(func() error { return hub.Run(gctx) })
 	g.Go(func() error { return presence.Keep(gctx) })
 	g.Go(func() error { return prune(gctx, authority, measured, cfg.Log) })
+	g.Go(func() error { return measureOutline(gctx, authority, measured, cfg.Log) })
 	cfg.Log.InfoContext(ctx, "control plane ready", "listen", public.Addr().String())
 	if ready.Bootstrap != "" {
 		cfg.Log.WarnContext(ctx, "there is no operator yet: run httvpsctl bootstrap with the one-time link within 15 minutes",

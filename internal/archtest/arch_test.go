@@ -83,7 +83,7 @@ var imports = map[string][]string{
 	"backend/internal/metrics":         {},
 	"backend/internal/seal":            {},
 	"backend/internal/store":           {"backend/internal/control"},
-	"backend/internal/store/storetest": {"backend/internal/control"},
+	"backend/internal/store/storetest": {"backend/internal/control", "internal/sslink"},
 	"backend":                          {"backend/internal/", "internal/certfile", "internal/gate", "sdk/go/tlspin"},
 	"backend/cmd/httvps-backend":       {"backend", "internal/command", "internal/configfile"},
 

@@ -17,6 +17,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/httvps/httvps/backend/internal/control"
+	"github.com/httvps/httvps/backend/internal/store"
 	"github.com/httvps/httvps/backend/internal/store/storetest"
 	"github.com/httvps/httvps/internal/reason"
 	"github.com/httvps/httvps/internal/ticket"
@@ -316,9 +317,18 @@ func atOnce(act func(caller uint32) error) (succeeded int, failed []error) {
 	return succeeded, failed
 }
 
-func TestLimitsHoldWhenEverybodyComesAtOnce(t *testing.T) {
-	t.Run("one code", func(t *testing.T) {
-		w := newWorld(t)
+func TestLimitsHoldWhenEverybodyComesAtOnceOnBothEngines(t *testing.T) {
+	onEach := func(name string, test func(t *testing.T, w *world)) {
+		t.Run(name, func(t *testing.T) {
+			onBoth(t, func(t *testing.T, dir string, where store.Config) {
+				t.Helper()
+				w, _ := openWorldOn(t, dir, where)
+				test(t, w)
+			})
+		})
+	}
+	onEach("one code", func(t *testing.T, w *world) {
+		t.Helper()
 		c := w.invite(w.subscriber(1000, 5))
 		n, failed := atOnce(func(caller uint32) error { _, err := w.enrol(testKey(caller), c); return err })
 		if n != 1 {
@@ -330,16 +340,16 @@ func TestLimitsHoldWhenEverybodyComesAtOnce(t *testing.T) {
 			}
 		}
 	})
-	t.Run("one code and one key", func(t *testing.T) {
-		w := newWorld(t)
+	onEach("one code and one key", func(t *testing.T, w *world) {
+		t.Helper()
 		c := w.invite(w.subscriber(1, 5))
 		n, failed := atOnce(func(uint32) error { _, err := w.enrol(testKey(1), c); return err })
 		if n != 64 {
 			t.Errorf("%d of 64 equal requests succeeded: %v", n, failed)
 		}
 	})
-	t.Run("devices of a plan", func(t *testing.T) {
-		w := newWorld(t)
+	onEach("devices of a plan", func(t *testing.T, w *world) {
+		t.Helper()
 		user := w.subscriber(5, 5)
 		codes := make([]string, 64)
 		for i := range codes {
@@ -353,8 +363,8 @@ func TestLimitsHoldWhenEverybodyComesAtOnce(t *testing.T) {
 			refused(t, err, reason.DeviceLimit)
 		}
 	})
-	t.Run("sessions of a plan", func(t *testing.T) {
-		w := newWorld(t)
+	onEach("sessions of a plan", func(t *testing.T, w *world) {
+		t.Helper()
 		gateway := w.gateway()
 		device := ok[control.Enrolled](t)(w.enrol(testKey(1), w.invite(w.subscriber(1, 5)))).Device
 		n, failed := atOnce(func(caller uint32) error {
@@ -375,8 +385,8 @@ func TestLimitsHoldWhenEverybodyComesAtOnce(t *testing.T) {
 			refused(t, err, reason.SessionLimit)
 		}
 	})
-	t.Run("the bootstrap code", func(t *testing.T) {
-		w := newWorld(t)
+	onEach("the bootstrap code", func(t *testing.T, w *world) {
+		t.Helper()
 		c := code(t, ok[string](t)(w.OpenBootstrap(t.Context())))
 		n, _ := atOnce(func(uint32) error { _, err := w.Bootstrap(t.Context(), c, "root"); return err })
 		if n != 1 {

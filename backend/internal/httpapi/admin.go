@@ -154,6 +154,7 @@ func (s *server) registerAdmin(api huma.API) {
 	s.registerInvitations(api)
 	s.registerRegions(api)
 	s.registerGateways(api)
+	s.registerOutlineServers(api)
 	s.registerSessions(api)
 	s.registerAccount(api)
 }

@@ -148,7 +148,7 @@ func (s *server) registerRegions(api huma.API) {
 			region, err := s.authority.UpdateRegion(ctx, in.ID, control.RegionFields(in.Body))
 			return &body[Region]{showRegion(region)}, err
 		})
-	register(s, api, s.admin("delete-region", http.MethodDelete, "/regions/{id}", "Remove a region that has no gateway"),
+	register(s, api, s.admin("delete-region", http.MethodDelete, "/regions/{id}", "Remove a region that has no gateway and no Outline server"),
 		func(ctx context.Context, in *ByID) (*struct{}, error) {
 			return nil, s.authority.DeleteRegion(ctx, in.ID)
 		})
@@ -225,6 +225,7 @@ type Session struct {
 	UserID         string     `json:"user_id"`
 	SubscriptionID string     `json:"subscription_id"`
 	GatewayID      string     `json:"gateway_id"`
+	OutlineServer  string     `json:"outline_server_id,omitempty" doc:"That it leaves through, or left through when it ended."`
 	Live           bool       `json:"live" doc:"Not ended, and its gateway is online."`
 	StartedAt      time.Time  `json:"started_at"`
 	EndedAt        *time.Time `json:"ended_at"`
@@ -233,7 +234,7 @@ type Session struct {
 
 func showSession(b control.Session) Session {
 	return Session{
-		ID: b.ID, DeviceID: b.DeviceID, UserID: b.UserID, SubscriptionID: b.SubscriptionID, GatewayID: b.GatewayID,
+		ID: b.ID, DeviceID: b.DeviceID, UserID: b.UserID, SubscriptionID: b.SubscriptionID, GatewayID: b.GatewayID, OutlineServer: b.OutlineServerID,
 		Live: b.Live, StartedAt: b.StartedAt, EndedAt: b.EndedAt, Reason: b.EndReason,
 	}
 }

@@ -40,6 +40,13 @@ type Observer interface {
 	Usage(result string)
 	// UsageLag says how old the oldest entry of a batch was.
 	UsageLag(age time.Duration)
+	// Exit says how a gateway's question for a session's Outline server was answered.
+	Exit(result string)
+	// OutlineFailure says how a session's Outline server failed.
+	OutlineFailure(failure string)
+	// OutlineProbe says what a gateway's probe through an Outline server saw: a
+	// failure, or nothing when it worked.
+	OutlineProbe(failure string)
 }
 
 // Options are what the handlers need.
@@ -106,6 +113,7 @@ func New(opts Options) (Handlers, error) {
 	s.registerDevice(api.api)
 	s.registerGateway(api.api)
 	s.registerUsage(api.api)
+	s.registerOutline(api.api)
 	s.registerEvents(api.api)
 	if opts.AdminApart {
 		outer.inner = s.wrap(api.router)
@@ -168,6 +176,7 @@ func OpenAPI() ([]byte, error) {
 	s.registerDevice(r.api)
 	s.registerGateway(r.api)
 	s.registerUsage(r.api)
+	s.registerOutline(r.api)
 	s.registerEvents(r.api)
 	s.registerAdmin(r.api)
 	s.registerClose(r.api)

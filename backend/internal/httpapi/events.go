@@ -35,7 +35,7 @@ const (
 // are there.
 type Event struct {
 	Version        int64     `json:"version" doc:"Grows by one with each event of the service."`
-	Kind           string    `json:"kind" enum:"device.revoked,user.disabled,user.enabled,user.removed,subscription.changed,subscription.ended,plan.changed,session.close,gateway.removed,keys.changed" doc:"There may be further kinds: leave out what is not known."`
+	Kind           string    `json:"kind" enum:"device.revoked,user.disabled,user.enabled,user.removed,subscription.changed,subscription.ended,plan.changed,session.close,gateway.removed,keys.changed,outline.changed" doc:"There may be further kinds: leave out what is not known."`
 	At             time.Time `json:"at"`
 	Reason         string    `json:"reason,omitempty" doc:"Why sessions are to be closed."`
 	UserID         string    `json:"user_id,omitempty"`
@@ -44,6 +44,8 @@ type Event struct {
 	PlanID         string    `json:"plan_id,omitempty"`
 	SessionID      string    `json:"session_id,omitempty"`
 	Keys           string    `json:"keys,omitempty" enum:"jwks,knock" doc:"Which keys of the gateway's configuration are new."`
+
+	OutlineServerID string `json:"outline_server_id,omitempty"`
 }
 
 // EventPage is what a poll brings.
@@ -71,7 +73,7 @@ type KeyVersions struct {
 func showEvent(e control.Event) Event {
 	return Event{
 		Version: e.Version, Kind: string(e.Kind), At: e.At, Reason: e.Reason, UserID: e.UserID, DeviceID: e.DeviceID,
-		SubscriptionID: e.SubscriptionID, PlanID: e.PlanID, SessionID: e.SessionID, Keys: e.Keys,
+		SubscriptionID: e.SubscriptionID, PlanID: e.PlanID, SessionID: e.SessionID, Keys: e.Keys, OutlineServerID: e.OutlineServerID,
 	}
 }
 

@@ -37,6 +37,9 @@ func (quiet) Decision(string)                    {}
 func (quiet) Enrolment(string)                   {}
 func (quiet) Usage(string)                       {}
 func (quiet) UsageLag(time.Duration)             {}
+func (quiet) Exit(string)                        {}
+func (quiet) OutlineFailure(string)              {}
+func (quiet) OutlineProbe(string)                {}
 func (quiet) Streams(int)                        {}
 func (quiet) StreamEnded(string)                 {}
 func (quiet) EventSent(string, time.Duration)    {}
@@ -139,7 +142,7 @@ func (f *fixture) do(ctx context.Context, method, path, body string, header ...s
 	r := httptest.NewRequestWithContext(ctx, method, f.prefix+path, strings.NewReader(body))
 	r.Header.Set("Content-Type", "application/json")
 	credential := f.token
-	if strings.HasPrefix(path, "/api/v1/gateway/") || strings.HasPrefix(path, "/api/v1/usage/") || strings.HasPrefix(path, "/api/v1/auth/validate-device") {
+	if ofGateways(path) {
 		credential = f.assertion
 	}
 	r.Header.Set("Authorization", "Bearer "+credential)
@@ -149,6 +152,13 @@ func (f *fixture) do(ctx context.Context, method, path, body string, header ...s
 	w := httptest.NewRecorder()
 	f.handler.ServeHTTP(w, r)
 	return w
+}
+
+// ofGateways reports whether a path is for gateways.
+func ofGateways(path string) bool {
+	return slices.ContainsFunc([]string{
+		"/api/v1/gateway/", "/api/v1/usage/", "/api/v1/auth/validate-device", "/api/v1/nodes/", "/api/v1/outline/",
+	}, func(prefix string) bool { return strings.HasPrefix(path, prefix) })
 }
 
 // operation is one that the OpenAPI document describes.
@@ -190,6 +200,16 @@ func (f field) valid() *rapid.Generator[any] {
 				"at": rapid.SampledFrom([]any{"2026-01-01T00:00:00Z", "9999-12-31T23:59:59Z", "0001-01-01T00:00:00Z"}).Draw(t, "at"),
 			}}
 		})
+	case f.name == "access_key":
+		return rapid.Map(rapid.StringMatching("[a-z0-9]{1,9}"), func(s string) any {
+			return "ss://aes-256-gcm:" + s + "@" + s + ".example:443/?outline=1"
+		})
+	case f.name == "region":
+		return rapid.SampledFrom([]any{"local", "x"})
+	case f.name == "failure":
+		return rapid.SampledFrom([]any{"connect", "timeout", "reset", "corrupt", "other"})
+	case f.name == "results":
+		return rapid.SampledFrom([]any{[]any{}, []any{map[string]any{"server_id": strings.Repeat("a", 36), "failure": "reset"}}})
 	case strings.Contains(kind, "array"):
 		return rapid.SampledFrom([]any{[]any{}, []any{map[string]any{"session_id": strings.Repeat("a", 32), "reason": "x"}}})
 	}

@@ -103,6 +103,9 @@ func (f *fixture) example(t *testing.T, c creation) (path, body, other string) {
 		return path, `{"code":"ann"}`, `{"code":"bob"}`
 	case "create-gateway":
 		return path, `{"name":"ann","region":"local"}`, `{"name":"bob","region":"local"}`
+	case "create-outline-server":
+		const of = `{"region":"local","access_key":"ss://aes-256-gcm:pw@203.0.113.`
+		return path, of + `1:443"}`, of + `2:443"}`
 	case "create-subscription":
 		of := `{"user_id":"` + first("users") + `","plan_id":"` + first("plans") + `"`
 		return path, of + `}`, of + `,"ends_at":"2040-01-01T00:00:00Z"}`

@@ -33,6 +33,13 @@ type Metrics struct {
 
 	usage    *prometheus.CounterVec
 	usageLag prometheus.Histogram
+
+	exits           *prometheus.CounterVec
+	outlineFailures *prometheus.CounterVec
+	outlineProbes   *prometheus.CounterVec
+	outlineServers  *prometheus.GaugeVec
+	outlineSessions prometheus.Gauge
+	outlineCapacity prometheus.Gauge
 }
 
 // New returns metrics with a registry of their own.
@@ -90,11 +97,30 @@ func New() *Metrics {
 			Name: "httvps_backend_usage_lag_seconds", Help: "Age of the oldest new entry of a batch of usage reports when it was booked.",
 			Buckets: []float64{1, 2.5, 5, 10, 30, 60, 300, 1800, 3600, 21600, 86400, 604800},
 		}),
+		exits: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "httvps_backend_outline_assignments_total", Help: "Answers to gateways which Outline server a session leaves through, by result.",
+		}, []string{"result"}),
+		outlineFailures: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "httvps_backend_outline_failures_total", Help: "Failures of sessions' Outline servers that gateways reported, by kind.",
+		}, []string{"failure"}),
+		outlineProbes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "httvps_backend_outline_probes_total", Help: "Probes of gateways through Outline servers, by what they saw.",
+		}, []string{"result"}),
+		outlineServers: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "httvps_backend_outline_servers", Help: "Outline servers, by status.",
+		}, []string{"status"}),
+		outlineSessions: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "httvps_backend_outline_sessions", Help: "Sessions that have an Outline server.",
+		}),
+		outlineCapacity: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "httvps_backend_outline_capacity", Help: "How many sessions the Outline servers take at once that are neither down nor disabled.",
+		}),
 	}
 	m.registry.MustRegister(
 		m.requests, m.durations, m.decisions, m.enrolments, m.pruned, m.turnedAway, m.ready,
 		m.streams, m.streamsEnded, m.eventsSent, m.eventAge, m.wakeUps, m.announced, m.busConnected,
 		m.usage, m.usageLag,
+		m.exits, m.outlineFailures, m.outlineProbes, m.outlineServers, m.outlineSessions, m.outlineCapacity,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
 	return m
@@ -122,6 +148,32 @@ func (m *Metrics) Usage(result string) { m.usage.WithLabelValues(result).Inc() }
 
 // UsageLag says how old the oldest entry of a batch was.
 func (m *Metrics) UsageLag(age time.Duration) { m.usageLag.Observe(max(age, 0).Seconds()) }
+
+// Exit counts an answer which Outline server a session leaves through.
+func (m *Metrics) Exit(result string) { m.exits.WithLabelValues(result).Inc() }
+
+// OutlineFailure counts a failure of a session's Outline server.
+func (m *Metrics) OutlineFailure(failure string) { m.outlineFailures.WithLabelValues(failure).Inc() }
+
+// OutlineProbe counts a probe through an Outline server by its failure, if it
+// was one.
+func (m *Metrics) OutlineProbe(failure string) {
+	if failure == "" {
+		failure = "ok"
+	}
+	m.outlineProbes.WithLabelValues(failure).Inc()
+}
+
+// OutlineServers says how many Outline servers have a status.
+func (m *Metrics) OutlineServers(status string, n int) {
+	m.outlineServers.WithLabelValues(status).Set(float64(n))
+}
+
+// OutlinePlaces says how many sessions have an Outline server, and how many can.
+func (m *Metrics) OutlinePlaces(sessions, capacity int) {
+	m.outlineSessions.Set(float64(sessions))
+	m.outlineCapacity.Set(float64(capacity))
+}
 
 // Pruned counts records that a clean-up removed or ended.
 func (m *Metrics) Pruned(kind string, n int) { m.pruned.WithLabelValues(kind).Add(float64(n)) }

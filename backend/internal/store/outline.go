@@ -1,7 +1,9 @@
 package store
 
 import (
+	"bytes"
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/httvps/httvps/backend/internal/control"
@@ -25,8 +27,24 @@ const (
 func scanOutline(r row) (s control.OutlineServer, err error) {
 	err = r.Scan(&s.ID, &s.Name, &s.RegionID, &s.Region, &s.Host, &s.Port, &s.Weight, &s.Priority, &s.Capacity, &s.Managed, &s.Fallback,
 		maybeMoment{&s.DisabledAt}, &s.Health.State, maybeMoment{&s.Health.Since}, maybeMoment{&s.Health.ProbedAt},
-		&s.Key.Generation, &s.Key.Cipher, &s.Key.Prefix, moment{&s.Key.CreatedAt}, moment{&s.CreatedAt}, &s.Sessions)
+		&s.Key.Generation, &s.Key.Cipher, someBytes{&s.Key.Prefix}, moment{&s.Key.CreatedAt}, moment{&s.CreatedAt}, &s.Sessions)
 	return s, err
+}
+
+// someBytes scans a column, of which no byte is nil on both engines.
+type someBytes struct{ into *[]byte }
+
+// Scan implements sql.Scanner.
+func (b someBytes) Scan(src any) error {
+	raw, ok := src.([]byte)
+	if !ok && src != nil {
+		return fmt.Errorf("%T is not bytes", src)
+	}
+	*b.into = nil
+	if len(raw) > 0 {
+		*b.into = bytes.Clone(raw)
+	}
+	return nil
 }
 
 // flag is a boolean as both engines keep it.
@@ -80,7 +98,7 @@ func (t *tx) DeleteOutlineServer(ctx context.Context, id string) error {
 const outlineKeyColumns = "server_id, generation, cipher, prefix, sealed, created_at"
 
 func scanOutlineKey(r row) (k control.SealedOutlineKey, err error) {
-	err = r.Scan(&k.ServerID, &k.Generation, &k.Cipher, &k.Prefix, &k.Sealed, moment{&k.CreatedAt})
+	err = r.Scan(&k.ServerID, &k.Generation, &k.Cipher, someBytes{&k.Prefix}, &k.Sealed, moment{&k.CreatedAt})
 	return k, err
 }
 

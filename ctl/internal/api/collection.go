@@ -65,6 +65,11 @@ func (c *Client) Gateways() Collection[Gateway] {
 	return Collection[Gateway]{c, "gateway", "gateways"}
 }
 
+// OutlineServers is every Outline server.
+func (c *Client) OutlineServers() Collection[OutlineServer] {
+	return Collection[OutlineServer]{c, "Outline server", "outline-servers"}
+}
+
 // Sessions is every session that is live now; filters widen it.
 func (c *Client) Sessions() Collection[Session] {
 	return Collection[Session]{c, "session", "sessions"}

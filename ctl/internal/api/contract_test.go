@@ -32,6 +32,7 @@ func TestFieldsAreThoseOfTheService(t *testing.T) {
 	for schema, of := range map[string]any{
 		"User": api.User{}, "Plan": api.Plan{}, "Subscription": api.Subscription{}, "Device": api.Device{},
 		"Region": api.Region{}, "Gateway": api.Gateway{}, "NewGateway": api.NewGateway{}, "Session": api.Session{},
+		"OutlineServer": api.OutlineServer{}, "OutlineKey": api.OutlineKey{},
 		"NewInvitation": api.Invitation{}, "Traffic": api.Traffic{}, "UsageDay": api.UsageDay{}, "UsageDays": api.UsageDays{},
 		"UsageVerdict": api.UsageVerdict{}, "UsageDifference": api.UsageDifference{}, "Operator": api.Operator{},
 		"APIToken": api.TokenInfo{}, "NewAPIToken": api.NewToken{},

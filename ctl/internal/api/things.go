@@ -62,6 +62,32 @@ type Gateway struct {
 	Sessions int    `json:"sessions"` // as last reported
 }
 
+// OutlineServer is a server that sessions leave through.
+type OutlineServer struct {
+	ID          string     `json:"id"`
+	Name        string     `json:"name"`
+	Region      string     `json:"region"` // its code
+	Host        string     `json:"host"`
+	Port        int        `json:"port"`
+	Status      string     `json:"status"`
+	StatusSince *time.Time `json:"status_since"` // nil: as long as is known
+	ProbedAt    *time.Time `json:"probed_at"`    // nil: never
+	Weight      int        `json:"weight"`
+	Priority    int        `json:"priority"`
+	Capacity    int        `json:"capacity"`
+	Sessions    int        `json:"sessions"`
+	Managed     bool       `json:"managed"`
+	Fallback    bool       `json:"fallback"`
+	Key         OutlineKey `json:"key"`
+}
+
+// OutlineKey is what the service tells about an access key.
+type OutlineKey struct {
+	Generation int64     `json:"generation"`
+	Cipher     string    `json:"cipher"`
+	CreatedAt  time.Time `json:"created_at"`
+}
+
 // Session is one device's tunnel on one gateway.
 type Session struct {
 	ID        string     `json:"id"`

@@ -90,9 +90,9 @@ func (t Token) MarshalText() ([]byte, error) {
 	return nil, fmt.Errorf("api token: %w", errors.ErrUnsupported)
 }
 
-var secrets = regexp.MustCompile(`hvt1\.[\w-]{8,}(\.[\w-]+)?|(?i:\bcode=[a-z2-7]{8,})`)
+var secrets = regexp.MustCompile(`hvt1\.[\w-]{8,}(\.[\w-]+)?|(?i:\bcode=[a-z2-7]{8,})|(?i:\bss://[^\s'"]{8,})`)
 
-// Hide replaces whatever looks like a token or a one-time code in text. It is
+// Hide replaces whatever looks like a token, a one-time code or an access key in text. It is
 // the last fence before an error reaches the screen: a token in the wrong
 // argument would otherwise be quoted back.
 func Hide(text string) string { return secrets.ReplaceAllString(text, "(hidden)") }

@@ -60,6 +60,10 @@ func Run(t *testing.T, open func(t *testing.T) control.Store) {
 		"old events go and leave no gap":                testPruneEvents,
 		"the gateways that know a user are found":       testGatewaysOfUser,
 		"a session is asked to close once":              testAskClose,
+		"Outline servers read back as written":          testOutlineReadBack,
+		"Outline servers are chosen by region":          testOutlineChoices,
+		"what gateways saw of a server is kept apart":   testOutlineProbes,
+		"an Outline server is never over its capacity":  testOutlineLimit,
 	} {
 		t.Run(name, func(t *testing.T) { test(fixture{Store: open(t), t: t}) })
 	}
