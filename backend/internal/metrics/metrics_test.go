@@ -24,6 +24,12 @@ func TestWhatHappenedIsExported(t *testing.T) {
 	m.Announced(true)
 	m.Announced(false)
 	m.BusConnected(true)
+	m.Exit("switched")
+	m.OutlineFailure("reset")
+	m.OutlineProbe("")
+	m.OutlineProbe("timeout")
+	m.OutlineServers("up", 3)
+	m.OutlinePlaces(7, 3000)
 	w := httptest.NewRecorder()
 	m.Handler().ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", nil))
 	for _, want := range []string{
@@ -43,6 +49,13 @@ func TestWhatHappenedIsExported(t *testing.T) {
 		`httvps_backend_bus_announcements_total{result="lost"} 1`,
 		`httvps_backend_bus_announcements_total{result="sent"} 1`,
 		`httvps_backend_bus_connected 1`,
+		`httvps_backend_outline_assignments_total{result="switched"} 1`,
+		`httvps_backend_outline_failures_total{failure="reset"} 1`,
+		`httvps_backend_outline_probes_total{result="ok"} 1`,
+		`httvps_backend_outline_probes_total{result="timeout"} 1`,
+		`httvps_backend_outline_servers{status="up"} 3`,
+		`httvps_backend_outline_sessions 7`,
+		`httvps_backend_outline_capacity 3000`,
 		`go_goroutines`,
 	} {
 		if !strings.Contains(w.Body.String(), want) {
