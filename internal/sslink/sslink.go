@@ -26,9 +26,10 @@ import (
 const (
 	// MaxLength is how many bytes a link may have.
 	MaxLength = 2048
-	// MaxPassword and MaxTag are how many bytes these may have.
+	// MaxPassword is how many bytes a password may have.
 	MaxPassword = 256
-	MaxTag      = 256
+	// MaxTag is how many bytes a name may have.
+	MaxTag = 256
 
 	// saltLeft is how many bytes of a salt a prefix must leave to chance: two
 	// connections with the same salt under one key would give their content away.

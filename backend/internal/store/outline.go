@@ -124,8 +124,10 @@ func (t *tx) OutlineChoices(ctx context.Context, region string, limit int) ([]co
 		ORDER BY CASE WHEN r.code = $1 THEN 0 ELSE 1 END, o.priority, o.id LIMIT $2`, region, limit)
 }
 
+const countExits = "SELECT COUNT(*) FROM sessions WHERE ended_at IS NULL AND outline_server_id = $1"
+
 func (t *tx) CountOutlineSessions(ctx context.Context, serverID string) (int, error) {
-	return one(ctx, t, scanCount, "SELECT COUNT(*) FROM sessions WHERE ended_at IS NULL AND outline_server_id = $1", serverID)
+	return one(ctx, t, scanCount, countExits, serverID)
 }
 
 func scanExit(r row) (e control.SessionExit, err error) {
@@ -137,10 +139,11 @@ func (t *tx) SessionExit(ctx context.Context, sessionID string) (control.Session
 	return one(ctx, t, scanExit, "SELECT "+sessionColumns+", s.outline_before, s.outline_switched_at FROM sessions s WHERE s.id = $1"+t.held("s"), sessionID)
 }
 
+const takeExit = `UPDATE sessions SET outline_server_id = $2, outline_before = $3, outline_switched_at = $4
+	WHERE id = $1 AND ended_at IS NULL AND ` + exitsOf + `$2 AND x.id <> $1) < $5`
+
 func (t *tx) TakeExit(ctx context.Context, e control.SessionExit, capacity int) (bool, error) {
-	return t.execIf(ctx, "", `UPDATE sessions SET outline_server_id = $2, outline_before = $3, outline_switched_at = $4
-		WHERE id = $1 AND ended_at IS NULL AND `+exitsOf+`$2 AND x.id <> $1) < $5`,
-		e.ID, e.OutlineServerID, e.BeforeID, nullMicros(e.SwitchedAt), capacity)
+	return t.execIf(ctx, "", takeExit, e.ID, e.OutlineServerID, e.BeforeID, nullMicros(e.SwitchedAt), capacity)
 }
 
 func (t *tx) LeaveExit(ctx context.Context, gatewayID, sessionID string) error {
