@@ -182,6 +182,9 @@ func (unobserved) Decision(string)                    {}
 func (unobserved) Enrolment(string)                   {}
 func (unobserved) Usage(string)                       {}
 func (unobserved) UsageLag(time.Duration)             {}
+func (unobserved) Exit(string)                        {}
+func (unobserved) OutlineFailure(string)              {}
+func (unobserved) OutlineProbe(string)                {}
 func (unobserved) Streams(int)                        {}
 func (unobserved) StreamEnded(string)                 {}
 func (unobserved) EventSent(string, time.Duration)    {}
