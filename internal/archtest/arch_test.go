@@ -42,11 +42,13 @@ var imports = map[string][]string{
 	"sdk/go/httvps/httvpstest": {"sdk/go/carrier", "sdk/go/httvps", "sdk/go/knock", "sdk/go/mux", "sdk/go/tlspin", "sdk/go/wire"},
 
 	// The device's command is the SDK's first and strictest customer.
-	"sdk/cli/internal/forward": {"sdk/cli/internal/relay"},
-	"sdk/cli/internal/home":    {"sdk/go/httvps"},
-	"sdk/cli/internal/relay":   {"sdk/go/lazy"},
-	"sdk/cli/internal/socks":   {"sdk/cli/internal/relay", "sdk/go/httvps"},
-	"sdk/cli/cmd/httvps":       {"sdk/cli/internal/", "sdk/go/httvps"},
+	"sdk/cli/internal/credential": {},
+	"sdk/cli/internal/forward":    {"sdk/cli/internal/relay"},
+	"sdk/cli/internal/home":       {"sdk/go/httvps"},
+	"sdk/cli/internal/httpproxy":  {"sdk/cli/internal/credential", "sdk/cli/internal/relay", "sdk/go/httvps"},
+	"sdk/cli/internal/relay":      {"sdk/go/lazy"},
+	"sdk/cli/internal/socks":      {"sdk/cli/internal/credential", "sdk/cli/internal/relay", "sdk/go/httvps"},
+	"sdk/cli/cmd/httvps":          {"sdk/cli/internal/", "sdk/go/httvps"},
 
 	// What backend and gateway agree on, and what all servers share.
 	"internal/apidiff":    {},

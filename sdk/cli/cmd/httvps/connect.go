@@ -14,32 +14,31 @@ import (
 
 	"github.com/httvps/httvps/sdk/cli/internal/forward"
 	"github.com/httvps/httvps/sdk/cli/internal/home"
-	"github.com/httvps/httvps/sdk/cli/internal/socks"
 	"github.com/httvps/httvps/sdk/go/httvps"
 )
 
 func newConnect(open func() (*home.Store, error)) *cobra.Command {
 	var (
-		address  string
-		public   bool
+		proxy    proxyFlags
 		forwards forwardFlags
 		timeout  time.Duration
 	)
 	cmd := &cobra.Command{
 		Use:   "connect",
-		Short: "Run the tunnel and a SOCKS5 proxy in front of it",
-		Long: `Run the tunnel and a SOCKS5 proxy in front of it, until Ctrl-C.
+		Short: "Run the tunnel and proxies in front of it",
+		Long: `Run the tunnel and a SOCKS5 proxy in front of it, until Ctrl-C; with --http, an
+HTTP proxy as well.
 
 When the tunnel is up, one line of JSON on standard output says so:
 
-  {"ready":true,"session":ID,"gateway":URL,"socks":ADDR,"http":"","forwards":[]}
+  {"ready":true,"session":ID,"gateway":URL,"socks":ADDR,"http":ADDR,"forwards":[]}
 
 What happens after that is told on standard error, one line per change. A
 connection that is lost is made again for as long as it takes.
 
-The proxy asks for no password and therefore listens on this machine only. Give
-programs the form socks5h:// where they have it: then names are resolved at the
-far end of the tunnel.
+The proxies ask for no password, unless --proxy-login says which, and listen on
+this machine only. Give programs the form socks5h:// where they have it: then names
+are resolved at the far end of the tunnel, as they always are by way of --http.
 
 For programs that know no proxy, -L listens on one more port and carries what comes
 to one target at the far end, for example questions to a name server there:
@@ -71,14 +70,11 @@ The ready line names each of them, in the order of the flags, as
 			if _, err := store.Profile(cmd.Context()); err != nil {
 				return err
 			}
-			ln, err := socks.Listen(cmd.Context(), address, public)
-			if errors.Is(err, socks.ErrPublic) {
-				return usagef("--socks: %w; the proxy asks for no password, so anybody who reaches it would use your tunnel (--socks-public if that is what you want)", err)
-			}
+			doors, err := proxy.listen(cmd.Context())
 			if err != nil {
-				return fmt.Errorf("--socks: %w", err)
+				return err
 			}
-			defer func() { _ = ln.Close() }()
+			defer doors.close()
 			ports, err := listenAll(cmd.Context(), specs)
 			if err != nil {
 				return err
@@ -87,7 +83,8 @@ The ready line names each of them, in the order of the flags, as
 			t := &tunnel{
 				stdout:   cmd.OutOrStdout(),
 				stderr:   cmd.ErrOrStderr(),
-				socks:    ln.Addr().String(),
+				socks:    doors.socks.Addr().String(),
+				http:     doors.httpAddr(),
 				forwards: tellAll(ports),
 				timeout:  timeout,
 			}
@@ -95,8 +92,7 @@ The ready line names each of them, in the order of the flags, as
 			if err != nil {
 				return err
 			}
-			server := &socks.Server{Dial: client.DialContext, ListenPacket: client.ListenPacket}
-			parts := []part{{"--socks", func(ctx context.Context) error { return server.Serve(ctx, ln) }}}
+			parts := doors.parts(client)
 			for i, port := range ports {
 				parts = append(parts, part{"-L " + specs[i].String(), func(ctx context.Context) error {
 					return port.Serve(ctx, client.DialContext)
@@ -105,8 +101,7 @@ The ready line names each of them, in the order of the flags, as
 			return t.run(cmd.Context(), client.Run, parts...)
 		},
 	}
-	cmd.Flags().StringVar(&address, "socks", "127.0.0.1:1080", "address of the SOCKS5 proxy; port 0 for any free one, no host for 127.0.0.1")
-	cmd.Flags().BoolVar(&public, "socks-public", false, "let --socks be an address that other machines can reach")
+	proxy.define(cmd)
 	cmd.Flags().StringArrayVarP(&forwards.texts, "forward", "L", nil, "forward a port to one target, as "+forward.Form+"; IPv6 addresses in brackets, port 0 for any free one; may be repeated")
 	cmd.Flags().BoolVar(&forwards.public, "forward-public", false, "let -L listen on an address that other machines can reach")
 	cmd.Flags().DurationVar(&timeout, "connect-timeout", 20*time.Second, "give up when the first connection is not made by then")
@@ -148,7 +143,7 @@ func agent() string {
 // tunnel runs a client and its proxy and tells people and scripts about it.
 type tunnel struct {
 	stdout, stderr io.Writer
-	socks          string
+	socks, http    string // http: "" when there is none
 	forwards       []forwarded
 	timeout        time.Duration
 
@@ -302,7 +297,7 @@ func (t *tunnel) connected(e httvps.Event) {
 		SOCKS    string      `json:"socks"`
 		HTTP     string      `json:"http"`
 		Forwards []forwarded `json:"forwards"`
-	}{true, e.Session, e.Gateway, t.socks, "", t.forwards})
+	}{true, e.Session, e.Gateway, t.socks, t.http, t.forwards})
 	if err == nil {
 		_, err = t.stdout.Write(append(line, '\n'))
 	}

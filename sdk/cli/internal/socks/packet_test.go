@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/httvps/httvps/sdk/cli/internal/relay"
 	"github.com/httvps/httvps/sdk/cli/internal/socks"
 	"github.com/httvps/httvps/sdk/go/httvps"
 )
@@ -159,7 +160,7 @@ func TestDatagramsCarryTheAddressOfTheirPeer(t *testing.T) {
 func TestTheRelayIsBesideTheListener(t *testing.T) {
 	for _, at := range []string{"127.0.0.1:0", "127.0.0.2:0", "[::1]:0"} {
 		t.Run(at, func(t *testing.T) {
-			ln, err := socks.Listen(t.Context(), at, false)
+			ln, err := relay.Listen(t.Context(), at, false)
 			if err != nil {
 				t.Skip(err) // no such address here
 			}
@@ -256,7 +257,7 @@ func TestAnAssociationEndsWithItsConnection(t *testing.T) {
 }
 
 func TestServeEndsAssociations(t *testing.T) {
-	ln, err := socks.Listen(t.Context(), ":0", false)
+	ln, err := relay.Listen(t.Context(), ":0", false)
 	if err != nil {
 		t.Fatal(err)
 	}
