@@ -50,6 +50,7 @@ func FuzzRequests(f *testing.F) {
 
 // answerAll is a target.
 func answerAll(t *testing.T, address string, conn net.Conn) {
+	t.Helper()
 	defer func() { _ = conn.Close() }()
 	r := bufio.NewReader(conn)
 	for {

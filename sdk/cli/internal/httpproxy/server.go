@@ -245,7 +245,7 @@ func (s *Server) connect(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	// What came behind the request is for the target.
-	if early, _ := buffered.Reader.Peek(buffered.Reader.Buffered()); len(early) > 0 {
+	if early, _ := buffered.Peek(buffered.Reader.Buffered()); len(early) > 0 {
 		if _, err := target.Write(early); err != nil {
 			relay.Abort(raw)
 			return
