@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/cgi"
 	"net/http/httptest"
@@ -125,5 +126,47 @@ func TestALoginIsAskedForByBothProxies(t *testing.T) {
 				t.Errorf("%s by way of %s: %q, %v", user, proxy, out, err)
 			}
 		}
+	}
+}
+
+// TestDirectRulesSendWhatTheySayAndNothingElse takes the service away: what still
+// works goes without it.
+func TestDirectRulesSendWhatTheySayAndNothingElse(t *testing.T) {
+	far := startOrigin(t)
+	s := startService(t)
+	d := enroll(t, s.Invite)
+	rules := writeFile(t, filepath.Join(t.TempDir(), "rules"), "# of the office\n127.0.0.1 # this machine\n")
+	d.args = []string{"--http", "127.0.0.1:0", "--direct", "intranet.test", "--direct-file", rules}
+	d.connect()
+	elsewhere := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = w.Write(make([]byte, 1000))
+	}))
+	var err error
+	if elsewhere.Listener, err = (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.2:0"); err != nil {
+		t.Skipf("this system has no 127.0.0.2: %v", err)
+	}
+	elsewhere.Start()
+	defer elsewhere.Close()
+	get := func(proxy, url string) bool {
+		out, err := program(t, nil, "curl", "-sS", "--fail", "--max-time", "5", "--noproxy", "", "-x", proxy, url+"/1000")
+		return err == nil && len(out) == 1000
+	}
+	for _, proxy := range []string{"socks5h://" + d.Socks, "http://" + d.HTTP} {
+		if !get(proxy, far.URL()) || !get(proxy, elsewhere.URL) {
+			t.Errorf("%s does not work", proxy)
+		}
+	}
+	s.proc.Kill()
+	for _, proxy := range []string{"socks5h://" + d.Socks, "http://" + d.HTTP} {
+		if !get(proxy, far.URL()) {
+			t.Errorf("%s: what is direct needs the service", proxy)
+		}
+		if proxy == "http://"+d.HTTP && get(proxy, elsewhere.URL) {
+			t.Errorf("%s: what no rule names went without the service", proxy)
+		}
+	}
+	out, err := program(t, nil, "curl", "-sS", "--fail", "http://"+d.HTTP+"/proxy.pac")
+	if err != nil || !strings.Contains(out, `"PROXY `+d.HTTP+`"`) || !strings.Contains(out, "intranet.test") {
+		t.Errorf("the PAC file is %q, %v", out, err)
 	}
 }

@@ -43,6 +43,7 @@ var imports = map[string][]string{
 
 	// The device's command is the SDK's first and strictest customer.
 	"sdk/cli/internal/credential": {},
+	"sdk/cli/internal/direct":     {"sdk/go/httvps"},
 	"sdk/cli/internal/forward":    {"sdk/cli/internal/relay"},
 	"sdk/cli/internal/home":       {"sdk/go/httvps"},
 	"sdk/cli/internal/httpproxy":  {"sdk/cli/internal/credential", "sdk/cli/internal/relay", "sdk/go/httvps"},

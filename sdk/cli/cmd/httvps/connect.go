@@ -40,6 +40,12 @@ The proxies ask for no password, unless --proxy-login says which, and listen on
 this machine only. Give programs the form socks5h:// where they have it: then names
 are resolved at the far end of the tunnel, as they always are by way of --http.
 
+What --direct names, the proxies reach from here and not through the tunnel; names
+among it are resolved here, too, and all others never are. Browsers learn the rules
+from http://HTTP-ADDR/proxy.pac, the address of their proxy's configuration:
+
+  httvps connect --http 127.0.0.1:8118 --direct private --direct example.com
+
 For programs that know no proxy, -L listens on one more port and carries what comes
 to one target at the far end, for example questions to a name server there:
 

@@ -270,6 +270,8 @@ func TestUsageErrorsExitWith2(t *testing.T) {
 		"a public address":         {[]string{"connect", "--home", home, "--socks", "0.0.0.0:0"}, "--socks-public"},
 		"a public HTTP proxy":      {[]string{"connect", "--home", home, "--socks", ":0", "--http", "0.0.0.0:0"}, "--http-public"},
 		"no file of a password":    {[]string{"connect", "--home", home, "--socks", ":0", "--proxy-login", home + "/none"}, "--proxy-login"},
+		"a broken rule":            {[]string{"connect", "--home", home, "--socks", ":0", "--direct", "private,10.0.0.1/8"}, `--direct "10.0.0.1/8": `},
+		"no file of rules":         {[]string{"connect", "--home", home, "--socks", ":0", "--direct-file", home + "/none"}, "--direct-file"},
 		"a broken forward":         {[]string{"connect", "--home", home, "-L", "tcp:1:host:80", "-L", "udp:1:host"}, "-L udp:1:host: want tcp|udp:[LADDR:]PORT:HOST:PORT"},
 		"a public forward":         {[]string{"connect", "--home", home, "-L", "tcp:0.0.0.0:1:host:80"}, "--forward-public"},
 		"many forwards":            {append([]string{"connect", "--home", home}, slices.Repeat([]string{"-L", "tcp:0:host:80"}, 65)...), "at most 64"},
