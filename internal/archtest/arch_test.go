@@ -42,6 +42,8 @@ var imports = map[string][]string{
 	"sdk/go/httvps/httvpstest": {"sdk/go/carrier", "sdk/go/httvps", "sdk/go/knock", "sdk/go/mux", "sdk/go/tlspin", "sdk/go/wire"},
 
 	// The device's command is the SDK's first and strictest customer.
+	"sdk/cli/internal/control":    {"sdk/cli/internal/httpproxy"},
+	"sdk/cli/internal/words":      {"sdk/go/httvps"},
 	"sdk/cli/internal/credential": {},
 	"sdk/cli/internal/direct":     {"sdk/go/httvps"},
 	"sdk/cli/internal/forward":    {"sdk/cli/internal/relay"},

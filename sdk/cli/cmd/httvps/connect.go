@@ -12,12 +12,14 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/httvps/httvps/sdk/cli/internal/control"
 	"github.com/httvps/httvps/sdk/cli/internal/forward"
 	"github.com/httvps/httvps/sdk/cli/internal/home"
+	"github.com/httvps/httvps/sdk/cli/internal/words"
 	"github.com/httvps/httvps/sdk/go/httvps"
 )
 
-func newConnect(open func() (*home.Store, error)) *cobra.Command {
+func newConnect(around surroundings) *cobra.Command {
 	var (
 		proxy    proxyFlags
 		forwards forwardFlags
@@ -63,7 +65,7 @@ The ready line names each of them, in the order of the flags, as
 			if err != nil {
 				return err
 			}
-			store, err := takeHome(cmd.Context(), open, cmd.ErrOrStderr())
+			store, err := takeHome(cmd.Context(), around.open, around.speak, cmd.ErrOrStderr())
 			if cmd.Context().Err() != nil {
 				return nil // the user's wish
 			}
@@ -87,6 +89,7 @@ The ready line names each of them, in the order of the flags, as
 			}
 			defer closeAll(ports)
 			t := &tunnel{
+				speak:    around.speak,
 				stdout:   cmd.OutOrStdout(),
 				stderr:   cmd.ErrOrStderr(),
 				socks:    doors.socks.Addr().String(),
@@ -102,6 +105,14 @@ The ready line names each of them, in the order of the flags, as
 			for i, port := range ports {
 				parts = append(parts, part{"-L " + specs[i].String(), func(ctx context.Context) error {
 					return port.Serve(ctx, client.DialContext)
+				}})
+			}
+			door, err := control.Listen(store.Path())
+			if err != nil {
+				t.say("status will not be available: %v", err)
+			} else {
+				parts = append(parts, part{"status", func(ctx context.Context) error {
+					return control.Serve(ctx, door, func() any { return t.status(ctx, client) }, client.DialContext)
 				}})
 			}
 			return t.run(cmd.Context(), client.Run, parts...)
@@ -120,12 +131,12 @@ const patience = 15 * time.Second
 
 // takeHome opens the home. Where another process uses it, that one may be on
 // its way out.
-func takeHome(ctx context.Context, open func() (*home.Store, error), stderr io.Writer) (*home.Store, error) {
+func takeHome(ctx context.Context, open func() (*home.Store, error), speak words.Language, stderr io.Writer) (*home.Store, error) {
 	store, err := open()
 	if !errors.Is(err, home.ErrInUse) {
 		return store, err
 	}
-	_, _ = fmt.Fprintf(stderr, "waiting up to %v: %v\n", patience, err)
+	_, _ = fmt.Fprintln(stderr, speak.Say("waiting up to %v: %v", patience, err))
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	tick := time.NewTicker(100 * time.Millisecond)
@@ -149,9 +160,11 @@ func agent() string {
 // tunnel runs a client and its proxy and tells people and scripts about it.
 type tunnel struct {
 	stdout, stderr io.Writer
+	speak          words.Language
 	socks, http    string // http: "" when there is none
 	forwards       []forwarded
 	timeout        time.Duration
+	whenReady      func() // instead of the ready line; nil: there is one
 
 	mu    sync.Mutex // guards the following fields
 	ready bool
@@ -273,19 +286,21 @@ func (t *tunnel) waiting(e httvps.Event) {
 	t.last = e.Err
 	told := t.lost
 	t.mu.Unlock()
-	when := "retrying now"
-	if e.Wait >= time.Second {
-		when = fmt.Sprintf("retrying in %v", e.Wait.Round(100*time.Millisecond))
+	wait := e.Wait.Round(100 * time.Millisecond)
+	switch soon := e.Wait < time.Second; {
+	case soon && told:
+		t.say("retrying now")
+	case soon:
+		t.say("retrying now: %v", e.Err)
+	case told:
+		t.say("retrying in %v", wait)
+	default:
+		t.say("retrying in %v: %v", wait, e.Err)
 	}
-	if told {
-		t.say("%s", when)
-		return
-	}
-	t.say("%s: %v", when, e.Err)
 }
 
 func (t *tunnel) say(format string, args ...any) {
-	_, _ = fmt.Fprintf(t.stderr, format+"\n", args...)
+	_, _ = fmt.Fprintln(t.stderr, t.speak.Say(format, args...))
 }
 
 // connected prints the ready line for the first session.
@@ -296,6 +311,10 @@ func (t *tunnel) connected(e httvps.Event) {
 		return
 	}
 	t.ready = true
+	if t.whenReady != nil {
+		t.whenReady()
+		return
+	}
 	line, err := json.Marshal(struct {
 		Ready    bool        `json:"ready"`
 		Session  string      `json:"session"`

@@ -33,6 +33,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv("HTTVPS_TEST_RUN_MAIN") != "" {
 		main()
 	}
+	_ = os.Setenv("LC_ALL", "C") // whoever runs the tests
 	goleak.VerifyTestMain(m)
 }
 
