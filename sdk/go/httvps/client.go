@@ -72,8 +72,9 @@ type Conn interface {
 // Client keeps a session up and opens connections through it. All methods may
 // be called from any goroutine.
 type Client struct {
-	cfg Config
-	ran atomic.Bool
+	cfg   Config
+	ran   atomic.Bool
+	hurry chan struct{} // holds one when the network has changed
 
 	mu      sync.Mutex    // guards the following fields
 	session *mux.Session  // nil while there is none
@@ -111,7 +112,7 @@ func NewClient(cfg Config) (*Client, error) {
 	if cfg.OnEvent == nil {
 		cfg.OnEvent = func(Event) {}
 	}
-	return &Client{cfg: cfg, changed: make(chan struct{})}, nil
+	return &Client{cfg: cfg, changed: make(chan struct{}), hurry: make(chan struct{}, 1)}, nil
 }
 
 func isAgent(s string) bool {
@@ -180,7 +181,43 @@ func (c *Client) run(ctx context.Context) error {
 		wait := delays.next(retryAfter(err))
 		c.change(func() { c.last = err })
 		c.cfg.OnEvent(Event{Kind: Waiting, Wait: wait, Err: err})
-		pause(ctx, wait) // the end of ctx is seen above
+		if c.pause(ctx, wait) { // the end of ctx is seen above
+			delays.reset()
+		}
+	}
+}
+
+// pause waits, and reports whether it ended early for a network that has changed.
+func (c *Client) pause(ctx context.Context, wait time.Duration) bool {
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-c.hurry:
+		return true
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	return false
+}
+
+// NetworkChanged tells the client that the device may have another network now, or
+// has slept. A session that is up is asked for a sign of life, and given up within
+// seconds if there is none; an attempt that is waited for begins at once. Programs
+// that are not told of such things need not call it: a session that is dead is
+// noticed anyway when something is sent.
+func (c *Client) NetworkChanged() {
+	c.mu.Lock()
+	session := c.session
+	c.mu.Unlock()
+	if session != nil {
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel() // the answer is not waited for
+		_, _ = session.Ping(ctx)
+		return
+	}
+	select {
+	case c.hurry <- struct{}{}:
+	default:
 	}
 }
 
@@ -325,6 +362,10 @@ func (r *runner) serve(ctx context.Context, gateway Gateway, tok token, conn *ca
 	c := r.client
 	start := time.Now()
 
+	select {
+	case <-c.hurry: // it came before this session
+	default:
+	}
 	c.change(func() {
 		c.session, c.last = session, nil
 		c.status.Gateway, c.status.Session, c.status.Since = gateway, id, start

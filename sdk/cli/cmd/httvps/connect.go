@@ -107,6 +107,7 @@ The ready line names each of them, in the order of the flags, as
 					return port.Serve(ctx, client.DialContext)
 				}})
 			}
+			parts = append(parts, part{"sleep", func(ctx context.Context) error { return watchSleep(ctx, client.NetworkChanged) }})
 			door, err := control.Listen(store.Path())
 			if err != nil {
 				t.say("status will not be available: %v", err)

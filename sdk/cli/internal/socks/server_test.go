@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"os/exec"
 	"strings"
 	"sync"
@@ -621,4 +622,36 @@ func TestAFailingListenerIsAskedEverMoreSlowly(t *testing.T) {
 			t.Errorf("accept was tried %d times in 10 s", n)
 		}
 	})
+}
+
+func TestHostileClientsLeaveItHealthy(t *testing.T) {
+	count := 500
+	if os.Getenv("HTTVPS_SOAK") == "1" {
+		count = 10_000
+	}
+	address := serve(t, func(context.Context, string, string) (net.Conn, error) {
+		return nil, &httvps.OpenError{Code: "conn_refused"}
+	})
+	parts := [][]byte{nil, {5}, {5, 255, 1}, {4, 1, 0}, {5, 1, 0}, {5, 1, 0, 5, 1, 0, 3, 200, 'a'}, []byte("GET / HTTP/1.1\r\n\r\n")}
+	var hostile []net.Conn
+	defer func() {
+		for _, c := range hostile {
+			_ = c.Close()
+		}
+	}()
+	for i := range count {
+		c, err := net.DialTimeout("tcp", address, 20*time.Second)
+		if err != nil {
+			t.Fatalf("connection %d: %v", i, err)
+		}
+		_, _ = c.Write(parts[i%len(parts)])
+		hostile = append(hostile, c)
+		if len(hostile) > 3000 { // as many as may be waiting beside others
+			_ = hostile[0].Close()
+			hostile = hostile[1:]
+		}
+	}
+	c := connect(t, address)
+	c.open("a")
+	c.wantReply(5)
 }
