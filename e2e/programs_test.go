@@ -141,6 +141,7 @@ func TestDirectRulesSendWhatTheySayAndNothingElse(t *testing.T) {
 	elsewhere := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = w.Write(make([]byte, 1000))
 	}))
+	_ = elsewhere.Listener.Close() // another one takes its place
 	var err error
 	if elsewhere.Listener, err = (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.2:0"); err != nil {
 		t.Skipf("this system has no 127.0.0.2: %v", err)
@@ -148,7 +149,7 @@ func TestDirectRulesSendWhatTheySayAndNothingElse(t *testing.T) {
 	elsewhere.Start()
 	defer elsewhere.Close()
 	get := func(proxy, url string) bool {
-		out, err := program(t, nil, "curl", "-sS", "--fail", "--max-time", "5", "--noproxy", "", "-x", proxy, url+"/1000")
+		out, err := program(t, nil, "curl", "-sS", "--fail", "--max-time", "2", "--noproxy", "", "-x", proxy, url+"/1000")
 		return err == nil && len(out) == 1000
 	}
 	for _, proxy := range []string{"socks5h://" + d.Socks, "http://" + d.HTTP} {
