@@ -61,17 +61,18 @@ var imports = map[string][]string{
 	"internal/ticket":     {},
 
 	// Data plane. Leaves do not see each other; server joins them.
-	"gateway/internal/auth":       {"internal/ticket", "sdk/go/wire"},
-	"gateway/internal/config":     {"internal/configfile", "sdk/go/knock"},
-	"gateway/internal/masquerade": {},
-	"gateway/internal/metrics":    {},
-	"gateway/internal/nodes":      {"internal/link", "internal/reason", "internal/ticket", "sdk/go/knock", "sdk/go/tlspin"},
-	"gateway/internal/protocol":   {"sdk/go/lazy", "sdk/go/mux", "sdk/go/wire"},
-	"gateway/internal/sessions":   {"sdk/go/wire"},
-	"gateway/internal/upstream":   {"sdk/go/lazy", "sdk/go/wire"},
-	"gateway/internal/server":     {"gateway/internal/", "internal/certfile", "internal/gate", "internal/reason", "internal/ticket", "sdk/go/carrier", "sdk/go/knock", "sdk/go/mux", "sdk/go/wire"},
-	"gateway":                     {"gateway/internal/"},
-	"gateway/cmd/httvps-gateway":  {"gateway", "internal/command"},
+	"gateway/internal/auth":        {"internal/ticket", "sdk/go/wire"},
+	"gateway/internal/config":      {"internal/configfile", "sdk/go/knock"},
+	"gateway/internal/masquerade":  {},
+	"gateway/internal/metrics":     {},
+	"gateway/internal/nodes":       {"internal/link", "internal/reason", "internal/ticket", "sdk/go/knock", "sdk/go/tlspin"},
+	"gateway/internal/protocol":    {"sdk/go/lazy", "sdk/go/mux", "sdk/go/wire"},
+	"gateway/internal/sessions":    {"sdk/go/wire"},
+	"gateway/internal/shadowsocks": {"sdk/go/lazy", "sdk/go/wire"},
+	"gateway/internal/upstream":    {"sdk/go/lazy", "sdk/go/wire"},
+	"gateway/internal/server":      {"gateway/internal/", "internal/certfile", "internal/gate", "internal/reason", "internal/ticket", "sdk/go/carrier", "sdk/go/knock", "sdk/go/mux", "sdk/go/wire"},
+	"gateway":                      {"gateway/internal/"},
+	"gateway/cmd/httvps-gateway":   {"gateway", "internal/command"},
 
 	// Control plane. Adapters know the domain; the domain knows no adapter.
 	"backend/internal/apidocs":         {},
@@ -104,6 +105,9 @@ var imports = map[string][]string{
 	// The emulated link and the tool that measures it.
 	"test/linkem":                  {},
 	"test/linkem/cmd/linkem-check": {"test/linkem"},
+
+	// Shadowsocks servers for the tests of those who speak with them.
+	"test/sstest": {},
 
 	// The benchmarks drive the binaries, too, and compare them with a relay.
 	"bench":                    {"bench/internal/", "internal/devca", "sdk/go/httvps", "test/linkem"},
