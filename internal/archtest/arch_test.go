@@ -58,6 +58,7 @@ var imports = map[string][]string{
 	"internal/devca":      {"sdk/go/tlspin"},
 	"internal/link":       {"sdk/go/tlspin"},
 	"internal/reason":     {"sdk/go/wire"},
+	"internal/sslink":     {},
 	"internal/ticket":     {},
 
 	// Data plane. Leaves do not see each other; server joins them.
