@@ -149,7 +149,7 @@ func TestDamagedLinksAreRefusedWithoutRepeatingThem(t *testing.T) {
 		"a broken escape in front of the @":   {"ss://aes-256-gcm:" + password + "%4" + server, "a %"},
 		"two @":                               {"ss://aes-256-gcm:" + password + "@x" + server, "%40"},
 		"a wrong padding":                     {"ss://" + account + "=" + server, "neither cipher:password"},
-		"three characters of padding":         {"ss://" + raw("aes-256-gcm:"+password+"xx")[:29] + "===" + server, "neither cipher:password"},
+		"three characters of padding":         {"ss://" + raw("aes-256-gcm:" + password + "xx")[:29] + "===" + server, "neither cipher:password"},
 		"bits left over in base64":            {"ss://" + raw("aes-256-gcm:ab")[:18] + "j" + server, "neither cipher:password"},
 		"an old cipher":                       {"ss://" + raw("rc4-md5:"+password) + server, "cipher is none of"},
 		"no cipher at all":                    {"ss://none:" + password + server, "cipher is none of"},
