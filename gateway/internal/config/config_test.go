@@ -20,7 +20,7 @@ import (
 const example = "../../config/example-config.yaml"
 
 var options = cmp.Options{
-	cmpopts.EquateComparable(netip.Prefix{}),
+	cmpopts.EquateComparable(netip.Prefix{}, netip.AddrPort{}),
 	cmpopts.EquateEmpty(),
 	cmpopts.IgnoreFields(Config{}, "Log", "OnReady", "GetCertificate", "Listener", "Version"),
 }

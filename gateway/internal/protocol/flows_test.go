@@ -138,7 +138,7 @@ func newFlowRig(t *testing.T, change func(*Streams)) *flowRig {
 	t.Helper()
 	r := &flowRig{network: &network{sockets: make(chan *socket, 100)}, opens: make(chan string, 100), dropped: make(map[string]int)}
 	r.rig = newRig(t, nil, func(s *Streams) {
-		s.NewUpstream = func() (Dial, Packets) { return nil, r.network }
+		s.NewUpstream = func([16]byte) Upstream { return Upstream{Packets: r.network, Close: func() {}} }
 		s.ObserveFlow = func(result string) { r.opens <- result }
 		s.Dropped = func(reason string, n int) {
 			r.mu.Lock()

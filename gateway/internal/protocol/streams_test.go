@@ -81,7 +81,7 @@ func newRig(t *testing.T, dial func(context.Context, wire.Addr) (Conn, error), c
 	ours, theirs := muxtest.Pipe()
 	r := &rig{Peer: muxtest.NewPeer(t, theirs), results: make(chan string, 1000), served: make(chan error, 1)}
 	r.streams = &Streams{
-		NewUpstream: func() (Dial, Packets) { return dial, nil }, Slots: make(chan struct{}, 100), SessionDials: 100, SessionTargets: 100, Idle: 2 * time.Hour, HalfClosedIdle: 5 * time.Minute,
+		NewUpstream: func([16]byte) Upstream { return Upstream{Dial: dial, Close: func() {}} }, Slots: make(chan struct{}, 100), SessionDials: 100, SessionTargets: 100, Idle: 2 * time.Hour, HalfClosedIdle: 5 * time.Minute,
 		Observe: func(result string, _ time.Duration) { r.results <- result },
 	}
 	if change != nil {
@@ -93,7 +93,7 @@ func newRig(t *testing.T, dial func(context.Context, wire.Addr) (Conn, error), c
 	r.ended.Go(func() { _ = r.session.Run(t.Context()) })
 	ctx, stop := context.WithCancel(t.Context())
 	r.stop = stop
-	r.ended.Go(func() { r.served <- r.streams.Serve(ctx, r.session, &r.meter) })
+	r.ended.Go(func() { r.served <- r.streams.Serve(ctx, r.session, [16]byte{}, &r.meter) })
 	return r
 }
 

@@ -2,6 +2,7 @@ package server
 
 import (
 	"errors"
+	"log/slog"
 	"net"
 	"net/netip"
 	"sync"
@@ -55,7 +56,7 @@ func device(t *testing.T, up config.Upstream) *mux.Session {
 	if err != nil {
 		t.Fatal(err)
 	}
-	leave, err := newEgress(up, nil)
+	leave, err := newExits(up, nil, slog.New(slog.DiscardHandler), func() *metrics.Metrics { return counters })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,7 +71,7 @@ func device(t *testing.T, up config.Upstream) *mux.Session {
 	var running sync.WaitGroup
 	running.Go(func() { _ = gateway.Run(t.Context()) })
 	running.Go(func() { _ = client.Run(t.Context()) })
-	running.Go(func() { _ = streams.Serve(t.Context(), gateway, live) })
+	running.Go(func() { _ = streams.Serve(t.Context(), gateway, live.ID, live) })
 	t.Cleanup(func() {
 		client.Close(wire.CodeNoError, "")
 		running.Wait()
