@@ -38,7 +38,7 @@ func Required() bool {
 
 // StartLibev runs ss-server on a free port of 127.0.0.1, for TCP and UDP, until
 // the test ends. It skips the test where ss-server is missing.
-func StartLibev(t testing.TB, cipher, password string) *Libev {
+func StartLibev(t *testing.T, cipher, password string) *Libev {
 	t.Helper()
 	program, err := exec.LookPath("ss-server")
 	if err != nil {
@@ -59,7 +59,7 @@ func StartLibev(t testing.TB, cipher, password string) *Libev {
 	return nil
 }
 
-func startLibev(t testing.TB, program string, addr netip.AddrPort, cipher, password string) (*Libev, error) {
+func startLibev(t *testing.T, program string, addr netip.AddrPort, cipher, password string) (*Libev, error) {
 	t.Helper()
 	config, err := json.Marshal(map[string]any{
 		"server": addr.Addr().String(), "server_port": addr.Port(), "password": password, "method": cipher,
@@ -103,7 +103,7 @@ func (s *Libev) Kill() {
 
 // freePort returns an address on loopback whose port is free at the moment, for TCP
 // and UDP.
-func freePort(t testing.TB) netip.AddrPort {
+func freePort(t *testing.T) netip.AddrPort {
 	t.Helper()
 	for range 20 {
 		l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // loopback

@@ -186,7 +186,7 @@ func Target(r io.Reader) (string, error) {
 	if _, err := io.ReadFull(r, head[:1]); err != nil {
 		return "", err
 	}
-	size := 0
+	var size int
 	switch head[0] {
 	case 1:
 		size = 4
@@ -242,7 +242,7 @@ type Options struct {
 }
 
 // StartServer serves TCP and UDP on 127.0.0.1 until the test ends.
-func StartServer(t testing.TB, cipherName, password string, opts Options) *Server {
+func StartServer(t *testing.T, cipherName, password string, opts Options) *Server {
 	t.Helper()
 	addr := opts.Addr
 	if !addr.IsValid() {
@@ -273,13 +273,13 @@ func StartServer(t testing.TB, cipherName, password string, opts Options) *Serve
 
 // Close ends everything, and waits.
 func (s *Server) Close() {
+	_, _ = s.listener.Close(), s.packets.Close() // first: who sees an end finds nobody
 	s.mu.Lock()
 	s.closed = true
 	for c := range s.open {
 		_ = c.Close()
 	}
 	s.mu.Unlock()
-	_, _ = s.listener.Close(), s.packets.Close()
 	s.wg.Wait()
 }
 

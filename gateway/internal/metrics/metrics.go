@@ -101,7 +101,8 @@ func New(registry prometheus.Registerer, version string, gauges Gauges) (*Metric
 	}
 	var problems []error
 	for _, collector := range []prometheus.Collector{
-		m.probes, m.probe, m.switches, servers{gauges.Probes},
+		m.probes, m.probe, m.switches,
+		servers{gauges.Probes},
 		m.handshakes, m.handshake, m.opens, m.dial, m.flows, m.dropped, m.turnedAway, m.control, m.closed, info,
 		gauge("sessions", "Live sessions.", gauges.Sessions),
 		gauge("streams", "Streams of live sessions, UDP flows among them.", gauges.Streams),

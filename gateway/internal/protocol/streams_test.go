@@ -53,6 +53,9 @@ func (m *meter) AddUp(n int)      { m.up.Add(int64(n)) }
 func (m *meter) AddDown(n int)    { m.down.Add(int64(n)) }
 func (m *meter) AddStreams(n int) { m.streams.Add(int64(n)) }
 
+// sessionID is that of every rig.
+var sessionID = [16]byte{1, 2, 3}
+
 // rig is a session whose device the test plays frame by frame.
 type rig struct {
 	*muxtest.Peer
@@ -93,7 +96,7 @@ func newRig(t *testing.T, dial func(context.Context, wire.Addr) (Conn, error), c
 	r.ended.Go(func() { _ = r.session.Run(t.Context()) })
 	ctx, stop := context.WithCancel(t.Context())
 	r.stop = stop
-	r.ended.Go(func() { r.served <- r.streams.Serve(ctx, r.session, [16]byte{}, &r.meter) })
+	r.ended.Go(func() { r.served <- r.streams.Serve(ctx, r.session, sessionID, &r.meter) })
 	return r
 }
 
@@ -464,6 +467,24 @@ func (b *broken) Write(p []byte) (int, error) {
 		return 0, b.write
 	}
 	return b.duplex.Write(p)
+}
+
+// A way that fails has a word for it, which is not the target's.
+func TestTheWordOfAFailedWayReachesTheDevice(t *testing.T) {
+	for _, reason := range []string{"egress_lost", "refused", "timeout"} {
+		synctest.Test(t, func(t *testing.T) {
+			from := make(chan struct{})
+			r := newRig(t, func(context.Context, wire.Addr) (Conn, error) {
+				conn, _ := newTarget()
+				return &broken{duplex: conn, read: failure(reason), from: from}, nil
+			}, nil)
+			r.open(1)
+			r.WantOpened(1)
+			close(from)
+			r.WantReset(1, failures[reason])
+			r.hangUp()
+		})
+	}
 }
 
 func TestTheTargetsResetReachesTheDevice(t *testing.T) {

@@ -32,6 +32,7 @@ func (s sink) CloseWrite() error           { return nil }
 func (s sink) Close() error                { return nil }
 
 func client(b *testing.B, name string, r io.Reader) *shadowsocks.Conn {
+	b.Helper()
 	conn, err := newKey(b, name, "").Client(sink{r: r}, wire.Addr{Name: "example.com", Port: 443})
 	if err != nil {
 		b.Fatal(err)
@@ -42,6 +43,7 @@ func client(b *testing.B, name string, r io.Reader) *shadowsocks.Conn {
 
 // bare returns the cipher alone, as the measure of all that is beside it.
 func bare(b *testing.B, name string) cipher.AEAD {
+	b.Helper()
 	var a cipher.AEAD
 	var err error
 	if name == shadowsocks.DefaultCipher {

@@ -14,9 +14,6 @@ const (
 	addrIPv6 = 4
 )
 
-// maxAddr is the longest address of a target.
-const maxAddr = 1 + 1 + wire.MaxName + 2
-
 // MaxPacketOverhead is what a datagram gains at most.
 const MaxPacketOverhead = 32 + 1 + 16 + 2 + tagSize
 

@@ -31,27 +31,27 @@ func (h *hexBytes) UnmarshalText(text []byte) (err error) {
 	return err
 }
 
-func vectors(t testing.TB) []vector {
-	t.Helper()
+func vectors(tb testing.TB) []vector {
+	tb.Helper()
 	text, err := os.ReadFile("testdata/vectors.json")
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	var list []vector
 	if err := json.Unmarshal(text, &list); err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	if len(list) != len(Ciphers()) {
-		t.Fatalf("%d vectors, want one for each of %q", len(list), Ciphers())
+		tb.Fatalf("%d vectors, want one for each of %q", len(list), Ciphers())
 	}
 	return list
 }
 
-func newKey(t testing.TB, cipher, password string) *Key {
-	t.Helper()
+func newKey(tb testing.TB, cipher, password string) *Key {
+	tb.Helper()
 	k, err := NewKey(cipher, password, nil)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 	return k
 }

@@ -85,6 +85,9 @@ func wantFailure(t *testing.T, err error, want Failure) {
 	if !errors.As(err, &failed) || failed.Failure != want {
 		t.Errorf("Dial = %v, want the failure %q", err, want)
 	}
+	if errors.Is(err, io.EOF) {
+		t.Errorf("%v passes for a good end", err)
+	}
 }
 
 func loopback(last byte) netip.Addr { return netip.AddrFrom4([4]byte{127, 0, 0, last}) }

@@ -84,6 +84,8 @@ type OutlineConfig struct {
 	Probe wire.Addr
 	// ProbeInterval is the pause between two probes of a server.
 	ProbeInterval time.Duration
+	// ProbeTimeout bounds a probe; 0 means 5 s.
+	ProbeTimeout time.Duration
 	// MaxLookups is that of [DirectConfig].
 	MaxLookups int
 	// Probed, unless nil, is told what the Assigner is.
@@ -113,6 +115,7 @@ func NewOutline(cfg OutlineConfig) (*Outline, error) {
 	if o.cfg.Switched == nil {
 		o.cfg.Switched = func() {}
 	}
+	o.cfg.ProbeTimeout = cmp.Or(cfg.ProbeTimeout, probeTimeout)
 	if o.cfg.Probed == nil {
 		o.cfg.Probed = func(Probe) {}
 	}

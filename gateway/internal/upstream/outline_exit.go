@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"time"
 
@@ -23,6 +25,9 @@ const (
 	// Whether a server still listens is asked so often, on average and at once.
 	checkEvery = 200 * time.Millisecond
 	checkBurst = 20
+	// checkWait is for how long the connection has to stay, beside the time that it
+	// took: a process that is killed may lose its connections before its listener.
+	checkWait = 50 * time.Millisecond
 
 	// What finds a server that vanished without a word: keep-alive where nothing
 	// is sent, userTimeout where something is.
@@ -85,8 +90,12 @@ func (e *exit) drop(c lostable) {
 	delete(e.conns, c)
 }
 
-// lostError is the failure of the server, not of a target.
+// lostError is the failure of the server, not of a target. It is never an
+// io.EOF: whoever reads would take that for a good end.
 func lostError(err error) *Error {
+	if errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF
+	}
 	return &Error{Failure: EgressLost, Err: fmt.Errorf("%w: %w", errLost, err)}
 }
 
@@ -134,6 +143,19 @@ func (e *exit) connect(ctx context.Context) (*net.TCPConn, error) {
 	}
 	boundUnacknowledged(conn)
 	return conn, nil
+}
+
+// stays returns nil when a connection on which nothing was said is still there
+// after d, and closes it.
+func stays(ctx context.Context, conn *net.TCPConn, d time.Duration) error {
+	defer func() { _ = conn.Close() }()
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	defer stop()
+	_ = conn.SetReadDeadline(time.Now().Add(d))
+	if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		return errors.Join(errors.New("it does not stay"), err)
+	}
+	return nil
 }
 
 // addresses returns those of the server.
@@ -190,8 +212,8 @@ func (e *exit) dialPacket(ctx context.Context, peer netip.AddrPort, policy *Poli
 	return nil, lostError(first)
 }
 
-// listens reports whether the server takes connections, by making one later than
-// now. Who asks at the same time shares an answer. Where too many ask, it is
+// listens reports whether the server takes connections and keeps them, by making
+// one later than now. Who asks at the same time shares an answer. Where too many ask, it is
 // taken for granted.
 func (e *exit) listens(ctx context.Context) bool {
 	asked := time.Now()
@@ -213,7 +235,7 @@ func (e *exit) listens(ctx context.Context) bool {
 	e.checked = now
 	conn, err := e.connect(ctx)
 	if err == nil {
-		_ = conn.Close()
+		err = stays(ctx, conn, time.Since(now)+checkWait)
 	}
 	if ctx.Err() != nil { // nobody wants to know any more
 		e.checked = time.Time{}

@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	// probeTimeout bounds each half of a probe.
+	// probeTimeout bounds a probe, whose halves run at the same time.
 	probeTimeout = 5 * time.Second
 	// probePause is the least time between two probes of one server, however much
 	// is suspected of it.
@@ -63,7 +63,7 @@ func (o *Outline) Run(ctx context.Context) {
 			probes.Go(func() { o.probe(ctx, e) })
 		}
 	}
-	ticker := time.NewTicker(max(probePause, min(o.cfg.ProbeInterval/4, o.cfg.ProbeInterval)))
+	ticker := time.NewTicker(max(time.Second, o.cfg.ProbeInterval/8))
 	defer ticker.Stop()
 	for {
 		for _, e := range o.used() {
@@ -149,7 +149,7 @@ func (e *exit) judge(result Probe, began time.Time) (again bool) {
 
 // look probes both halves at the same time.
 func (e *exit) look(ctx context.Context) Probe {
-	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, e.outline.cfg.ProbeTimeout)
 	defer cancel()
 	result := Probe{Server: e.server, At: time.Now()}
 	var udp sync.WaitGroup
