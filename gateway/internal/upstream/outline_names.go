@@ -58,8 +58,8 @@ func (n *names) learn(name string, addrs []netip.Addr, life time.Duration) {
 	defer n.mu.Unlock()
 	now := time.Now()
 	if len(n.known) >= maxKnownNames {
-		for other, k := range n.known { // the old ones, and something
-			if !now.Before(k.until) || len(n.known) >= maxKnownNames {
+		for other, k := range n.known { // the old ones, and a quarter in any case
+			if !now.Before(k.until) || len(n.known) > maxKnownNames*3/4 {
 				delete(n.known, other)
 			}
 		}
