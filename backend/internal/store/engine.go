@@ -26,6 +26,8 @@ type engine interface {
 	steps() ([]Migration, error)
 	// version returns that of the schema, 0 for none, without changing anything.
 	version(ctx context.Context, p pools) (int64, error)
+	// newer returns the versions that the schema has after one.
+	newer(ctx context.Context, p pools, after int64) ([]int64, error)
 	// backUp copies a database before its schema is changed and returns where to,
 	// or nothing where the engine has its own means.
 	backUp(ctx context.Context, p pools, version int64) (string, error)

@@ -6,10 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/pressly/goose/v3"
+
+	"github.com/httvps/httvps/backend/internal/control"
 )
 
 // Migration is a step of the schema.
@@ -35,14 +39,15 @@ func Migrate(ctx context.Context, cfg Config) (applied []Migration, err error) {
 }
 
 // Migrations returns all steps of the schema and whether the database, which must
-// exist, has them. It changes nothing, and others may be using the database.
+// exist, has them; those of a newer program that this one can run with come last,
+// without their SQL. It changes nothing, and others may be using the database.
 func Migrations(ctx context.Context, cfg Config) (all []Migration, err error) {
 	s, err := open(ctx, cfg, look)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
-	version, err := s.engine.version(ctx, s.pools)
+	version, want, err := s.versions(ctx)
 	if err != nil {
 		return nil, s.databaseError(err)
 	}
@@ -51,6 +56,13 @@ func Migrations(ctx context.Context, cfg Config) (all []Migration, err error) {
 	}
 	for i := range all {
 		all[i].Applied = all[i].Version <= version
+	}
+	newer, err := s.engine.newer(ctx, s.pools, want)
+	if err != nil {
+		return nil, s.databaseError(err)
+	}
+	for _, version := range newer {
+		all = append(all, Migration{Version: version, Name: fmt.Sprintf("%05d, of a newer version of this program", version), Applied: true})
 	}
 	return all, nil
 }
@@ -81,7 +93,7 @@ func Pending(ctx context.Context, cfg Config) ([]Migration, error) {
 // something to lose.
 func (s *Store) migrate(ctx context.Context) ([]Migration, error) {
 	version, want, err := s.versions(ctx)
-	if err != nil || version == want {
+	if err != nil || version >= want {
 		return nil, err
 	}
 	if version > 0 {
@@ -107,20 +119,64 @@ func (s *Store) migrate(ctx context.Context) ([]Migration, error) {
 	return applied, err
 }
 
-// versions returns the version of the schema and the one that this program
-// wants, and refuses one that it does not know.
+// settingOldestSchema is the oldest version of the schema whose program can run on
+// this one. Each step sets it.
+const settingOldestSchema = "oldest_schema"
+
+// versions returns the version of the schema and the one that this program has,
+// and refuses a newer one unless that says that this program can run on it.
 func (s *Store) versions(ctx context.Context) (have, want int64, err error) {
-	if have, err = s.engine.version(ctx, s.pools); err != nil {
-		return 0, 0, err
+	want = s.newestStep
+	if have, err = s.engine.version(ctx, s.pools); err != nil || have <= want {
+		return have, want, err
 	}
-	steps, err := s.engine.steps()
-	if err != nil {
+	oldest, err := s.oldest(ctx)
+	switch {
+	case err != nil:
 		return 0, 0, err
-	}
-	if want = steps[len(steps)-1].Version; have > want {
-		return 0, 0, fmt.Errorf("%w (schema %d, this one knows up to %d)", ErrNewerSchema, have, want)
+	case oldest > want:
+		return 0, 0, fmt.Errorf("%w: use that one, or restore a backup from before its update (schema %d, for programs with %s; this one has %d)",
+			ErrNewerSchema, have, orNewer(oldest, have), want)
+	case s.ownSchema:
+		return 0, 0, fmt.Errorf("%w: use that one for this (schema %d, this one has %d)", ErrNewerSchema, have, want)
 	}
 	return have, want, nil
+}
+
+// orNewer says from which version of the schema on programs can run on version have.
+func orNewer(oldest, have int64) string {
+	return strconv.FormatInt(min(oldest, have), 10) + " or newer"
+}
+
+// oldest returns the oldest version of the schema whose program can run on what is
+// there. A schema that does not say is for its own program only.
+func (s *Store) oldest(ctx context.Context) (int64, error) {
+	var text string
+	err := s.Read(ctx, func(ctx context.Context, t control.Tx) error {
+		var err error
+		text, err = t.Setting(ctx, settingOldestSchema)
+		return err
+	})
+	if errors.Is(err, control.ErrNotFound) {
+		return math.MaxInt64, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	oldest, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("setting %s: %w", settingOldestSchema, err)
+	}
+	return oldest, nil
+}
+
+// checkSchema refuses a schema that became too new while this program ran.
+func (s *Store) checkSchema(ctx context.Context) error {
+	have, want, err := s.versions(ctx)
+	if err == nil && have > want && !s.toldNewer.Swap(true) {
+		s.log.WarnContext(ctx, "the database's schema is newer than this program, which can run on it", "schema", have, "own", want)
+	}
+	return err
 }
 
 // readSteps returns the steps in dir, whose files are named NUMBER_NAME.sql.
@@ -167,6 +223,23 @@ func applied(results []*goose.MigrationResult) []Migration {
 		steps = append(steps, Migration{Version: r.Source.Version, Name: r.Source.Path, Applied: true})
 	}
 	return steps
+}
+
+// newer returns the versions in goose's table after one.
+func newer(ctx context.Context, db *sql.DB, table string, after int64) (versions []int64, err error) {
+	rows, err := db.QueryContext(ctx, "SELECT DISTINCT version_id FROM "+table+" WHERE version_id > $1 ORDER BY 1", after)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close() //nolint:errcheck // Err below says what went wrong
+	for rows.Next() {
+		var version int64
+		if err := rows.Scan(&version); err != nil {
+			return nil, err
+		}
+		versions = append(versions, version)
+	}
+	return versions, rows.Err()
 }
 
 // latest returns the version that goose's table says, which must exist.

@@ -170,6 +170,14 @@ func (e *postgresEngine) version(ctx context.Context, p pools) (int64, error) {
 	return latest(ctx, p.reader, postgresVersions)
 }
 
+func (e *postgresEngine) newer(ctx context.Context, p pools, after int64) ([]int64, error) {
+	version, err := e.version(ctx, p)
+	if err != nil || version <= after {
+		return nil, err
+	}
+	return newer(ctx, p.reader, postgresVersions, after)
+}
+
 // backUp leaves it to the operator, whose server has the means for it.
 func (e *postgresEngine) backUp(context.Context, pools, int64) (string, error) { return "", nil }
 

@@ -197,6 +197,14 @@ func (e *sqliteEngine) version(ctx context.Context, p pools) (int64, error) {
 	return latest(ctx, p.reader, sqliteVersions)
 }
 
+func (e *sqliteEngine) newer(ctx context.Context, p pools, after int64) ([]int64, error) {
+	version, err := e.version(ctx, p)
+	if err != nil || version <= after {
+		return nil, err
+	}
+	return newer(ctx, p.reader, sqliteVersions, after)
+}
+
 func (e *sqliteEngine) up(ctx context.Context, p pools) ([]Migration, error) {
 	provider, err := goose.NewProvider(goose.DialectSQLite3, p.writer, e.dir, goose.WithDisableGlobalRegistry(true))
 	if err != nil {

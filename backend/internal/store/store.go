@@ -18,6 +18,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"strings"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
@@ -30,6 +31,10 @@ type Store struct {
 	engine   engine
 	log      *slog.Logger
 	appended func() // called when there are new events; may be nil
+
+	newestStep int64       // the version of the schema that this program has
+	ownSchema  bool        // it cannot run on another one
+	toldNewer  atomic.Bool // the log knows that there is a newer one
 }
 
 var _ control.Store = (*Store)(nil)
@@ -136,9 +141,15 @@ func (s *Store) begin(ctx context.Context, db *sql.DB, opts *sql.TxOptions) (*sq
 	return db.BeginTx(ctx, opts)
 }
 
-// Ping reports whether the records can be read and written now. It writes: a
-// full disk lets everything else pass.
+// Ping reports whether the records can be read and written now, and still are what
+// this program knows. It writes: a full disk lets everything else pass.
 func (s *Store) Ping(ctx context.Context) error {
+	if err := s.checkSchema(ctx); err != nil {
+		if v := s.engine.judge(err); v == away || v == moved {
+			return fmt.Errorf("%w: %w", control.ErrUnavailable, err)
+		}
+		return err
+	}
 	return s.Write(ctx, func(ctx context.Context, t control.Tx) error {
 		return t.PutSetting(ctx, settingPing, time.Now().UTC().Format(time.RFC3339Nano))
 	})
