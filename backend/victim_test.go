@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/httvps/httvps/backend"
 	"github.com/httvps/httvps/backend/internal/config"
@@ -107,14 +108,17 @@ func (v *victim) tryStart() error {
 	if err := v.process.Start(); err != nil {
 		return err
 	}
-	line, err := bufio.NewReader(out).ReadBytes('\n')
+	lines := bufio.NewReader(out)
+	line, err := lines.ReadBytes('\n')
 	var ready backend.Ready
 	if err == nil {
 		err = json.Unmarshal(line, &ready)
 	}
 	if err != nil {
-		_ = v.process.Process.Kill() // or its output never ends
-		rest, _ := io.ReadAll(out)
+		// It ends by itself; else its output never would.
+		bound := time.AfterFunc(10*time.Second, func() { _ = v.process.Process.Kill() })
+		rest, _ := io.ReadAll(lines)
+		bound.Stop()
 		return fmt.Errorf("the control plane did not start: %w: %s%s", errors.Join(err, v.process.Wait()), line, rest)
 	}
 	v.where.Store(&ready)

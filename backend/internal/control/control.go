@@ -9,6 +9,7 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -64,6 +65,8 @@ type Authority struct {
 	keys      ticket.JWKS
 	nonces    nonceMint
 	heartbeat time.Duration
+	leases    leaseClock
+	wellSince atomic.Int64 // unix microseconds of the first Prune since which all went well; 0: the last did not
 }
 
 // Identity is what a service is called, made once at its first start.

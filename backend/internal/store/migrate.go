@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"math"
 	"strconv"
 	"strings"
 	"time"
@@ -39,8 +38,8 @@ func Migrate(ctx context.Context, cfg Config) (applied []Migration, err error) {
 }
 
 // Migrations returns all steps of the schema and whether the database, which must
-// exist, has them; those of a newer program that this one can run with come last,
-// without their SQL. It changes nothing, and others may be using the database.
+// exist, has them; the newest of a newer program, which this one can run on, comes
+// last and without its SQL. It changes nothing, and others may be using the database.
 func Migrations(ctx context.Context, cfg Config) (all []Migration, err error) {
 	s, err := open(ctx, cfg, look)
 	if err != nil {
@@ -57,11 +56,7 @@ func Migrations(ctx context.Context, cfg Config) (all []Migration, err error) {
 	for i := range all {
 		all[i].Applied = all[i].Version <= version
 	}
-	newer, err := s.engine.newer(ctx, s.pools, want)
-	if err != nil {
-		return nil, s.databaseError(err)
-	}
-	for _, version := range newer {
+	if version > want {
 		all = append(all, Migration{Version: version, Name: fmt.Sprintf("%05d, of a newer version of this program", version), Applied: true})
 	}
 	return all, nil
@@ -126,39 +121,38 @@ const settingOldestSchema = "oldest_schema"
 // versions returns the version of the schema and the one that this program has,
 // and refuses a newer one unless that says that this program can run on it.
 func (s *Store) versions(ctx context.Context) (have, want int64, err error) {
+	var oldest int64
+	err = s.Read(ctx, func(ctx context.Context, t control.Tx) error {
+		unit, ok := t.(*tx)
+		if !ok {
+			return errOtherUnit
+		}
+		var err error
+		if have, err = s.engine.version(ctx, unit.conn); err == nil && have > s.newestStep {
+			oldest, err = oldestFor(ctx, t, have)
+		}
+		return err
+	})
 	want = s.newestStep
-	if have, err = s.engine.version(ctx, s.pools); err != nil || have <= want {
-		return have, want, err
-	}
-	oldest, err := s.oldest(ctx)
 	switch {
 	case err != nil:
 		return 0, 0, err
+	case have <= want:
 	case oldest > want:
-		return 0, 0, fmt.Errorf("%w: use that one, or restore a backup from before its update (schema %d, for programs with %s; this one has %d)",
-			ErrNewerSchema, have, orNewer(oldest, have), want)
+		return 0, 0, fmt.Errorf("%w: use that one, or restore a backup from before its update (schema %d, for programs with %d or newer; this one has %d)",
+			ErrNewerSchema, have, oldest, want)
 	case s.ownSchema:
 		return 0, 0, fmt.Errorf("%w: use that one for this (schema %d, this one has %d)", ErrNewerSchema, have, want)
 	}
 	return have, want, nil
 }
 
-// orNewer says from which version of the schema on programs can run on version have.
-func orNewer(oldest, have int64) string {
-	return strconv.FormatInt(min(oldest, have), 10) + " or newer"
-}
-
-// oldest returns the oldest version of the schema whose program can run on what is
-// there. A schema that does not say is for its own program only.
-func (s *Store) oldest(ctx context.Context) (int64, error) {
-	var text string
-	err := s.Read(ctx, func(ctx context.Context, t control.Tx) error {
-		var err error
-		text, err = t.Setting(ctx, settingOldestSchema)
-		return err
-	})
+// oldestFor returns the oldest version of the schema whose program can run on one.
+// A schema that does not say is for its own program only.
+func oldestFor(ctx context.Context, t control.Tx, version int64) (int64, error) {
+	text, err := t.Setting(ctx, settingOldestSchema)
 	if errors.Is(err, control.ErrNotFound) {
-		return math.MaxInt64, nil
+		return version, nil
 	}
 	if err != nil {
 		return 0, err
@@ -225,26 +219,9 @@ func applied(results []*goose.MigrationResult) []Migration {
 	return steps
 }
 
-// newer returns the versions in goose's table after one.
-func newer(ctx context.Context, db *sql.DB, table string, after int64) (versions []int64, err error) {
-	rows, err := db.QueryContext(ctx, "SELECT DISTINCT version_id FROM "+table+" WHERE version_id > $1 ORDER BY 1", after)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close() //nolint:errcheck // Err below says what went wrong
-	for rows.Next() {
-		var version int64
-		if err := rows.Scan(&version); err != nil {
-			return nil, err
-		}
-		versions = append(versions, version)
-	}
-	return versions, rows.Err()
-}
-
 // latest returns the version that goose's table says, which must exist.
-func latest(ctx context.Context, db *sql.DB, table string) (int64, error) {
+func latest(ctx context.Context, q queryer, table string) (int64, error) {
 	var version sql.Null[int64]
-	err := db.QueryRowContext(ctx, "SELECT MAX(version_id) FROM "+table).Scan(&version)
+	err := q.QueryRowContext(ctx, "SELECT MAX(version_id) FROM "+table).Scan(&version)
 	return version.V, err
 }

@@ -115,7 +115,7 @@ func Look(ctx context.Context, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	have, err := s.engine.version(ctx, s.pools)
+	have, err := s.engine.version(ctx, s.reader)
 	if err == nil && have == 0 {
 		err = ErrNoService
 	}
@@ -139,6 +139,7 @@ func open(ctx context.Context, cfg Config, wanted access) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.noRoom.Store(true)
 	s.newestStep = steps[len(steps)-1].Version
 	if s.pools, err = engine.connect(ctx, wanted); err != nil {
 		return nil, s.databaseError(err)

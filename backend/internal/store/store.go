@@ -35,6 +35,7 @@ type Store struct {
 	newestStep int64       // the version of the schema that this program has
 	ownSchema  bool        // it cannot run on another one
 	toldNewer  atomic.Bool // the log knows that there is a newer one
+	noRoom     atomic.Bool // a writer found no room, or it is not known yet: Ping takes some
 }
 
 var _ control.Store = (*Store)(nil)
@@ -59,7 +60,7 @@ const (
 )
 
 // run runs a unit of work, again when others were in its way. An error that says
-// that the database is out of reach is control.ErrUnavailable.
+// that the database is out of reach is control.ErrUnavailable, or ErrStorageFull.
 func (s *Store) run(
 	ctx context.Context, db *sql.DB, opts *sql.TxOptions, d dialect, fn func(context.Context, control.Tx) error,
 ) error {
@@ -74,6 +75,9 @@ func (s *Store) run(
 			return fmt.Errorf("%w: %w", control.ErrUnavailable, err)
 		case away:
 			return fmt.Errorf("%w: %w", control.ErrUnavailable, err)
+		case full:
+			s.noRoom.Store(true)
+			return fmt.Errorf("%w: %w", control.ErrStorageFull, err)
 		case crowded:
 			if runs == maxRuns {
 				return fmt.Errorf("%w: given up after %d runs: %w", control.ErrUnavailable, runs, err)
@@ -145,18 +149,37 @@ func (s *Store) begin(ctx context.Context, db *sql.DB, opts *sql.TxOptions) (*sq
 // this program knows. It writes: a full disk lets everything else pass.
 func (s *Store) Ping(ctx context.Context) error {
 	if err := s.checkSchema(ctx); err != nil {
-		if v := s.engine.judge(err); v == away || v == moved {
-			return fmt.Errorf("%w: %w", control.ErrUnavailable, err)
-		}
 		return err
 	}
-	return s.Write(ctx, func(ctx context.Context, t control.Tx) error {
+	err := s.Write(ctx, func(ctx context.Context, t control.Tx) error {
 		return t.PutSetting(ctx, settingPing, time.Now().UTC().Format(time.RFC3339Nano))
 	})
+	if err != nil || !s.noRoom.Load() {
+		return err
+	}
+	// That may find room where others find none: now it takes some.
+	for _, statement := range s.engine.dialect().takeRoom {
+		err := s.run(ctx, s.writer, nil, dialect{}, func(ctx context.Context, t control.Tx) error {
+			unit, ok := t.(*tx)
+			if !ok {
+				return errOtherUnit
+			}
+			_, err := unit.exec(ctx, "", statement)
+			return err
+		})
+		if errors.Is(err, control.ErrUnavailable) {
+			return err
+		}
+	}
+	s.noRoom.Store(false)
+	return nil
 }
 
 // settingPing is when Ping last wrote.
 const settingPing = "last_ping"
+
+// errOtherUnit says that a unit of work is not one of this package.
+var errOtherUnit = errors.New("another unit of work")
 
 // Close waits for what is running, and closes the database.
 func (s *Store) Close() error { return s.close() }
