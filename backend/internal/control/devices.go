@@ -208,7 +208,11 @@ func (a *Authority) issue(ctx context.Context, tx Tx, deviceID string, proof Pro
 	if _, why := s.Admit(now); why != "" {
 		return Issued{}, &RefusedError{Reason: why}
 	}
-	token, err := a.signer.Sign(ticket.Claims{
+	keys, err := a.signingNow(ctx, tx)
+	if err != nil {
+		return Issued{}, err
+	}
+	token, err := keys.signer.Sign(ticket.Claims{
 		ID: newID(), Device: s.Device.ID, Generation: s.Device.Generation, KeyThumbprint: s.Device.Thumbprint(),
 		IssuedAt: now, ExpiresAt: now.Add(AccessTokenTTL),
 	})
@@ -226,16 +230,20 @@ func (a *Authority) issue(ctx context.Context, tx Tx, deviceID string, proof Pro
 // GatewaysFor lists the gateways that the bearer of an access token may use,
 // in the order in which it should try them.
 func (a *Authority) GatewaysFor(ctx context.Context, accessToken string) ([]Gateway, error) {
-	claims, err := a.verifier.Verify(accessToken)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrUnauthorized, err)
-	}
-	if claims.Expired(a.now()) {
-		return nil, fmt.Errorf("%w: %w", ErrUnauthorized, errTokenExpired)
-	}
 	var gateways []Gateway
-	err = a.store.Read(ctx, func(ctx context.Context, tx Tx) error {
+	err := a.store.Read(ctx, func(ctx context.Context, tx Tx) error {
 		now := a.now()
+		keys, err := a.signingNow(ctx, tx)
+		if err != nil {
+			return err
+		}
+		claims, err := keys.verifier.Verify(accessToken)
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrUnauthorized, err)
+		}
+		if claims.Expired(now) {
+			return fmt.Errorf("%w: %w", ErrUnauthorized, errTokenExpired)
+		}
 		s, err := standing(ctx, tx, claims.Device)
 		if errors.Is(err, ErrNotFound) {
 			return ErrUnauthorized
