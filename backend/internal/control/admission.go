@@ -163,57 +163,72 @@ type Decision struct {
 
 // Decide says whether a device may have a session on a gateway, and if so begins
 // it. Asked again about the same session it answers the same. The question is
-// also a sign of life of the gateway.
+// also a sign of life of the gateway. While there is no room to write, sessions that
+// had begun are decided on, and so are refusals; others cannot begin.
 func (a *Authority) Decide(ctx context.Context, gateway Gateway, r SessionRequest) (Decision, error) {
 	var decision Decision
 	err := a.store.Write(ctx, func(ctx context.Context, tx Tx) error {
 		now := a.now()
-		decision = Decision{}
-		if err := a.renew(ctx, tx, gateway, Lease{BootID: r.BootID}, now); err != nil {
-			return err
+		err := a.renew(ctx, tx, gateway, Lease{BootID: r.BootID}, now)
+		if err == nil {
+			decision, err = a.decide(ctx, tx, gateway, r, now, a.begin)
 		}
-		s, err := standing(ctx, tx, r.DeviceID)
-		if errors.Is(err, ErrNotFound) {
-			decision.Reason = reason.DeviceNotFound
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		if s.Device.Thumbprint() != r.KeyThumbprint || s.Device.Generation != r.Generation {
-			decision.Reason = reason.DeviceMismatch
-			return nil
-		}
-		entitlement, why := s.Admit(now)
-		if why != "" {
-			decision.Reason = why
-			return nil
-		}
-		if decision.Reason, err = a.begin(ctx, tx, gateway, r, entitlement, now); err != nil || decision.Reason != "" {
-			return err
-		}
-		decision.UserID, decision.Entitlement = s.User.ID, entitlement
-		return nil
+		return err
 	})
-	return decision, err
+	if !errors.Is(err, ErrStorageFull) {
+		return decision, err
+	}
+	cannotBegin := func(context.Context, Tx, Gateway, SessionRequest, Entitlement, time.Time) (reason.Code, error) {
+		return "", err
+	}
+	readErr := a.store.Read(ctx, func(ctx context.Context, tx Tx) error {
+		var err error
+		decision, err = a.decide(ctx, tx, gateway, r, a.now(), cannotBegin)
+		return err
+	})
+	return decision, readErr
 }
 
-// begin makes the row of an admitted session.
-func (a *Authority) begin(ctx context.Context, tx Tx, gateway Gateway, r SessionRequest, e Entitlement, now time.Time) (reason.Code, error) {
-	if _, err := tx.LockUser(ctx, e.UserID); err != nil {
-		return "", err
+// decide decides on a session; begin is for one that has not begun.
+func (a *Authority) decide(
+	ctx context.Context, tx Tx, gateway Gateway, r SessionRequest, now time.Time,
+	begin func(context.Context, Tx, Gateway, SessionRequest, Entitlement, time.Time) (reason.Code, error),
+) (Decision, error) {
+	s, err := standing(ctx, tx, r.DeviceID)
+	if errors.Is(err, ErrNotFound) {
+		return Decision{Reason: reason.DeviceNotFound}, nil
+	}
+	if err != nil {
+		return Decision{}, err
+	}
+	if s.Device.Thumbprint() != r.KeyThumbprint || s.Device.Generation != r.Generation {
+		return Decision{Reason: reason.DeviceMismatch}, nil
+	}
+	entitlement, why := s.Admit(now)
+	if why != "" {
+		return Decision{Reason: why}, nil
+	}
+	if _, err := tx.LockUser(ctx, entitlement.UserID); err != nil {
+		return Decision{}, err
 	}
 	earlier, err := tx.Session(ctx, r.SessionID)
 	switch {
-	case err == nil && earlier.EndedAt == nil && earlier.CloseReason != "":
-		return reason.Code(earlier.CloseReason), nil
-	case err == nil && earlier.EndedAt == nil && earlier.GatewayID == gateway.ID && earlier.DeviceID == r.DeviceID:
-		return "", nil
-	case err == nil:
-		return reason.SessionUnknown, nil
-	case !errors.Is(err, ErrNotFound):
-		return "", err
+	case errors.Is(err, ErrNotFound):
+		why, err = begin(ctx, tx, gateway, r, entitlement, now)
+	case err != nil:
+	case earlier.EndedAt == nil && earlier.CloseReason != "":
+		why = reason.Code(earlier.CloseReason)
+	case earlier.EndedAt != nil || earlier.GatewayID != gateway.ID || earlier.DeviceID != r.DeviceID:
+		why = reason.SessionUnknown
 	}
+	if err != nil || why != "" {
+		return Decision{Reason: why}, err
+	}
+	return Decision{UserID: s.User.ID, Entitlement: entitlement}, nil
+}
+
+// begin makes the row of an admitted session of a user who is held.
+func (a *Authority) begin(ctx context.Context, tx Tx, gateway Gateway, r SessionRequest, e Entitlement, now time.Time) (reason.Code, error) {
 	session := Session{
 		ID: r.SessionID, DeviceID: r.DeviceID, UserID: e.UserID, SubscriptionID: e.ID,
 		GatewayID: gateway.ID, BootID: r.BootID, StartedAt: now,
