@@ -115,7 +115,7 @@ func TestPsqlThroughAForward(t *testing.T) {
 		t.Skip("PostgreSQL is not installed (Debian: postgresql-15)")
 	}
 	binaries := slices.Max(found)
-	dir, err := os.MkdirTemp("", "httvps-e2e-*") // its owner is somebody else, who cannot go where tests are
+	dir, err := os.MkdirTemp("", "httvps-e2e-*") //nolint:usetesting // its owner is somebody else, who cannot go where tests are
 	if err != nil {
 		t.Fatal(err)
 	}

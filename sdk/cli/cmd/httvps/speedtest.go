@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"net/url"
 	"sync"
-	"sync/atomic"
 	"text/tabwriter"
 	"time"
 
@@ -171,27 +170,29 @@ func withTunnel(ctx context.Context, store looked, timeout time.Duration, do fun
 // errTested ends a tunnel that was made for a test.
 var errTested = errors.New("the test is over")
 
-// measure transfers for a while and returns bits per second.
+// firstByte is how long a test waits for its first byte.
+const firstByte = 30 * time.Second
+
+// measure transfers for a while, counted from the first byte, and returns bits per
+// second.
 func measure(ctx context.Context, dial dialer, method, target string, lasts time.Duration) (float64, error) {
-	ctx, cancel := context.WithTimeout(ctx, lasts+30*time.Second)
-	defer cancel()
 	transport := &http.Transport{DialContext: dial, MaxIdleConnsPerHost: parallel, DisableCompression: true, TLSHandshakeTimeout: 20 * time.Second, ResponseHeaderTimeout: 20 * time.Second}
 	defer transport.CloseIdleConnections()
 	web := &http.Client{Transport: transport}
+	over, stop := context.WithCancel(ctx)
+	defer stop()
+	giveUp := time.AfterFunc(firstByte, stop)
+	defer giveUp.Stop()
 	var (
-		moved   atomic.Int64
 		wg      sync.WaitGroup
 		once    sync.Once
 		failure error
 	)
-	start := time.Now()
-	ends := start.Add(lasts)
-	over, stop := context.WithDeadlineCause(ctx, ends, errTested)
-	defer stop()
+	moved := &meter{began: func() { giveUp.Reset(lasts) }}
 	for range parallel {
 		wg.Go(func() {
 			for over.Err() == nil {
-				if err := transfer(over, web, method, target, &moved); err != nil && over.Err() == nil {
+				if err := transfer(over, web, method, target, moved); err != nil && over.Err() == nil {
 					once.Do(func() { failure = err })
 					stop()
 					return
@@ -200,23 +201,50 @@ func measure(ctx context.Context, dial dialer, method, target string, lasts time
 		})
 	}
 	wg.Wait()
-	took := time.Since(start)
-	switch {
+	switch bytes, took := moved.total(); {
 	case failure != nil:
 		return 0, failure
 	case ctx.Err() != nil:
 		return 0, context.Cause(ctx)
-	case moved.Load() == 0:
+	case bytes == 0:
 		return 0, errors.New("nothing came in time")
+	default:
+		return math.Round(float64(bytes*8) / took.Seconds()), nil
 	}
-	return math.Round(float64(moved.Load()*8) / took.Seconds()), nil
+}
+
+// meter counts bytes from the first one on.
+type meter struct {
+	began func()
+	mu    sync.Mutex // guards the following fields
+	start time.Time
+	bytes int64
+}
+
+func (m *meter) add(n int) {
+	if n == 0 {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.start.IsZero() {
+		m.start = time.Now()
+		m.began()
+	}
+	m.bytes += int64(n)
+}
+
+func (m *meter) total() (bytes int64, took time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.bytes, max(time.Since(m.start), time.Millisecond)
 }
 
 // maxUpload is how much one request sends.
 const maxUpload = 64 << 20
 
 // transfer makes one request and counts.
-func transfer(ctx context.Context, web *http.Client, method, target string, moved *atomic.Int64) error {
+func transfer(ctx context.Context, web *http.Client, method, target string, moved *meter) error {
 	var body io.Reader
 	if method == http.MethodPost {
 		body = &counted{io.LimitReader(rand.Reader, maxUpload), moved}
@@ -236,23 +264,22 @@ func transfer(ctx context.Context, web *http.Client, method, target string, move
 	if resp.StatusCode >= http.StatusBadRequest {
 		return fmt.Errorf("the server answers %s", resp.Status)
 	}
-	into := io.Discard
 	from := io.Reader(resp.Body)
 	if method == http.MethodGet {
 		from = &counted{resp.Body, moved}
 	}
-	_, err = io.Copy(into, from)
+	_, err = io.Copy(io.Discard, from)
 	return err
 }
 
 // counted counts what is read.
 type counted struct {
 	io.Reader
-	n *atomic.Int64
+	meter *meter
 }
 
 func (c *counted) Read(p []byte) (int, error) {
 	n, err := c.Reader.Read(p)
-	c.n.Add(int64(n))
+	c.meter.add(n)
 	return n, err
 }

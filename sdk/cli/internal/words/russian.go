@@ -46,8 +46,6 @@ var russian = map[string]string{
 	"download":                    "загрузка",
 	"upload":                      "отдача",
 	"download without the tunnel": "загрузка без туннеля",
-	"through the tunnel":          "через туннель",
-	"nothing":                     "нет",
 	"no answer":                   "нет ответа",
 	"no gateway is available":     "нет доступных шлюзов",
 
