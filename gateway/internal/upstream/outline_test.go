@@ -876,8 +876,15 @@ func TestTheQuestionWhetherAServerListensIsShared(t *testing.T) {
 	}
 	began := time.Now()
 	wg.Wait()
-	if n, most := connects.Load(), int64(checkBurst+2+time.Since(began)/checkEvery); n > most || n == 0 {
+	n := connects.Load()
+	if most := int64(checkBurst + 2 + time.Since(began)/checkEvery); n > most || n == 0 {
 		t.Errorf("%d connections for it, want %d at most", n, most)
+	}
+	e.checking <- struct{}{}
+	e.checks, e.checked = checkBurst, time.Now() // all of them are spent
+	<-e.checking
+	if !e.listens(t.Context()) || connects.Load() != n {
+		t.Errorf("%d connections more", connects.Load()-n)
 	}
 	far.Close()
 	for e.listens(t.Context()) {
