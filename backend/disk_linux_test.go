@@ -28,12 +28,6 @@ func TestWithoutRoomTheServiceOnlyReadsAndComesBackByItselfOnBothEngines(t *test
 	})
 }
 
-// probe asks how a control plane is.
-func (s *service) probe(path string) reply {
-	s.t.Helper()
-	return s.call(http.MethodGet, s.ready.API[:strings.LastIndex(s.ready.API, "/")]+path, "", nil)
-}
-
 // testFullDisk fills the disk that a control plane has its records on.
 func testFullDisk(t *testing.T, disk string, v *victim) {
 	t.Helper()

@@ -199,6 +199,12 @@ func (s *service) post(path, credential string, body any, header ...string) repl
 	return s.call(http.MethodPost, s.ready.API+path, credential, body, header...)
 }
 
+// probe asks how a control plane is.
+func (s *service) probe(path string) reply {
+	s.t.Helper()
+	return s.call(http.MethodGet, s.ready.API[:strings.LastIndex(s.ready.API, "/")]+path, "", nil)
+}
+
 func (s *service) get(path, credential string) reply {
 	s.t.Helper()
 	return s.call(http.MethodGet, s.ready.API+path, credential, nil)
@@ -253,7 +259,17 @@ func sign(key ed25519.PrivateKey, purpose string, parts ...[]byte) string {
 // codeProof returns a request that redeems code for key.
 func (s *service) codeProof(key ed25519.PrivateKey, purpose, code string) map[string]any {
 	s.t.Helper()
-	text, nonce := s.nonce()
+	text, _ := s.nonce()
+	return proofOf(s.t, key, purpose, code, text)
+}
+
+// proofOf is codeProof with a nonce that was got already.
+func proofOf(t *testing.T, key ed25519.PrivateKey, purpose, code, text string) map[string]any {
+	t.Helper()
+	nonce, err := rawURL.DecodeString(text)
+	if err != nil {
+		t.Fatal(err)
+	}
 	hash := sha256.Sum256([]byte(strings.ToUpper(code)))
 	return map[string]any{
 		"code": code, "public_key": rawURL.EncodeToString(publicOf(key)), "nonce": text,
