@@ -39,6 +39,9 @@ type service struct {
 	client *http.Client
 	log    *logBuffer
 	stop   func() error
+
+	pid   int    // of a process of its own
+	ended func() // waits until that has ended, however
 }
 
 // logBuffer is a log that a test reads while it is written.

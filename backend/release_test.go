@@ -121,6 +121,11 @@ func startRelease(t *testing.T, binary, dir string, environ ...string) *service 
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	s.pid = cmd.Process.Pid
+	s.ended = func() {
+		client.CloseIdleConnections()
+		_ = cmd.Wait() // said in the log
+	}
 	s.stop = func() error {
 		client.CloseIdleConnections()
 		if cmd.ProcessState != nil {
