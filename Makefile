@@ -51,8 +51,8 @@ test: install-deps build ## Test both modules with the race detector, in random 
 
 # Fails, other than "test", where PostgreSQL is missing and cannot be installed.
 .PHONY: test-postgres
-test-postgres: install-deps ## Test all that depends on PostgreSQL, on a server that the tests start
-	HTTVPS_TEST_POSTGRES=required go test -race -shuffle=on -timeout=15m -run='PostgreSQL|BothEngines' ./backend/...
+test-postgres: install-deps ## Test all that depends on PostgreSQL or NATS, on servers that the tests start
+	HTTVPS_TEST_POSTGRES=required go test -race -shuffle=on -timeout=15m -run='PostgreSQL|BothEngines|ABus' ./backend/...
 
 .PHONY: lint
 lint: $(GOLANGCI_LINT) ## Lint both modules

@@ -35,7 +35,7 @@ type secrets map[string]string
 func (s secrets) raw(name string, secret []byte) {
 	s[name+" as bytes"] = string(secret)
 	s[name+" in hexadecimal"] = hex.EncodeToString(secret)
-	s[name+" as Go prints it"] = strings.Trim(fmt.Sprint(secret[:8]), "[]")
+	s[name+" as Go prints it"] = strings.Trim(fmt.Sprintf("%d", secret[:8]), "[]")
 	s[name+" in base64"] = strings.TrimRight(base64.StdEncoding.EncodeToString(secret), "=")
 	s[name+" in base64url"] = rawURL.EncodeToString(secret)
 }

@@ -130,7 +130,7 @@ func TestABusComesBackByItself(t *testing.T) {
 	}
 }
 
-func TestAServerThatIsAwayAtFirstIsFoundLaterAndNoPasswordIsTold(t *testing.T) {
+func TestABusThatIsAwayAtFirstIsFoundLaterAndNoPasswordIsTold(t *testing.T) {
 	var log strings.Builder
 	s := serveNATS(t, -1)
 	address := strings.TrimPrefix(s.ClientURL(), "nats://")

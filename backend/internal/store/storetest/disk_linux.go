@@ -14,7 +14,7 @@ import (
 func SmallDisk(tb testing.TB, mebibytes string) string {
 	tb.Helper()
 	// Not the test's own directory: the account of a database server must get there.
-	dir, err := os.MkdirTemp("", "httvps-disk-")
+	dir, err := os.MkdirTemp("", "httvps-disk-") //nolint:usetesting // that is for this account alone
 	if err != nil {
 		tb.Fatal(err)
 	}
