@@ -177,6 +177,10 @@ type field struct {
 	MaxLength *int   `json:"maxLength"`
 	Minimum   *int   `json:"minimum"`
 	Maximum   *int   `json:"maximum"`
+	Enum      []any  `json:"enum"`
+	Items     struct {
+		Type string `json:"type"`
+	} `json:"items"`
 }
 
 // valid draws a value that the document allows.
@@ -187,6 +191,12 @@ func (f field) valid() *rapid.Generator[any] {
 		return rapid.SampledFrom([]any{"wss://a.example/t", "wss://[::1]:1/t", "https://a/t"})
 	case f.Format == "date-time":
 		return rapid.SampledFrom([]any{"2026-01-01T00:00:00Z", "2030-01-01T00:00:00.5+05:00", "9999-12-31T23:59:59Z", "0001-01-01T00:00:00Z"})
+	case len(f.Enum) > 0:
+		return rapid.SampledFrom(f.Enum)
+	case f.Items.Type == "string":
+		return rapid.SampledFrom([]any{[]string{}, []string{"local"}, []string{"local", "x"}})
+	case f.Items.Type == "integer":
+		return rapid.SampledFrom([]any{[]int{}, []int{50, 90}, []int{100}})
 	case strings.Contains(kind, "integer"):
 		return rapid.Map(rapid.IntRange(*f.Minimum, cmp.Or(deref(f.Maximum), 1000)), func(n int) any { return n })
 	case strings.Contains(kind, "boolean"):
