@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -20,29 +21,70 @@ type Standing struct {
 	Entitlements []Entitlement
 }
 
-// Admit returns the entitlement that a session of the device would rest on, or
-// the reason why there can be none; the reason is empty when it may.
+// Admit returns the entitlement that a session of the device would rest on as far
+// as the terms of its plan allow, or the reason why there can be none; the reason
+// is empty when it may.
 func (s Standing) Admit(now time.Time) (Entitlement, reason.Code) {
+	usable, why := s.usable(now)
+	if why != "" {
+		return Entitlement{}, why
+	}
+	return usable[0], ""
+}
+
+// usable returns the entitlements that a session could rest on, the one that lasts
+// longest first, or the reason why there is none. One that awaits its first use is
+// only among them when there is no other.
+func (s Standing) usable(now time.Time) ([]Entitlement, reason.Code) {
 	switch {
 	case s.Device.RevokedAt != nil:
-		return Entitlement{}, reason.DeviceRevoked
+		return nil, reason.DeviceRevoked
 	case s.User.DisabledAt != nil:
-		return Entitlement{}, reason.UserDisabled
+		return nil, reason.UserDisabled
 	}
-	var best *Entitlement
-	for i, e := range s.Entitlements {
-		if e.Status(now) == Active && (best == nil || outlasts(e.EndsAt, best.EndsAt)) {
-			best = &s.Entitlements[i]
+	var running []Entitlement
+	for _, e := range s.Entitlements {
+		if e.Status(now) == Active {
+			running = append(running, e)
 		}
 	}
-	if best != nil {
-		return *best, ""
+	if len(running) > 0 {
+		slices.SortStableFunc(running, func(a, b Entitlement) int {
+			switch {
+			case outlasts(a.EndsAt, b.EndsAt):
+				return -1
+			case outlasts(b.EndsAt, a.EndsAt):
+				return 1
+			default:
+				return 0
+			}
+		})
+		return running, ""
+	}
+	for _, e := range s.Entitlements {
+		if e.AwaitsUse {
+			return []Entitlement{e}, ""
+		}
 	}
 	expired := func(e Entitlement) bool { return e.Status(now) == Expired }
 	if slices.ContainsFunc(s.Entitlements, expired) {
-		return Entitlement{}, reason.SubscriptionExpired
+		return nil, reason.SubscriptionExpired
 	}
-	return Entitlement{}, reason.NoActiveSubscription
+	return nil, reason.NoActiveSubscription
+}
+
+// allowedRegions returns the codes of those that the entitlements allow together;
+// none: all.
+func allowedRegions(entitlements []Entitlement) []string {
+	var codes []string
+	for _, e := range entitlements {
+		if len(e.Plan.Regions) == 0 {
+			return nil
+		}
+		codes = append(codes, e.Plan.Regions...)
+	}
+	slices.Sort(codes)
+	return slices.Compact(codes)
 }
 
 // outlasts reports whether a subscription that ends at a lasts longer than one
@@ -184,36 +226,73 @@ func (a *Authority) Decide(ctx context.Context, gateway Gateway, r SessionReques
 			decision.Reason = reason.DeviceMismatch
 			return nil
 		}
-		entitlement, why := s.Admit(now)
+		usable, why := s.usable(now)
 		if why != "" {
 			decision.Reason = why
 			return nil
 		}
-		if decision.Reason, err = a.begin(ctx, tx, gateway, r, entitlement, now); err != nil || decision.Reason != "" {
-			return err
-		}
-		decision.UserID, decision.Entitlement = s.User.ID, entitlement
-		return nil
+		decision, err = a.admit(ctx, tx, gateway, r, usable, now)
+		return err
 	})
 	return decision, err
 }
 
-// begin makes the row of an admitted session.
-func (a *Authority) begin(ctx context.Context, tx Tx, gateway Gateway, r SessionRequest, e Entitlement, now time.Time) (reason.Code, error) {
-	if _, err := tx.LockUser(ctx, e.UserID); err != nil {
-		return "", err
+// admit looks for the first entitlement whose terms allow the session, and begins
+// the session on it. A session that has begun rests on the subscription that it
+// began with as long as that allows it.
+func (a *Authority) admit(ctx context.Context, tx Tx, gateway Gateway, r SessionRequest, usable []Entitlement, now time.Time) (Decision, error) {
+	user, err := tx.LockUser(ctx, usable[0].UserID)
+	if err != nil {
+		return Decision{}, err
 	}
 	earlier, err := tx.Session(ctx, r.SessionID)
+	begun := err == nil
 	switch {
-	case err == nil && earlier.EndedAt == nil && earlier.CloseReason != "":
-		return reason.Code(earlier.CloseReason), nil
-	case err == nil && earlier.EndedAt == nil && earlier.GatewayID == gateway.ID && earlier.DeviceID == r.DeviceID:
-		return "", nil
-	case err == nil:
-		return reason.SessionUnknown, nil
-	case !errors.Is(err, ErrNotFound):
-		return "", err
+	case begun && earlier.EndedAt == nil && earlier.CloseReason != "":
+		return Decision{Reason: reason.Code(earlier.CloseReason)}, nil
+	case begun && (earlier.EndedAt != nil || earlier.GatewayID != gateway.ID || earlier.DeviceID != r.DeviceID):
+		return Decision{Reason: reason.SessionUnknown}, nil
+	case !begun && !errors.Is(err, ErrNotFound):
+		return Decision{}, err
 	}
+	if own := slices.IndexFunc(usable, func(e Entitlement) bool { return begun && e.ID == earlier.SubscriptionID }); own > 0 {
+		usable = slices.Concat(usable[own:own+1], usable[:own], usable[own+1:])
+	}
+	var refused reason.Code // of the first
+	for _, e := range usable {
+		first := e.AwaitsUse
+		if first {
+			e = e.begun(now)
+		}
+		if why := terms(e.Plan, gateway); why != "" {
+			refused = cmp.Or(refused, why)
+			continue
+		}
+		if !begun {
+			if why, err := a.begin(ctx, tx, gateway, r, e, now); err != nil || why != "" {
+				return Decision{Reason: why}, err
+			}
+		}
+		if first {
+			if _, err := tx.BeginSubscription(ctx, e.Subscription); err != nil {
+				return Decision{}, err
+			}
+		}
+		return Decision{UserID: user.ID, Entitlement: e}, nil
+	}
+	return Decision{Reason: refused}, nil
+}
+
+// terms says why a plan does not allow sessions on a gateway, if it does not.
+func terms(plan Plan, gateway Gateway) reason.Code {
+	if len(plan.Regions) > 0 && !slices.Contains(plan.Regions, gateway.Region) {
+		return reason.RegionUnavailable
+	}
+	return ""
+}
+
+// begin makes the row of an admitted session.
+func (a *Authority) begin(ctx context.Context, tx Tx, gateway Gateway, r SessionRequest, e Entitlement, now time.Time) (reason.Code, error) {
 	session := Session{
 		ID: r.SessionID, DeviceID: r.DeviceID, UserID: e.UserID, SubscriptionID: e.ID,
 		GatewayID: gateway.ID, BootID: r.BootID, StartedAt: now,

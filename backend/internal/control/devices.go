@@ -6,6 +6,7 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/httvps/httvps/internal/reason"
@@ -187,7 +188,8 @@ func (a *Authority) IssueToken(ctx context.Context, deviceID string, proof Proof
 		if holds := a.tokenProofHolds(deviceID, key, proof); !holds || err != nil {
 			return ErrUnauthorized
 		}
-		if _, why := s.Admit(now); why != "" {
+		usable, why := s.usable(now)
+		if why != "" {
 			return &RefusedError{Reason: why}
 		}
 		token, err := a.signer.Sign(ticket.Claims{
@@ -197,7 +199,7 @@ func (a *Authority) IssueToken(ctx context.Context, deviceID string, proof Proof
 		if err != nil {
 			return err
 		}
-		gateways, err := liveGateways(ctx, tx, s.Device.ID, now)
+		gateways, err := a.reachable(ctx, tx, s.Device.ID, allowedRegions(usable), now)
 		if err != nil {
 			return err
 		}
@@ -211,33 +213,68 @@ func (a *Authority) IssueToken(ctx context.Context, deviceID string, proof Proof
 	return issued, err
 }
 
-// GatewaysFor lists the gateways that the bearer of an access token may use,
-// in the order in which it should try them.
-func (a *Authority) GatewaysFor(ctx context.Context, accessToken string) ([]Gateway, error) {
+// AuthenticateDevice returns the id of the device that an access token was made for.
+// A device that is revoked or whose user is disabled is refused for that.
+func (a *Authority) AuthenticateDevice(ctx context.Context, accessToken string) (string, error) {
 	claims, err := a.verifier.Verify(accessToken)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrUnauthorized, err)
+		return "", fmt.Errorf("%w: %w", ErrUnauthorized, err)
 	}
 	if claims.Expired(a.now()) {
-		return nil, fmt.Errorf("%w: %w", ErrUnauthorized, errTokenExpired)
+		return "", fmt.Errorf("%w: %w", ErrUnauthorized, errTokenExpired)
 	}
-	var gateways []Gateway
+	s, err := a.standing(ctx, claims.Device)
+	if errors.Is(err, ErrNotFound) {
+		return "", ErrUnauthorized
+	}
+	if err != nil {
+		return "", err
+	}
+	if s.Device.Thumbprint() != claims.KeyThumbprint || s.Device.Generation != claims.Generation {
+		return "", ErrUnauthorized
+	}
+	switch _, why := s.usable(a.now()); why {
+	case reason.DeviceRevoked, reason.UserDisabled:
+		return "", &RefusedError{Reason: why}
+	default:
+		return s.Device.ID, nil
+	}
+}
+
+func (a *Authority) standing(ctx context.Context, deviceID string) (s Standing, err error) {
 	err = a.store.Read(ctx, func(ctx context.Context, tx Tx) error {
+		s, err = standing(ctx, tx, deviceID)
+		return err
+	})
+	return s, err
+}
+
+// GatewaysFor lists the gateways that a device may use, all or those of a region, in
+// the order in which it should try them.
+func (a *Authority) GatewaysFor(ctx context.Context, deviceID, region string) ([]Gateway, error) {
+	var gateways []Gateway
+	err := a.store.Read(ctx, func(ctx context.Context, tx Tx) error {
 		now := a.now()
-		s, err := standing(ctx, tx, claims.Device)
+		gateways = nil
+		s, err := standing(ctx, tx, deviceID)
 		if errors.Is(err, ErrNotFound) {
-			return ErrUnauthorized
+			return ErrUnauthorized // it went a moment ago
 		}
 		if err != nil {
 			return err
 		}
-		if s.Device.Thumbprint() != claims.KeyThumbprint || s.Device.Generation != claims.Generation {
-			return ErrUnauthorized
-		}
-		if _, why := s.Admit(now); why != "" {
+		usable, why := s.usable(now)
+		if why != "" {
 			return &RefusedError{Reason: why}
 		}
-		gateways, err = liveGateways(ctx, tx, s.Device.ID, now)
+		allowed := allowedRegions(usable)
+		if region != "" {
+			if len(allowed) > 0 && !slices.Contains(allowed, region) {
+				return nil
+			}
+			allowed = []string{region}
+		}
+		gateways, err = a.reachable(ctx, tx, deviceID, allowed, now)
 		return err
 	})
 	return gateways, err

@@ -221,16 +221,17 @@ type Subscription struct {
 	ID        string     `json:"id"`
 	UserID    string     `json:"user_id"`
 	PlanID    string     `json:"plan_id"`
-	StartsAt  time.Time  `json:"starts_at"`
-	EndsAt    *time.Time `json:"ends_at" doc:"Null: without end."`
+	StartsAt  time.Time  `json:"starts_at" doc:"With awaits_use: when the subscription was made."`
+	EndsAt    *time.Time `json:"ends_at" doc:"Null: without end, or with awaits_use not known yet."`
 	Status    string     `json:"status" enum:"scheduled,active,expired"`
+	AwaitsUse bool       `json:"awaits_use" doc:"It is scheduled and begins with the user's first session while no other subscription is active."`
 	CreatedAt time.Time  `json:"created_at"`
 }
 
 func (s *server) showSubscription(b control.Subscription) Subscription {
 	return Subscription{
 		ID: b.ID, UserID: b.UserID, PlanID: b.PlanID, StartsAt: b.StartsAt.UTC(), EndsAt: utc(b.EndsAt),
-		Status: string(b.Status(s.authority.Now())), CreatedAt: b.CreatedAt,
+		Status: string(b.Status(s.authority.Now())), AwaitsUse: b.AwaitsUse, CreatedAt: b.CreatedAt,
 	}
 }
 
@@ -246,7 +247,7 @@ func utc(t *time.Time) *time.Time {
 type NewSubscription struct {
 	UserID   string     `json:"user_id" minLength:"36" maxLength:"36" pattern:"^[0-9a-f-]*$"`
 	PlanID   string     `json:"plan_id" minLength:"36" maxLength:"36" pattern:"^[0-9a-f-]*$"`
-	StartsAt *time.Time `json:"starts_at,omitempty" nullable:"true" doc:"Null or absent: now."`
+	StartsAt *time.Time `json:"starts_at,omitempty" nullable:"true" doc:"Null or absent: now, or the first use when the plan says so."`
 	EndsAt   *time.Time `json:"ends_at,omitempty" nullable:"true" doc:"Null or absent: what the plan's duration says."`
 }
 

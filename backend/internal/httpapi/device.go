@@ -189,14 +189,14 @@ func (s *server) registerDevice(api huma.API) {
 	}
 	register(s, api, huma.Operation{
 		OperationID: "list-reachable-gateways", Method: http.MethodGet, Path: "/api/v1/gateways", Tags: []string{"device"},
-		Summary: "List the gateways that are up, in the order to try them", Security: []map[string][]string{{secureDevice: {}}},
-		Middlewares: s.authenticate(func(ctx context.Context, credential string) (context.Context, error) {
-			list, err := s.authority.GatewaysFor(ctx, credential)
-			return context.WithValue(ctx, keyGateway, list), err
-		}),
-	}, func(ctx context.Context, _ *struct{}) (*body[gateways], error) {
-		list, _ := ctx.Value(keyGateway).([]control.Gateway)
-		return &body[gateways]{gateways{Gateways: reachable(list)}}, nil
+		Summary: "List the gateways that are up and may be used, in the order to try them", Security: []map[string][]string{{secureDevice: {}}},
+		Middlewares: s.asDevice(),
+	}, func(ctx context.Context, in *struct {
+		Region string `query:"region" maxLength:"32" pattern:"^[a-z0-9-]*$" doc:"Only those in the region with this code."`
+	},
+	) (*body[gateways], error) {
+		list, err := s.authority.GatewaysFor(ctx, deviceOf(ctx), in.Region)
+		return &body[gateways]{gateways{Gateways: reachable(list)}}, err
 	})
 	register(s, api, huma.Operation{
 		OperationID: "jwks", Method: http.MethodGet, Path: "/.well-known/jwks.json", Tags: []string{"device", "gateway"},

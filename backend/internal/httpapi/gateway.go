@@ -69,8 +69,10 @@ type Decision struct {
 
 // SessionLimits are the plan's limits of one session.
 type SessionLimits struct {
-	MaxStreams int `json:"max_streams"`
-	MaxUDP     int `json:"max_udp"`
+	MaxStreams   int    `json:"max_streams"`
+	MaxUDP       int    `json:"max_udp"`
+	SpeedUpBPS   *int64 `json:"speed_up_bps,omitempty" doc:"Bits per second from the device; absent: no limit."`
+	SpeedDownBPS *int64 `json:"speed_down_bps,omitempty" doc:"Bits per second to the device; absent: no limit."`
 }
 
 // Heartbeat is what a gateway says about itself.
@@ -213,6 +215,9 @@ func (s *server) validateDevice(ctx context.Context, in *body[ValidateDevice]) (
 	plan := decision.Entitlement.Plan
 	return &body[Decision]{Decision{
 		Allowed: true, UserID: decision.UserID, SubscriptionID: decision.Entitlement.ID, PlanID: plan.ID,
-		Limits: &SessionLimits{MaxStreams: plan.MaxStreams, MaxUDP: plan.MaxUDP}, ExpiresAt: decision.Entitlement.EndsAt,
+		Limits: &SessionLimits{
+			MaxStreams: plan.MaxStreams, MaxUDP: plan.MaxUDP, SpeedUpBPS: plan.SpeedUpBPS, SpeedDownBPS: plan.SpeedDownBPS,
+		},
+		ExpiresAt: decision.Entitlement.EndsAt,
 	}}, nil
 }

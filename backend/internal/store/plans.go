@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/httvps/httvps/backend/internal/control"
 )
@@ -89,28 +90,47 @@ func (t *tx) DeletePlan(ctx context.Context, id string) error {
 	return t.execOne(ctx, "the plan has subscriptions", "DELETE FROM plans WHERE id = $1", id)
 }
 
-const subscriptionColumns = "s.id, s.user_id, s.plan_id, s.starts_at, s.ends_at, s.created_at"
+const subscriptionColumns = "s.id, s.user_id, s.plan_id, s.starts_at, s.ends_at, s.awaits_use, s.created_at"
 
 func subscriptionFields(s *control.Subscription) []any {
 	return []any{
-		&s.ID, &s.UserID, &s.PlanID, moment{&s.StartsAt}, maybeMoment{&s.EndsAt}, moment{&s.CreatedAt},
+		&s.ID, &s.UserID, &s.PlanID, moment{&s.StartsAt}, maybeMoment{&s.EndsAt}, &s.AwaitsUse, moment{&s.CreatedAt},
 	}
+}
+
+// awaiting is when a subscription starts that awaits its first use.
+var awaiting = time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
+
+func startOf(s control.Subscription) int64 {
+	if s.AwaitsUse {
+		return micros(awaiting)
+	}
+	return micros(s.StartsAt)
 }
 
 func scanSubscription(r row) (s control.Subscription, err error) {
 	err = r.Scan(subscriptionFields(&s)...)
-	return s, err
+	return read(s), err
+}
+
+// read gives a subscription that awaits its first use the start that people see.
+func read(s control.Subscription) control.Subscription {
+	if s.AwaitsUse {
+		s.StartsAt = s.CreatedAt
+	}
+	return s
 }
 
 func scanEntitlement(r row) (e control.Entitlement, err error) {
 	err = r.Scan(append(subscriptionFields(&e.Subscription), planFields(&e.Plan)...)...)
+	e.Subscription = read(e.Subscription)
 	return e, err
 }
 
 func (t *tx) InsertSubscription(ctx context.Context, s control.Subscription) error {
 	_, err := t.exec(ctx, "the user or the plan is gone", `INSERT INTO subscriptions
-		(id, user_id, plan_id, starts_at, ends_at, created_at) VALUES ($1, $2, $3, $4, $5, $6)`,
-		s.ID, s.UserID, s.PlanID, micros(s.StartsAt), nullMicros(s.EndsAt), micros(s.CreatedAt))
+		(id, user_id, plan_id, starts_at, ends_at, awaits_use, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7)`,
+		s.ID, s.UserID, s.PlanID, startOf(s), nullMicros(s.EndsAt), oneIf(s.AwaitsUse), micros(s.CreatedAt))
 	return err
 }
 
@@ -129,13 +149,23 @@ func subscriptionsOf(userID string, page control.Page) *listing {
 }
 
 func (t *tx) Entitlements(ctx context.Context, userID string, limit int) ([]control.Entitlement, error) {
-	return many(ctx, t, scanEntitlement, "SELECT "+subscriptionColumns+", "+planColumns+`
-		FROM subscriptions s JOIN plans p ON p.id = s.plan_id WHERE s.user_id = $1
+	const entitlements = "SELECT " + subscriptionColumns + ", " + planColumns + " FROM subscriptions s JOIN plans p ON p.id = s.plan_id WHERE s.user_id = $1"
+	list, err := many(ctx, t, scanEntitlement, entitlements+` AND s.awaits_use = 0
 		ORDER BY CASE WHEN s.ends_at IS NULL THEN 0 ELSE 1 END, s.ends_at DESC, s.id DESC LIMIT $2`, userID, limit)
+	if err != nil {
+		return nil, err
+	}
+	waiting, err := many(ctx, t, scanEntitlement, entitlements+" AND s.awaits_use = 1 ORDER BY s.id LIMIT 1", userID)
+	return append(list, waiting...), err
 }
 
 func (t *tx) UpdateSubscription(ctx context.Context, s control.Subscription) error {
-	return t.execOne(ctx, "", "UPDATE subscriptions SET starts_at = $2, ends_at = $3 WHERE id = $1",
+	return t.execOne(ctx, "", "UPDATE subscriptions SET starts_at = $2, ends_at = $3, awaits_use = $4 WHERE id = $1",
+		s.ID, startOf(s), nullMicros(s.EndsAt), oneIf(s.AwaitsUse))
+}
+
+func (t *tx) BeginSubscription(ctx context.Context, s control.Subscription) (bool, error) {
+	return t.execIf(ctx, "", "UPDATE subscriptions SET starts_at = $2, ends_at = $3, awaits_use = 0 WHERE id = $1 AND awaits_use = 1",
 		s.ID, micros(s.StartsAt), nullMicros(s.EndsAt))
 }
 

@@ -41,6 +41,9 @@ type Subscription struct {
 	StartsAt time.Time  `json:"starts_at"`
 	EndsAt   *time.Time `json:"ends_at"` // nil: without end
 	Status   string     `json:"status"`
+	// AwaitsUse says that it begins with the first session; StartsAt and EndsAt mean
+	// nothing until then.
+	AwaitsUse bool `json:"awaits_use"`
 }
 
 // Device is one enrolled key pair of a user.

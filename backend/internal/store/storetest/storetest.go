@@ -44,6 +44,8 @@ func Run(t *testing.T, open func(t *testing.T) control.Store) {
 		"a new boot ends the sessions of others":        testBoots,
 		"unwanted sessions are found with their reason": testUnwanted,
 		"entitlements come longest first":               testEntitlements,
+		"a subscription begins with its first use once": testFirstUse,
+		"live gateways are found by their regions":      testLiveGateways,
 		"pruning is bounded and spares what is young":   testPrune,
 		"deleting a user takes what is its own":         testDeleteUser,
 		"the session limit holds while sessions end":    testLimitWhileSessionsEnd,

@@ -19,3 +19,8 @@ CREATE TABLE plan_regions (
     PRIMARY KEY (plan_id, region_id)
 );
 CREATE INDEX plan_regions_region ON plan_regions (region_id);
+
+-- 1: the subscription begins with the first session. Until then starts_at is at the
+-- end of times, so that nothing takes it for a running one.
+ALTER TABLE subscriptions ADD COLUMN awaits_use BIGINT NOT NULL DEFAULT 0;
+CREATE INDEX subscriptions_awaiting ON subscriptions (user_id, id) WHERE awaits_use = 1;
