@@ -196,11 +196,15 @@ type SessionRequest struct {
 }
 
 // Decision is the answer to a SessionRequest. Reason is empty when the session
-// may run, and only then the rest is set.
+// may run, and only then user, entitlement and grant are set.
 type Decision struct {
 	Reason      reason.Code
 	UserID      string
 	Entitlement Entitlement
+	Grant       Grant // what of the quota the gateway may use
+	// Warnings are of quotas of which a percentage was reached just now, also when
+	// there is a reason against the session.
+	Warnings []Grant
 }
 
 // Decide says whether a device may have a session on a gateway, and if so begins
@@ -258,19 +262,40 @@ func (a *Authority) admit(ctx context.Context, tx Tx, gateway Gateway, r Session
 	if own := slices.IndexFunc(usable, func(e Entitlement) bool { return begun && e.ID == earlier.SubscriptionID }); own > 0 {
 		usable = slices.Concat(usable[own:own+1], usable[:own], usable[own+1:])
 	}
-	var refused reason.Code // of the first
+	var (
+		refused reason.Code // by the first
+		reached []Grant
+	)
 	for _, e := range usable {
 		first := e.AwaitsUse
 		if first {
 			e = e.begun(now)
 		}
-		if why := terms(e.Plan, gateway); why != "" {
+		why := terms(e.Plan, gateway)
+		var q *quota
+		if why == "" && e.Plan.QuotaBytes != nil {
+			var err error
+			if q, err = openQuota(ctx, tx, e, gateway.ID, r.BootID, now); err != nil {
+				return Decision{}, err
+			}
+			if q.reach > 0 {
+				reached = append(reached, Grant{SubscriptionID: e.ID, Quota: q.limit, Used: q.use.Used, Warning: q.reach})
+			}
+			switch {
+			case q.exhausted() && e.Plan.QuotaAction == QuotaBlock:
+				why = reason.QuotaExceeded
+			case begun && e.ID != earlier.SubscriptionID:
+				// Its traffic is booked where it began: it has to begin anew.
+				return Decision{Reason: reason.SessionUnknown, Warnings: reached}, nil
+			}
+		}
+		if why != "" {
 			refused = cmp.Or(refused, why)
 			continue
 		}
 		if !begun {
 			if why, err := a.begin(ctx, tx, gateway, r, e, now); err != nil || why != "" {
-				return Decision{Reason: why}, err
+				return Decision{Reason: why, Warnings: reached}, err
 			}
 		}
 		if first {
@@ -278,9 +303,14 @@ func (a *Authority) admit(ctx context.Context, tx Tx, gateway Gateway, r Session
 				return Decision{}, err
 			}
 		}
-		return Decision{UserID: user.ID, Entitlement: e}, nil
+		decision := Decision{UserID: user.ID, Entitlement: e, Grant: Grant{SubscriptionID: e.ID, State: QuotaUnlimited}, Warnings: reached}
+		if q == nil {
+			return decision, nil
+		}
+		decision.Grant, err = q.grant(ctx, LeaseRequest{})
+		return decision, err
 	}
-	return Decision{Reason: refused}, nil
+	return Decision{Reason: refused, Warnings: reached}, nil
 }
 
 // terms says why a plan does not allow sessions on a gateway, if it does not.

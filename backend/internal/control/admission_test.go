@@ -234,7 +234,7 @@ func TestGatewaysThatCarryLessAndWereHeardOfComeFirst(t *testing.T) {
 	beat(0, 100)
 	w.pass(w.HeartbeatInterval() * 3 / 2)
 	w.pass(time.Millisecond)
-	for i, sessions := range []int{100, 100, 110, 600, 190} {
+	for i, sessions := range []int{100, 100, 110, 600, 290} {
 		beat(i+1, sessions)
 	}
 	first := place()

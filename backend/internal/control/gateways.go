@@ -296,7 +296,8 @@ type Lease struct {
 const maxClose = 1000
 
 // Heartbeat renews a gateway's lease, and with it all its sessions, and returns
-// the sessions that it should close. A new boot ends those of earlier ones.
+// the sessions that it should close. A new boot ends those of earlier ones. What
+// is leased of quotas is renewed by RenewQuota.
 func (a *Authority) Heartbeat(ctx context.Context, gateway Gateway, l Lease) ([]SessionEnd, error) {
 	var c checks
 	c.that(l.URL == "" || validTunnelURL(l.URL), "url", tunnelURLRule)

@@ -36,6 +36,7 @@ type Tx interface {
 	eventRows
 	usageRows
 	outlineRows
+	quotaRows
 	pruning
 }
 
@@ -88,6 +89,8 @@ type subscriptionRows interface {
 	// Entitlements returns a user's subscriptions with their plans: those that
 	// run longest first, at most limit, and then the oldest that awaits its first use.
 	Entitlements(ctx context.Context, userID string, limit int) ([]Entitlement, error)
+	// Entitlement returns a subscription with its plan, and holds nothing.
+	Entitlement(ctx context.Context, id string) (Entitlement, error)
 	UpdateSubscription(ctx context.Context, s Subscription) error
 	// BeginSubscription gives one that awaits its first use its times, and reports
 	// whether it did.

@@ -47,6 +47,10 @@ type Observer interface {
 	// OutlineProbe says what a gateway's probe through an Outline server saw: a
 	// failure, or nothing when it worked.
 	OutlineProbe(failure string)
+	// QuotaLease says in which state a quota was when a gateway renewed its lease of it.
+	QuotaLease(state string)
+	// QuotaReached says that a part of a quota that is to be warned of was used, or the whole.
+	QuotaReached(whole bool)
 }
 
 // Options are what the handlers need.
@@ -114,6 +118,7 @@ func New(opts Options) (Handlers, error) {
 	s.registerGateway(api.api)
 	s.registerUsage(api.api)
 	s.registerOutline(api.api)
+	s.registerQuota(api.api)
 	s.registerEvents(api.api)
 	if opts.AdminApart {
 		outer.inner = s.wrap(api.router)
@@ -177,6 +182,7 @@ func OpenAPI() ([]byte, error) {
 	s.registerGateway(r.api)
 	s.registerUsage(r.api)
 	s.registerOutline(r.api)
+	s.registerQuota(r.api)
 	s.registerEvents(r.api)
 	s.registerAdmin(r.api)
 	s.registerClose(r.api)

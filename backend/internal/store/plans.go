@@ -131,7 +131,16 @@ func (t *tx) InsertSubscription(ctx context.Context, s control.Subscription) err
 	_, err := t.exec(ctx, "the user or the plan is gone", `INSERT INTO subscriptions
 		(id, user_id, plan_id, starts_at, ends_at, awaits_use, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7)`,
 		s.ID, s.UserID, s.PlanID, startOf(s), nullMicros(s.EndsAt), oneIf(s.AwaitsUse), micros(s.CreatedAt))
-	return err
+	if err != nil {
+		return err
+	}
+	// There before any usage can be booked, so that who books can hold it.
+	return t.PutQuota(ctx, control.QuotaUse{SubscriptionID: s.ID, CountedAt: time.UnixMicro(0)})
+}
+
+func (t *tx) Entitlement(ctx context.Context, id string) (control.Entitlement, error) {
+	return one(ctx, t, scanEntitlement, "SELECT "+subscriptionColumns+", "+planColumns+
+		" FROM subscriptions s JOIN plans p ON p.id = s.plan_id WHERE s.id = $1", id)
 }
 
 func (t *tx) Subscription(ctx context.Context, id string) (control.Subscription, error) {
