@@ -42,13 +42,18 @@ type Enrolment struct {
 	Proof     Proof
 	Name      string
 	Platform  string
+	Replace   string // the id of a device of the same user that is revoked for this one; empty: none
 }
+
+// maxReplaceable bounds the devices that are offered to be replaced.
+const maxReplaceable = 100
 
 // Enrolled is the answer to an Enrolment.
 type Enrolled struct {
 	Device   Device
 	UserName string
 	New      bool // false: the same code and key had been enrolled before
+	Replaced string
 	Knock    Knock
 }
 
@@ -91,12 +96,26 @@ func (a *Authority) Enroll(ctx context.Context, e Enrolment) (Enrolled, error) {
 		if !now.Before(invitation.ExpiresAt) {
 			return ErrInvalidInvitation
 		}
+		var old Device
+		if e.Replace != "" { // held before the user, as by who decides about its sessions
+			if old, err = tx.Device(ctx, e.Replace); err != nil && !errors.Is(err, ErrNotFound) {
+				return err
+			}
+		}
 		user, err := tx.LockUser(ctx, invitation.UserID)
 		if err != nil {
 			return err
 		}
 		if user.DisabledAt != nil {
 			return &RefusedError{Reason: reason.UserDisabled}
+		}
+		if e.Replace != "" {
+			if old.UserID != user.ID || old.RevokedAt != nil {
+				return &InvalidError{Fields: []FieldError{{Field: "replace", Detail: "this user has no such device in use"}}}
+			}
+			if err := a.revoke(ctx, tx, old); err != nil {
+				return err
+			}
 		}
 		limit, err := deviceLimit(ctx, tx, user.ID, now)
 		if err != nil {
@@ -109,7 +128,11 @@ func (a *Authority) Enroll(ctx context.Context, e Enrolment) (Enrolled, error) {
 			return err
 		}
 		if !inserted {
-			return &RefusedError{Reason: reason.DeviceLimit}
+			devices, err := tx.DevicesInUse(ctx, user.ID, maxReplaceable)
+			if err != nil {
+				return err
+			}
+			return &RefusedError{Reason: reason.DeviceLimit, Devices: devices}
 		}
 		redeemed, err := tx.RedeemInvitation(ctx, invitation.ID, device.ID, now)
 		if err != nil {
@@ -118,7 +141,7 @@ func (a *Authority) Enroll(ctx context.Context, e Enrolment) (Enrolled, error) {
 		if !redeemed {
 			return ErrInvalidInvitation
 		}
-		enrolled = Enrolled{Device: device, UserName: user.Name, New: true, Knock: told}
+		enrolled = Enrolled{Device: device, UserName: user.Name, New: true, Replaced: e.Replace, Knock: told}
 		return nil
 	})
 	return enrolled, err
@@ -319,12 +342,16 @@ func (a *Authority) RevokeDevice(ctx context.Context, id string) (Device, error)
 		if err != nil || device.RevokedAt != nil {
 			return err
 		}
-		if err := tx.RevokeDevice(ctx, id, a.now()); err != nil {
-			return err
-		}
-		return a.tellAbout(ctx, tx, Event{
-			Kind: EventDeviceRevoked, DeviceID: id, UserID: device.UserID, Reason: string(reason.DeviceRevoked),
-		})
+		return a.revoke(ctx, tx, device)
+	})
+}
+
+func (a *Authority) revoke(ctx context.Context, tx Tx, device Device) error {
+	if err := tx.RevokeDevice(ctx, device.ID, a.now()); err != nil {
+		return err
+	}
+	return a.tellAbout(ctx, tx, Event{
+		Kind: EventDeviceRevoked, DeviceID: device.ID, UserID: device.UserID, Reason: string(reason.DeviceRevoked),
 	})
 }
 

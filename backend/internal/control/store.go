@@ -104,6 +104,9 @@ type deviceRows interface {
 	InsertDevice(ctx context.Context, d Device, limit int) (bool, error)
 	Device(ctx context.Context, id string) (Device, error)
 	Devices(ctx context.Context, userID string, page Page) ([]Device, error)
+	// DevicesInUse returns at most limit of a user's devices that are not revoked, the
+	// ones that were not seen for longest first.
+	DevicesInUse(ctx context.Context, userID string, limit int) ([]Device, error)
 	// SearchDevices is for devices what SearchUsers is for users.
 	SearchDevices(ctx context.Context, words string, page Page) ([]Device, error)
 	RenameDevice(ctx context.Context, id, name string) error

@@ -115,6 +115,7 @@ func New(opts Options) (Handlers, error) {
 	outer := &front{prefix: opts.Authority.Identity().Prefix}
 	api := s.router()
 	s.registerDevice(api.api)
+	s.registerMe(api.api)
 	s.registerGateway(api.api)
 	s.registerUsage(api.api)
 	s.registerOutline(api.api)
@@ -179,6 +180,7 @@ func OpenAPI() ([]byte, error) {
 	s := &server{}
 	r := s.router()
 	s.registerDevice(r.api)
+	s.registerMe(r.api)
 	s.registerGateway(r.api)
 	s.registerUsage(r.api)
 	s.registerOutline(r.api)

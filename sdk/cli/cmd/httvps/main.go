@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -97,6 +98,13 @@ func tell(w io.Writer, err error) {
 	_, _ = fmt.Fprintf(w, "httvps: %v\n", err)
 	if refused, ok := errors.AsType[*httvps.RefusedError](err); ok {
 		_, _ = fmt.Fprintln(w, httvps.Explain(refused.Code))
+		for _, d := range refused.Devices {
+			seen := "never"
+			if !d.LastSeen.IsZero() {
+				seen = d.LastSeen.UTC().Format(time.RFC3339)
+			}
+			_, _ = fmt.Fprintf(w, "  --replace %q  %q, last seen: %s\n", d.ID, d.Name, seen)
+		}
 	}
 	if _, ok := errors.AsType[*httvps.StrangerError](err); ok {
 		_, _ = fmt.Fprintln(w, "The address or the pin in the link may be wrong, or this device does not know the service's certificate authority. Ask the operator for a new link.")
