@@ -75,7 +75,7 @@ func myQuota(ctx context.Context, tx Tx, e Entitlement, now time.Time) (*MyQuota
 	if e.AwaitsUse {
 		return &mine, nil
 	}
-	mine.Period = e.Plan.Quota.At(e.StartsAt, now)
+	mine.Period = e.Plan.At(e.StartsAt, now)
 	from, to := mine.buckets()
 	use, err := tx.Quota(ctx, e.ID)
 	if err != nil && !errors.Is(err, ErrNotFound) {

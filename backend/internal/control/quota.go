@@ -16,7 +16,8 @@ import (
 
 const (
 	// leasePart of a quota, within bounds, is what a gateway has in advance.
-	leasePart     = 64
+	leasePart = 64
+	// MinQuotaLease and MaxQuotaLease are those bounds.
 	MinQuotaLease = 1 << 20
 	MaxQuotaLease = 64 << 20
 	// smallLease is what is not divided any more when a quota comes to its end.
@@ -141,7 +142,7 @@ type quota struct {
 // openQuota returns the quota of an entitlement that has one, for a process of a
 // gateway, and holds it until the unit of work ends.
 func openQuota(ctx context.Context, tx Tx, e Entitlement, gatewayID, bootID string, now time.Time) (*quota, error) {
-	q := &quota{tx: tx, now: now, plan: e.Plan, limit: *e.Plan.QuotaBytes, period: e.Plan.Quota.At(e.StartsAt, now)}
+	q := &quota{tx: tx, now: now, plan: e.Plan, limit: *e.Plan.QuotaBytes, period: e.Plan.At(e.StartsAt, now)}
 	var err error
 	if q.use, err = tx.Quota(ctx, e.ID); err != nil && !errors.Is(err, ErrNotFound) {
 		return nil, err
@@ -180,7 +181,7 @@ func (q *quota) count(ctx context.Context) error {
 	if !same {
 		q.use.Warned = 0
 	}
-	if reached := q.plan.Quota.reached(q.use.Used); reached > q.use.Warned {
+	if reached := q.plan.reached(q.use.Used); reached > q.use.Warned {
 		q.use.Warned, q.reach = reached, reached
 	}
 	if q.use == before {
@@ -195,7 +196,7 @@ func (q *quota) exhausted() bool { return q.use.Used+q.lease.ahead() >= q.limit 
 // grant renews the process's lease and gives it what it needs of what there is.
 func (q *quota) grant(ctx context.Context, r LeaseRequest) (Grant, error) {
 	l, before := &q.lease, q.lease
-	l.Used = max(l.Used, min(r.Used, max(l.Allowance, l.Booked)+q.limit)) // what is beyond that cannot be true
+	l.Used = max(l.Used, min(r.Used, l.Booked+q.limit)) // nobody is to hold back more than there is
 	size := QuotaLeaseSize(q.limit)
 	want := max(l.Used, l.Booked) + size
 	if r.Hold != nil {

@@ -32,7 +32,6 @@ type carrier struct {
 	version  int64
 	allowed  int64
 	moved    int64
-	reported int64
 	sequence uint64
 	state    control.QuotaState
 	throttle int64
@@ -215,9 +214,9 @@ func TestWhatADeadGatewayHasNotUsedComesBackWhenItsTimeIsOverOnBothEngines(t *te
 	onBoth(t, func(t *testing.T, dir string, where store.Config) {
 		t.Helper()
 		w, records := openWorldOn(t, dir, where)
-		device, _, sub, gateways := w.quotaed(control.PlanFields{QuotaBytes: new(int64(64 * mib))}, 2)
+		device, _, sub, gateways := w.quotaed(control.PlanFields{QuotaBytes: new(int64(64 * mib))}, 3)
 		size := control.QuotaLeaseSize(64 * mib)
-		dead, living := w.carry(gateways[0], device, 1, 1), w.carry(gateways[1], device, 1, 2)
+		dead, living, idle := w.carry(gateways[0], device, 1, 1), w.carry(gateways[1], device, 1, 2), w.carry(gateways[2], device, 1, 3)
 		dead.move(size / 4)
 		dead.renew(t, nil) // so much is known, and reported late
 		dead.move(size)    // and that is known to nobody
@@ -233,20 +232,23 @@ func TestWhatADeadGatewayHasNotUsedComesBackWhenItsTimeIsOverOnBothEngines(t *te
 			t.Fatal("there is no end to it")
 		}
 		draw()
-		if want := 64*mib - dead.allowed; living.moved != want || living.state != control.QuotaOpen {
+		if want := 64*mib - dead.allowed - idle.allowed; living.moved != want || living.state != control.QuotaOpen {
 			t.Errorf("beside the dead one's lease %d bytes were given out (%s), want %d", living.moved, living.state, want)
 		}
 		w.pass(control.QuotaLeaseTTL / 2)
 		living.renew(t, nil)
 		w.pass(control.QuotaLeaseTTL/2 - time.Second)
 		draw()
-		if want := 64*mib - dead.allowed; living.moved != want {
+		if want := 64*mib - dead.allowed - idle.allowed; living.moved != want {
 			t.Errorf("before its time is over %d bytes were given out, want %d", living.moved, want)
 		}
 		w.pass(time.Second)
 		draw()
-		if want := 64*mib - size/4; living.moved != int64(want) {
+		if want := 64*mib - size/4; living.moved != want {
 			t.Errorf("then %d bytes were given out, want %d: all but what the dead one said it had used", living.moved, want)
+		}
+		if got := idle.renew(t, nil); got.Lease.Allowance != 0 {
+			t.Errorf("what it had was given to others, and a gateway that comes back has %+v", got)
 		}
 		dead.report(t)
 		if over := dead.moved + living.moved - 64*mib; over <= 0 || over > size {
@@ -259,6 +261,21 @@ func TestWhatADeadGatewayHasNotUsedComesBackWhenItsTimeIsOverOnBothEngines(t *te
 			t.Errorf("come back, the dead one is told %+v, want nothing more", got)
 		}
 	})
+}
+
+func TestAGatewayThatUsedEverythingIsToldSoBeforeItHasReported(t *testing.T) {
+	w := newWorld(t)
+	device, _, _, gateways := w.quotaed(control.PlanFields{QuotaBytes: new(int64(2 * mib))}, 1)
+	c := w.carry(gateways[0], device, 1, 1)
+	for range 100 {
+		c.move(gib)
+		if got := c.renew(t, nil); got.State == control.QuotaExhausted {
+			break
+		}
+	}
+	if c.state != control.QuotaExhausted || c.moved != 2*mib {
+		t.Errorf("having moved %d bytes it is %s", c.moved, c.state)
+	}
 }
 
 func TestAGatewayGivesBackWhatItDoesNotNeed(t *testing.T) {
@@ -313,7 +330,7 @@ func TestWhatCannotBeTrueTakesNothingFromOthers(t *testing.T) {
 	for range 3 {
 		ok[[]control.Grant](t)(w.RenewQuota(t.Context(), c.gateway, "b", []control.LeaseRequest{{SubscriptionID: sub.ID, Used: 1 << 53, Version: 1}}))
 	}
-	if _, reserved := w.committed(t, records, sub.ID); reserved > 4*gib {
+	if _, reserved := w.committed(t, records, sub.ID); reserved > gib {
 		t.Errorf("a gateway that lies reserves %d bytes", reserved)
 	}
 }
