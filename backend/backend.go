@@ -334,6 +334,12 @@ func prune(ctx context.Context, authority *control.Authority, measured *metrics.
 		case made:
 			log.InfoContext(ctx, "next knock key made")
 		}
+		switch forgotten, err := authority.KeepSigning(ctx); {
+		case err != nil && ctx.Err() == nil:
+			log.ErrorContext(ctx, "signing keys not looked after", "error", err.Error())
+		case forgotten > 0:
+			log.InfoContext(ctx, "old signing key forgotten")
+		}
 		select {
 		case <-ctx.Done():
 			return nil

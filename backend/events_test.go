@@ -163,6 +163,7 @@ func (f *follower) await(event string) time.Time {
 // fleet is two control planes on one database with gateways, each of which knows
 // a device of its user.
 type fleet struct {
+	url, dir string // where their records and the keys of the first are
 	one, two *service
 	gateways []gateway
 	bus      *natsServer
@@ -172,7 +173,7 @@ func newFleet(t *testing.T, gateways int) *fleet {
 	t.Helper()
 	bus := startNATS(t, anyPort)
 	url, dir := storetest.Database(t), dataDir(t)
-	f := &fleet{bus: bus, one: start(t, dir, onPostgres(url, dev, withBus(bus)))}
+	f := &fleet{bus: bus, url: url, dir: dir, one: start(t, dir, onPostgres(url, dev, withBus(bus)))}
 	f.two = start(t, replica(t, dir), onPostgres(url, withBus(bus)))
 	f.two.ready.Token = f.one.ready.Token
 	f.one.admin(http.MethodPost, "/regions", map[string]any{"code": "here"}).want(http.StatusCreated, "")

@@ -85,7 +85,7 @@ func onKeys(
 	if err != nil {
 		return "", err
 	}
-	source.MustExist = true
+	source.MustExist, source.OwnSchema = true, true // a newer one may have secrets elsewhere, too
 	r := &rotation{}
 	if r.records, err = open(ctx, source); err != nil {
 		return "", err

@@ -42,11 +42,16 @@ var imports = map[string][]string{
 	"sdk/go/httvps/httvpstest": {"sdk/go/carrier", "sdk/go/httvps", "sdk/go/knock", "sdk/go/mux", "sdk/go/tlspin", "sdk/go/wire"},
 
 	// The device's command is the SDK's first and strictest customer.
-	"sdk/cli/internal/forward": {"sdk/cli/internal/relay"},
-	"sdk/cli/internal/home":    {"sdk/go/httvps"},
-	"sdk/cli/internal/relay":   {"sdk/go/lazy"},
-	"sdk/cli/internal/socks":   {"sdk/cli/internal/relay", "sdk/go/httvps"},
-	"sdk/cli/cmd/httvps":       {"sdk/cli/internal/", "sdk/go/httvps"},
+	"sdk/cli/internal/control":    {"sdk/cli/internal/httpproxy"},
+	"sdk/cli/internal/words":      {"sdk/go/httvps"},
+	"sdk/cli/internal/credential": {},
+	"sdk/cli/internal/direct":     {"sdk/go/httvps"},
+	"sdk/cli/internal/forward":    {"sdk/cli/internal/relay"},
+	"sdk/cli/internal/home":       {"sdk/go/httvps"},
+	"sdk/cli/internal/httpproxy":  {"sdk/cli/internal/credential", "sdk/cli/internal/relay", "sdk/go/httvps"},
+	"sdk/cli/internal/relay":      {"sdk/go/lazy"},
+	"sdk/cli/internal/socks":      {"sdk/cli/internal/credential", "sdk/cli/internal/relay", "sdk/go/httvps"},
+	"sdk/cli/cmd/httvps":          {"sdk/cli/internal/", "sdk/go/httvps"},
 
 	// What backend and gateway agree on, and what all servers share.
 	"internal/apidiff":    {},
@@ -62,17 +67,18 @@ var imports = map[string][]string{
 	"internal/ticket":     {},
 
 	// Data plane. Leaves do not see each other; server joins them.
-	"gateway/internal/auth":       {"internal/ticket", "sdk/go/wire"},
-	"gateway/internal/config":     {"internal/configfile", "sdk/go/knock"},
-	"gateway/internal/masquerade": {},
-	"gateway/internal/metrics":    {},
-	"gateway/internal/nodes":      {"internal/link", "internal/reason", "internal/ticket", "sdk/go/knock", "sdk/go/tlspin"},
-	"gateway/internal/protocol":   {"sdk/go/lazy", "sdk/go/mux", "sdk/go/wire"},
-	"gateway/internal/sessions":   {"sdk/go/wire"},
-	"gateway/internal/upstream":   {"sdk/go/lazy", "sdk/go/wire"},
-	"gateway/internal/server":     {"gateway/internal/", "internal/certfile", "internal/gate", "internal/reason", "internal/ticket", "sdk/go/carrier", "sdk/go/knock", "sdk/go/mux", "sdk/go/wire"},
-	"gateway":                     {"gateway/internal/"},
-	"gateway/cmd/httvps-gateway":  {"gateway", "internal/command"},
+	"gateway/internal/auth":        {"internal/ticket", "sdk/go/wire"},
+	"gateway/internal/config":      {"internal/configfile", "internal/sslink", "sdk/go/knock", "sdk/go/wire"},
+	"gateway/internal/masquerade":  {},
+	"gateway/internal/metrics":     {},
+	"gateway/internal/nodes":       {"internal/link", "internal/reason", "internal/ticket", "sdk/go/knock", "sdk/go/tlspin"},
+	"gateway/internal/protocol":    {"sdk/go/lazy", "sdk/go/mux", "sdk/go/wire"},
+	"gateway/internal/sessions":    {"sdk/go/wire"},
+	"gateway/internal/shadowsocks": {"sdk/go/lazy", "sdk/go/wire"},
+	"gateway/internal/upstream":    {"gateway/internal/shadowsocks", "sdk/go/lazy", "sdk/go/wire"},
+	"gateway/internal/server":      {"gateway/internal/", "internal/certfile", "internal/gate", "internal/reason", "internal/ticket", "sdk/go/carrier", "sdk/go/knock", "sdk/go/mux", "sdk/go/wire"},
+	"gateway":                      {"gateway/internal/"},
+	"gateway/cmd/httvps-gateway":   {"gateway", "internal/command"},
 
 	// Control plane. Adapters know the domain; the domain knows no adapter.
 	"backend/internal/apidocs":         {},
@@ -105,6 +111,9 @@ var imports = map[string][]string{
 	// The emulated link and the tool that measures it.
 	"test/linkem":                  {},
 	"test/linkem/cmd/linkem-check": {"test/linkem"},
+
+	// Shadowsocks servers for the tests of those who speak with them.
+	"test/sstest": {},
 
 	// The benchmarks drive the binaries, too, and compare them with a relay.
 	"bench":                    {"bench/internal/", "internal/devca", "sdk/go/httvps", "test/linkem"},
@@ -142,6 +151,8 @@ var links = map[string][]string{
 		"github.com/caarlos0/env/v11", "github.com/spf13/cobra", "github.com/spf13/pflag", "go.yaml.in/yaml/v3",
 		// tokens and ids
 		"github.com/golang-jwt/jwt/v5", "github.com/google/uuid",
+		// Shadowsocks, and DNS through it
+		"golang.org/x/crypto", "golang.org/x/net/dns/dnsmessage",
 		// metrics, with what they bring along
 		"github.com/prometheus", "github.com/beorn7/perks", "github.com/cespare/xxhash/v2",
 		"github.com/munnerz/goautoneg", "golang.org/x/sys", "google.golang.org/protobuf",

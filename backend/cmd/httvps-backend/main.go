@@ -50,7 +50,7 @@ func newRoot(environ []string) *cobra.Command {
 	root.AddCommand(
 		newServe(s),
 		command.Health("the control plane that runs here with the same configuration", "it can serve: its database answers", load, backend.Health),
-		newMigrate(s), newRescue(s), newKnock(s), command.KEK(load, keys), command.Config(load), command.Version(version),
+		newMigrate(s), newRescue(s), newKnock(s), newSigning(s), command.KEK(load, keys), command.Config(load), command.Version(version),
 	)
 	return root
 }

@@ -61,6 +61,7 @@ func TestCommandLines(t *testing.T) {
 		"defaults as text":       {args: []string{"config", "print"}, stdout: "gateway_heartbeat: 5s\n"},
 		"no database":            {args: []string{"migrate", "status", "--data", dir}, code: 1, stderr: "backend.db: no such file"},
 		"a rescue of nothing":    {args: []string{"rescue", "--data", dir}, environ: valid, code: 1, stderr: "backend.db: no such file"},
+		"signing of nothing":     {args: []string{"signing", "rotate", "--data", dir}, environ: valid, code: 1, stderr: "backend.db: no such file"},
 		"a knock of nothing":     {args: []string{"knock", "rotate", "--data", dir}, environ: valid, code: 1, stderr: "backend.db: no such file"},
 		"a rescue somewhere":     {args: []string{"rescue", "--data", dir, "--listen", ":1"}, environ: valid, code: 1, stderr: "public_url is empty"},
 		"a dry run of nothing":   {args: []string{"migrate", "dry-run", "--data", filepath.Join(dir, "x")}, stdout: "-- 00001_initial.sql\nCREATE TABLE settings ("},

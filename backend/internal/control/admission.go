@@ -209,42 +209,54 @@ type Decision struct {
 
 // Decide says whether a device may have a session on a gateway, and if so begins
 // it. Asked again about the same session it answers the same. The question is
-// also a sign of life of the gateway.
+// also a sign of life of the gateway. While there is no room to write, sessions that
+// had begun are decided on, and so are refusals; others cannot begin, and nothing is
+// given out of quotas.
 func (a *Authority) Decide(ctx context.Context, gateway Gateway, r SessionRequest) (Decision, error) {
 	var decision Decision
 	err := a.store.Write(ctx, func(ctx context.Context, tx Tx) error {
 		now := a.now()
-		decision = Decision{}
-		if err := a.renew(ctx, tx, gateway, Lease{BootID: r.BootID}, now); err != nil {
-			return err
+		err := a.renew(ctx, tx, gateway, Lease{BootID: r.BootID}, now)
+		if err == nil {
+			decision, err = a.decide(ctx, tx, gateway, r, now, nil)
 		}
-		s, err := standing(ctx, tx, r.DeviceID)
-		if errors.Is(err, ErrNotFound) {
-			decision.Reason = reason.DeviceNotFound
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		if s.Device.Thumbprint() != r.KeyThumbprint || s.Device.Generation != r.Generation {
-			decision.Reason = reason.DeviceMismatch
-			return nil
-		}
-		usable, why := s.usable(now)
-		if why != "" {
-			decision.Reason = why
-			return nil
-		}
-		decision, err = a.admit(ctx, tx, gateway, r, usable, now)
 		return err
 	})
-	return decision, err
+	if !errors.Is(err, ErrStorageFull) {
+		return decision, err
+	}
+	readErr := a.store.Read(ctx, func(ctx context.Context, tx Tx) error {
+		var readErr error
+		decision, readErr = a.decide(ctx, tx, gateway, r, a.now(), err)
+		return readErr
+	})
+	return decision, readErr
+}
+
+// decide decides on a session. What cannot be decided without writing gives full,
+// unless that is nil.
+func (a *Authority) decide(ctx context.Context, tx Tx, gateway Gateway, r SessionRequest, now time.Time, full error) (Decision, error) {
+	s, err := standing(ctx, tx, r.DeviceID)
+	if errors.Is(err, ErrNotFound) {
+		return Decision{Reason: reason.DeviceNotFound}, nil
+	}
+	if err != nil {
+		return Decision{}, err
+	}
+	if s.Device.Thumbprint() != r.KeyThumbprint || s.Device.Generation != r.Generation {
+		return Decision{Reason: reason.DeviceMismatch}, nil
+	}
+	usable, why := s.usable(now)
+	if why != "" {
+		return Decision{Reason: why}, nil
+	}
+	return a.admit(ctx, tx, gateway, r, usable, now, full)
 }
 
 // admit looks for the first entitlement whose terms allow the session, and begins
 // the session on it. A session that has begun rests on the subscription that it
 // began with as long as that allows it.
-func (a *Authority) admit(ctx context.Context, tx Tx, gateway Gateway, r SessionRequest, usable []Entitlement, now time.Time) (Decision, error) {
+func (a *Authority) admit(ctx context.Context, tx Tx, gateway Gateway, r SessionRequest, usable []Entitlement, now time.Time, full error) (Decision, error) {
 	user, err := tx.LockUser(ctx, usable[0].UserID)
 	if err != nil {
 		return Decision{}, err
@@ -268,6 +280,9 @@ func (a *Authority) admit(ctx context.Context, tx Tx, gateway Gateway, r Session
 	)
 	for _, e := range usable {
 		first := e.AwaitsUse
+		if first && full != nil {
+			return Decision{}, full
+		}
 		if first {
 			e = e.begun(now)
 		}
@@ -275,7 +290,7 @@ func (a *Authority) admit(ctx context.Context, tx Tx, gateway Gateway, r Session
 		var q *quota
 		if why == "" && e.Plan.QuotaBytes != nil {
 			var err error
-			if q, err = openQuota(ctx, tx, e, gateway.ID, r.BootID, now); err != nil {
+			if q, err = openQuota(ctx, tx, e, gateway.ID, r.BootID, now, full == nil); err != nil {
 				return Decision{}, err
 			}
 			if q.reach > 0 {
@@ -292,6 +307,9 @@ func (a *Authority) admit(ctx context.Context, tx Tx, gateway Gateway, r Session
 		if why != "" {
 			refused = cmp.Or(refused, why)
 			continue
+		}
+		if !begun && full != nil {
+			return Decision{}, full
 		}
 		if !begun {
 			if why, err := a.begin(ctx, tx, gateway, r, e, now); err != nil || why != "" {

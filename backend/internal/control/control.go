@@ -6,14 +6,12 @@ package control
 
 import (
 	"context"
-	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
-
-	"github.com/httvps/httvps/internal/ticket"
 )
 
 // Times that are part of the API's promises.
@@ -59,11 +57,11 @@ type Authority struct {
 	now       func() time.Time
 	opts      Options
 	identity  Identity
-	signer    *ticket.Signer
-	verifier  *ticket.Verifier
-	keys      ticket.JWKS
+	signing   atomic.Pointer[signing] // as it was last; nil: not known yet
 	nonces    nonceMint
 	heartbeat time.Duration
+	leases    leaseClock
+	wellSince atomic.Int64 // unix microseconds of the first Prune since which all went well; 0: the last did not
 }
 
 // Identity is what a service is called, made once at its first start.
@@ -77,7 +75,7 @@ type Identity struct {
 // service's identity and its secret keys.
 func Open(ctx context.Context, opts Options) (*Authority, error) {
 	a := &Authority{store: opts.Store, now: opts.Now, opts: opts, heartbeat: opts.Heartbeat}
-	var keyring keyring
+	var nonceKey []byte
 	err := a.store.Write(ctx, func(ctx context.Context, tx Tx) error {
 		err := tx.LockService(ctx)
 		if err != nil {
@@ -89,14 +87,13 @@ func Open(ctx context.Context, opts Options) (*Authority, error) {
 		if err := a.adoptKey(ctx, tx); err != nil {
 			return err
 		}
-		known, err := tx.Secrets(ctx, kindSigning)
-		if err != nil {
+		if err := a.firstSigning(ctx, tx); err != nil {
 			return err
 		}
-		if len(known) == 0 {
-			a.tellKeys(tx, KeysJWKS)
+		if _, err := a.signingNow(ctx, tx); err != nil {
+			return err
 		}
-		keyring, err = a.openKeyring(ctx, tx)
+		nonceKey, err = a.openNonceKey(ctx, tx)
 		return err
 	})
 	if err == nil {
@@ -105,13 +102,7 @@ func Open(ctx context.Context, opts Options) (*Authority, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open service: %w", err)
 	}
-	a.signer = ticket.NewSigner(keyring.signing[0], a.identity.Issuer, a.identity.ServiceID)
-	for _, key := range keyring.signing {
-		public, _ := key.Public().(ed25519.PublicKey)
-		a.keys.Keys = append(a.keys.Keys, ticket.Key{ID: ticket.Thumbprint(public), Public: public})
-	}
-	a.verifier = ticket.NewVerifier(a.identity.Issuer, a.identity.ServiceID, a.keys)
-	a.nonces = nonceMint{key: keyring.nonce}
+	a.nonces = nonceMint{key: nonceKey}
 	return a, nil
 }
 
@@ -120,9 +111,6 @@ func (a *Authority) Identity() Identity { return a.identity }
 
 // ServiceName returns what people call the service.
 func (a *Authority) ServiceName() string { return a.opts.ServiceName }
-
-// JWKS returns the keys that verify access tokens.
-func (a *Authority) JWKS() ticket.JWKS { return a.keys }
 
 // HeartbeatInterval returns how often gateways are to report.
 func (a *Authority) HeartbeatInterval() time.Duration { return a.heartbeat }

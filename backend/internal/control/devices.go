@@ -195,81 +195,97 @@ type Issued struct {
 
 // IssueToken gives a device that proves its key an access token. Whatever is
 // wrong with the proof, and when there is no such device, the answer is
-// ErrUnauthorized.
+// ErrUnauthorized. While there is no room to write, only the time at which the device
+// was seen is not kept.
 func (a *Authority) IssueToken(ctx context.Context, deviceID string, proof Proof) (Issued, error) {
 	var issued Issued
+	issue := func(ctx context.Context, tx Tx) error {
+		var err error
+		issued, err = a.issue(ctx, tx, deviceID, proof)
+		return err
+	}
 	err := a.store.Write(ctx, func(ctx context.Context, tx Tx) error {
-		now := a.now()
-		s, err := standing(ctx, tx, deviceID)
-		if err != nil && !errors.Is(err, ErrNotFound) {
+		if err := issue(ctx, tx); err != nil {
 			return err
 		}
-		key := s.Device.PublicKey
-		if err != nil {
-			key = decoy
-		}
-		if holds := a.tokenProofHolds(deviceID, key, proof); !holds || err != nil {
-			return ErrUnauthorized
-		}
-		usable, why := s.usable(now)
-		if why != "" {
-			return &RefusedError{Reason: why}
-		}
-		token, err := a.signer.Sign(ticket.Claims{
-			ID: newID(), Device: s.Device.ID, Generation: s.Device.Generation, KeyThumbprint: s.Device.Thumbprint(),
-			IssuedAt: now, ExpiresAt: now.Add(AccessTokenTTL),
-		})
-		if err != nil {
-			return err
-		}
-		gateways, err := a.reachable(ctx, tx, s.Device.ID, allowedRegions(usable), now)
-		if err != nil {
-			return err
-		}
-		told, err := a.deviceKnock(ctx, tx)
-		if err != nil {
-			return err
-		}
-		issued = Issued{AccessToken: token, ExpiresIn: AccessTokenTTL, Gateways: gateways, Knock: told}
-		return tx.TouchDevice(ctx, s.Device.ID, now)
+		return tx.TouchDevice(ctx, deviceID, a.now())
 	})
+	if errors.Is(err, ErrStorageFull) {
+		err = a.store.Read(ctx, issue)
+	}
 	return issued, err
+}
+
+func (a *Authority) issue(ctx context.Context, tx Tx, deviceID string, proof Proof) (Issued, error) {
+	now := a.now()
+	s, err := standing(ctx, tx, deviceID)
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return Issued{}, err
+	}
+	key := s.Device.PublicKey
+	if err != nil {
+		key = decoy
+	}
+	if holds := a.tokenProofHolds(deviceID, key, proof); !holds || err != nil {
+		return Issued{}, ErrUnauthorized
+	}
+	usable, why := s.usable(now)
+	if why != "" {
+		return Issued{}, &RefusedError{Reason: why}
+	}
+	keys, err := a.signingNow(ctx, tx)
+	if err != nil {
+		return Issued{}, err
+	}
+	token, err := keys.signer.Sign(ticket.Claims{
+		ID: newID(), Device: s.Device.ID, Generation: s.Device.Generation, KeyThumbprint: s.Device.Thumbprint(),
+		IssuedAt: now, ExpiresAt: now.Add(AccessTokenTTL),
+	})
+	if err != nil {
+		return Issued{}, err
+	}
+	gateways, err := a.reachable(ctx, tx, s.Device.ID, allowedRegions(usable), now)
+	if err != nil {
+		return Issued{}, err
+	}
+	told, err := a.deviceKnock(ctx, tx)
+	return Issued{AccessToken: token, ExpiresIn: AccessTokenTTL, Gateways: gateways, Knock: told}, err
 }
 
 // AuthenticateDevice returns the id of the device that an access token was made for.
 // A device that is revoked or whose user is disabled is refused for that.
 func (a *Authority) AuthenticateDevice(ctx context.Context, accessToken string) (string, error) {
-	claims, err := a.verifier.Verify(accessToken)
-	if err != nil {
-		return "", fmt.Errorf("%w: %w", ErrUnauthorized, err)
-	}
-	if claims.Expired(a.now()) {
-		return "", fmt.Errorf("%w: %w", ErrUnauthorized, errTokenExpired)
-	}
-	s, err := a.standing(ctx, claims.Device)
-	if errors.Is(err, ErrNotFound) {
-		return "", ErrUnauthorized
-	}
-	if err != nil {
-		return "", err
-	}
-	if s.Device.Thumbprint() != claims.KeyThumbprint || s.Device.Generation != claims.Generation {
-		return "", ErrUnauthorized
-	}
-	switch _, why := s.usable(a.now()); why {
-	case reason.DeviceRevoked, reason.UserDisabled:
-		return "", &RefusedError{Reason: why}
-	default:
-		return s.Device.ID, nil
-	}
-}
-
-func (a *Authority) standing(ctx context.Context, deviceID string) (s Standing, err error) {
-	err = a.store.Read(ctx, func(ctx context.Context, tx Tx) error {
-		s, err = standing(ctx, tx, deviceID)
-		return err
+	var device string
+	err := a.store.Read(ctx, func(ctx context.Context, tx Tx) error {
+		now := a.now()
+		keys, err := a.signingNow(ctx, tx)
+		if err != nil {
+			return err
+		}
+		claims, err := keys.verifier.Verify(accessToken)
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrUnauthorized, err)
+		}
+		if claims.Expired(now) {
+			return fmt.Errorf("%w: %w", ErrUnauthorized, errTokenExpired)
+		}
+		s, err := standing(ctx, tx, claims.Device)
+		if errors.Is(err, ErrNotFound) {
+			return ErrUnauthorized
+		}
+		if err != nil {
+			return err
+		}
+		if s.Device.Thumbprint() != claims.KeyThumbprint || s.Device.Generation != claims.Generation {
+			return ErrUnauthorized
+		}
+		if _, why := s.usable(now); why == reason.DeviceRevoked || why == reason.UserDisabled {
+			return &RefusedError{Reason: why}
+		}
+		device = s.Device.ID
+		return nil
 	})
-	return s, err
+	return device, err
 }
 
 // GatewaysFor lists the gateways that a device may use, all or those of a region, in

@@ -2,6 +2,7 @@ package control
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 
@@ -24,6 +25,8 @@ var (
 	// ErrUnavailable says that the records are out of reach at the moment. What was
 	// asked for may have happened all the same when the answer got lost.
 	ErrUnavailable = errors.New("the records are out of reach")
+	// ErrStorageFull is the ErrUnavailable of writers for whom there is no room.
+	ErrStorageFull = fmt.Errorf("%w: there is no room to write", ErrUnavailable)
 	// ErrIdempotencyKeyReused says that an Idempotency-Key came with another
 	// request before.
 	ErrIdempotencyKeyReused = errors.New("idempotency key was used for another request")

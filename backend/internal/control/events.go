@@ -211,15 +211,18 @@ func (a *Authority) Snapshot(ctx context.Context, gateway Gateway) (Snapshot, er
 		if err != nil {
 			return err
 		}
-		snapshot.Keys = a.keyVersions(inForce(keys, a.now()))
-		return nil
+		signing, err := a.signingNow(ctx, tx)
+		if err == nil {
+			snapshot.Keys = a.keyVersions(signing, inForce(keys, a.now()))
+		}
+		return err
 	})
 	return snapshot, err
 }
 
-func (a *Authority) keyVersions(knock []SealedKnockKey) KeyVersions {
-	ids := make([]string, 0, len(a.keys.Keys))
-	for _, key := range a.keys.Keys {
+func (a *Authority) keyVersions(signing *signing, knock []SealedKnockKey) KeyVersions {
+	ids := make([]string, 0, len(signing.keys.Keys))
+	for _, key := range signing.keys.Keys {
 		ids = append(ids, key.ID)
 	}
 	numbers := []string{a.opts.KnockCookie}

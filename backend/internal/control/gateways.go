@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/httvps/httvps/internal/ticket"
@@ -321,7 +322,30 @@ func (a *Authority) Heartbeat(ctx context.Context, gateway Gateway, l Lease) ([]
 		}
 		return nil
 	})
+	a.leases.tried(a.now(), err)
 	return ends, err
+}
+
+// leaseClock is the time by which leases are judged where devices are shown
+// gateways: it stands still while none can be renewed, so that what is wrong with
+// the records does not take the gateways away.
+type leaseClock struct{ stopped atomic.Int64 } // unix microseconds; 0: it goes
+
+// tried notes how the renewal of a lease went.
+func (c *leaseClock) tried(now time.Time, err error) {
+	switch {
+	case err == nil:
+		c.stopped.Store(0)
+	case errors.Is(err, ErrUnavailable):
+		c.stopped.CompareAndSwap(0, now.UnixMicro())
+	}
+}
+
+func (c *leaseClock) time(now time.Time) time.Time {
+	if stopped := c.stopped.Load(); stopped != 0 {
+		return time.UnixMicro(stopped)
+	}
+	return now
 }
 
 func (a *Authority) renew(ctx context.Context, tx Tx, gateway Gateway, l Lease, now time.Time) error {
@@ -350,6 +374,7 @@ const (
 // lately, then those that carry no more than others do. Beyond that the order
 // differs from device to device, so that the load spreads, and is stable for each.
 func (a *Authority) reachable(ctx context.Context, tx Tx, deviceID string, regions []string, now time.Time) ([]Gateway, error) {
+	now = a.leases.time(now)
 	gateways, err := tx.LiveGateways(ctx, now, regions, maxGatewaysRanked)
 	if err != nil {
 		return nil, err

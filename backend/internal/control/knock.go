@@ -134,8 +134,12 @@ func (a *Authority) GatewayKnock(ctx context.Context) (GatewayKnock, error) {
 		if err != nil {
 			return err
 		}
+		signing, err := a.signingNow(ctx, tx)
+		if err != nil {
+			return err
+		}
 		known := inForce(keys, a.now())
-		told.Versions = a.keyVersions(known)
+		told.Versions = a.keyVersions(signing, known)
 		for _, sealed := range known {
 			key, err := a.openKnock(sealed)
 			if err != nil {

@@ -79,7 +79,7 @@ func TestProcessesThatStartAtOnceOnPostgreSQLAreOneService(t *testing.T) {
 		if diff := cmp.Diff(worlds[0].Identity(), w.Identity()); diff != "" {
 			t.Errorf("two services came to be:\n%s", diff)
 		}
-		if w.JWKS().Keys[0].ID != worlds[0].JWKS().Keys[0].ID {
+		if jwks(t, w.Authority).Keys[0].ID != jwks(t, worlds[0].Authority).Keys[0].ID {
 			t.Error("two signing keys are in use")
 		}
 		key, invitation := testKey(uint32(i)), worlds[0].invite(user)

@@ -166,64 +166,35 @@ func (a *Authority) tokenProofHolds(deviceID string, key ed25519.PublicKey, proo
 	return ed25519.Verify(key, proofMessage(purposeToken, id[:], proof.Nonce), proof.Signature)
 }
 
-// keyring holds the service's secret keys; signing has the newest first.
-type keyring struct {
-	signing []ed25519.PrivateKey
-	nonce   []byte
-}
-
+// The kinds of the service's secrets, each of which is 32 bytes.
 const (
 	kindSigning = "token_signing_key"
 	kindNonce   = "nonce_key"
 )
 
-func (a *Authority) openKeyring(ctx context.Context, tx Tx) (keyring, error) {
-	signing, err := a.openSecrets(ctx, tx, kindSigning)
-	if err != nil {
-		return keyring{}, err
-	}
-	nonce, err := a.openSecrets(ctx, tx, kindNonce)
-	if err != nil {
-		return keyring{}, err
-	}
-	ring := keyring{nonce: nonce[0]}
-	for _, seed := range signing {
-		ring.signing = append(ring.signing, ed25519.NewKeyFromSeed(seed))
-	}
-	return ring, nil
-}
-
-// openSecrets returns the secrets of a kind, newest first, after making one if
-// there is none. Every secret is 32 bytes.
-func (a *Authority) openSecrets(ctx context.Context, tx Tx, kind string) ([][]byte, error) {
-	sealed, err := tx.Secrets(ctx, kind)
+// openNonceKey returns the key that marks nonces, after making it if there is none.
+func (a *Authority) openNonceKey(ctx context.Context, tx Tx) ([]byte, error) {
+	sealed, err := tx.Secrets(ctx, kindNonce)
 	if err != nil {
 		return nil, err
 	}
 	if len(sealed) == 0 {
 		secret := make([]byte, 32)
 		_, _ = rand.Read(secret) // never fails
-		s := SealedSecret{ID: newID(), Kind: kind, CreatedAt: a.now()}
+		s := SealedSecret{ID: newID(), Kind: kindNonce, CreatedAt: a.now()}
 		if s.Sealed, err = a.seal(ctx, tx, secret, s.place()); err != nil {
-			return nil, fmt.Errorf("seal %s: %w", kind, err)
+			return nil, fmt.Errorf("seal %s: %w", kindNonce, err)
 		}
-		if err := tx.InsertSecret(ctx, s); err != nil {
-			return nil, err
-		}
-		return [][]byte{secret}, nil
+		return secret, tx.InsertSecret(ctx, s)
 	}
-	secrets := make([][]byte, 0, len(sealed))
-	for _, s := range sealed {
-		secret, err := a.opts.Sealer.Open(s.Sealed, s.place())
-		if err != nil {
-			return nil, fmt.Errorf("open %s: %w", kind, err)
-		}
-		if len(secret) != 32 {
-			return nil, fmt.Errorf("open %s: %w", kind, errors.New("wrong length"))
-		}
-		secrets = append(secrets, secret)
+	secret, err := a.opts.Sealer.Open(sealed[0].Sealed, sealed[0].place())
+	if err == nil && len(secret) != 32 {
+		err = errors.New("wrong length")
 	}
-	return secrets, nil
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", kindNonce, err)
+	}
+	return secret, nil
 }
 
 func (s SealedSecret) place() string { return sealedPlace("secrets", s.Kind+"/"+s.ID, "sealed") }

@@ -12,8 +12,11 @@ const (
 	keepSessions    = 30 * 24 * time.Hour
 	keepTokens      = 7 * 24 * time.Hour
 	lostAfter       = time.Hour // without a gateway's heartbeat
-	pruneBatch      = 500
-	compactBatch    = 50 // sessions
+	// lostGrace is how long the service must have worked before it takes a gateway
+	// for lost: when it comes back itself, they need time to be heard.
+	lostGrace    = 4 * time.Minute
+	pruneBatch   = 500
+	compactBatch = 50 // sessions
 )
 
 // Pruned counts what Prune removed or ended.
@@ -30,14 +33,25 @@ type Pruned struct {
 
 // Prune deletes what has been over for long, in bounded batches until nothing is
 // left, and ends sessions whose gateway has been lost.
-func (a *Authority) Prune(ctx context.Context) (Pruned, error) {
-	var p Pruned
+func (a *Authority) Prune(ctx context.Context) (p Pruned, err error) {
 	now := a.now()
+	defer func() {
+		if err != nil {
+			a.wellSince.Store(0)
+			return
+		}
+		a.wellSince.CompareAndSwap(0, now.UnixMicro())
+	}()
+	well := a.wellSince.Load()
+	judges := well != 0 && now.Sub(time.UnixMicro(well)) >= lostGrace
 	for _, job := range []struct {
 		count *int
 		run   func(context.Context, Tx) (int, error)
 	}{
 		{&p.LostSessions, func(ctx context.Context, tx Tx) (int, error) {
+			if !judges {
+				return 0, nil
+			}
 			return tx.EndLostSessions(ctx, now.Add(-lostAfter), endedLost, now, pruneBatch)
 		}},
 		{&p.Sessions, func(ctx context.Context, tx Tx) (int, error) {

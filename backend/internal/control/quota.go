@@ -12,7 +12,7 @@ import (
 // A quota is given out in leases: a process of a gateway may move so much of a
 // subscription's traffic, counted since the process began, and comes back for more.
 // What is used in the period and what is leased and not used is never more than
-// the quota. See ADR 0012.
+// the quota. See ADR 0013.
 
 const (
 	// leasePart of a quota, within bounds, is what a gateway has in advance.
@@ -136,13 +136,14 @@ type quota struct {
 	use    QuotaUse
 	lease  QuotaLease
 	others int64 // reserved for other processes
+	writes bool  // else nothing is given out, nor noted
 	reach  int   // the percentage that was reached just now
 }
 
 // openQuota returns the quota of an entitlement that has one, for a process of a
-// gateway, and holds it until the unit of work ends.
-func openQuota(ctx context.Context, tx Tx, e Entitlement, gatewayID, bootID string, now time.Time) (*quota, error) {
-	q := &quota{tx: tx, now: now, plan: e.Plan, limit: *e.Plan.QuotaBytes, period: e.Plan.At(e.StartsAt, now)}
+// gateway, and holds it until the unit of work ends, if that writes.
+func openQuota(ctx context.Context, tx Tx, e Entitlement, gatewayID, bootID string, now time.Time, writes bool) (*quota, error) {
+	q := &quota{tx: tx, now: now, writes: writes, plan: e.Plan, limit: *e.Plan.QuotaBytes, period: e.Plan.At(e.StartsAt, now)}
 	var err error
 	if q.use, err = tx.Quota(ctx, e.ID); err != nil && !errors.Is(err, ErrNotFound) {
 		return nil, err
@@ -181,6 +182,9 @@ func (q *quota) count(ctx context.Context) error {
 	if !same {
 		q.use.Warned = 0
 	}
+	if !q.writes {
+		return nil
+	}
 	if reached := q.plan.reached(q.use.Used); reached > q.use.Warned {
 		q.use.Warned, q.reach = reached, reached
 	}
@@ -211,12 +215,15 @@ func (q *quota) grant(ctx context.Context, r LeaseRequest) (Grant, error) {
 	l.Allowance = max(l.Allowance, l.Used, l.Booked)
 	left := q.limit - q.use.Used - q.others - (l.Allowance - l.Booked)
 	exhausted := q.exhausted()
-	if need := want - l.Allowance; need > 0 && left > 0 && !exhausted {
+	if need := want - l.Allowance; need > 0 && left > 0 && !exhausted && q.writes {
 		// The last of a quota is divided, so that it does not lie at a gateway that
 		// does not need it.
 		l.Allowance += min(need, max(left/2, min(left, smallLease)))
 	}
-	if *l != before || l.EndsAt.Sub(q.now) < QuotaLeaseTTL/2 {
+	if !q.writes {
+		*l = before
+	}
+	if q.writes && (*l != before || l.EndsAt.Sub(q.now) < QuotaLeaseTTL/2) {
 		l.Version++
 		l.EndsAt = q.now.Add(QuotaLeaseTTL).Truncate(time.Microsecond)
 		if err := q.tx.PutQuotaLease(ctx, *l); err != nil {
@@ -304,7 +311,7 @@ func renewQuota(ctx context.Context, tx Tx, gatewayID, bootID string, r LeaseReq
 	case e.Plan.QuotaBytes == nil:
 		return Grant{SubscriptionID: r.SubscriptionID, State: QuotaUnlimited}, nil
 	}
-	q, err := openQuota(ctx, tx, e, gatewayID, bootID, now)
+	q, err := openQuota(ctx, tx, e, gatewayID, bootID, now, true)
 	if err != nil || q.lease.Version == 0 {
 		return unknown, err
 	}

@@ -117,7 +117,7 @@ func TestSecretsFromBeforeKeysHadIDsAreSealedAgainOnBothEngines(t *testing.T) {
 		if s := ok[control.Sealing](t)(control.ReadSealing(t.Context(), records, keys)); s.Key != keys.Newest() || s.Values[keys.Newest()] != 3 {
 			t.Errorf("ReadSealing = %+v, want everything sealed with %s", s, keys.Newest())
 		}
-		if again.JWKS().Keys[0].ID != w.JWKS().Keys[0].ID {
+		if jwks(t, again).Keys[0].ID != jwks(t, w.Authority).Keys[0].ID {
 			t.Error("the signing key is another one")
 		}
 		if !slices.Equal(ok[control.GatewayKnock](t)(again.GatewayKnock(t.Context())).Keys, w.knocks()) {

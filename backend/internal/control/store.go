@@ -53,6 +53,7 @@ type settingRows interface {
 	// Secrets returns the secrets of a kind, newest first.
 	Secrets(ctx context.Context, kind string) ([]SealedSecret, error)
 	InsertSecret(ctx context.Context, s SealedSecret) error
+	DeleteSecret(ctx context.Context, id string) error
 	// OnceResult returns what an operator's idempotency key led to. In Write, nobody
 	// else learns about this key until the unit of work ends.
 	OnceResult(ctx context.Context, operatorID, key string) (OnceResult, error)

@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/subtle"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"net/http"
 	"strings"
@@ -234,13 +235,25 @@ func orElse(first *http.ServeMux, second http.Handler) http.Handler {
 // service can do its work without it.
 const busAway = "away"
 
+// stateOf says how the service is, as the codes of problems do.
+func stateOf(err error) string {
+	switch {
+	case err == nil:
+		return "ok"
+	case errors.Is(err, control.ErrStorageFull):
+		return codeStorageFull
+	default:
+		return codeUnavailable
+	}
+}
+
 // plain answers with one line. bus, which may be nil, adds a remark.
 func plain(check func(context.Context) error, bus func() string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-		if check(r.Context()) != nil {
+		if err := check(r.Context()); err != nil {
 			w.WriteHeader(http.StatusServiceUnavailable)
-			_, _ = w.Write([]byte("unavailable\n")) // the client may have gone
+			_, _ = w.Write([]byte(stateOf(err) + "\n")) // the client may have gone
 			return
 		}
 		if bus != nil && bus() == busAway {
@@ -254,11 +267,10 @@ func plain(check func(context.Context) error, bus func() string) http.HandlerFun
 func health(check func(context.Context) error, bus func() string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
-		status := "ok"
-		if check(r.Context()) != nil {
-			status = "unavailable"
+		err := check(r.Context())
+		if err != nil {
 			w.WriteHeader(http.StatusServiceUnavailable)
 		}
-		_ = json.NewEncoder(w).Encode(map[string]string{"status": status, "bus": bus()}) // the client may have gone
+		_ = json.NewEncoder(w).Encode(map[string]string{"status": stateOf(err), "bus": bus()}) // the client may have gone
 	}
 }

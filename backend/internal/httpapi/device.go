@@ -137,14 +137,15 @@ type JSONWebKey struct {
 	Use       string `json:"use"`
 }
 
-func (s *server) keySet() KeySet {
+func (s *server) keySet(ctx context.Context) (KeySet, error) {
 	set := KeySet{Keys: []JSONWebKey{}}
-	for _, key := range s.authority.JWKS().Keys {
+	known, err := s.authority.JWKS(ctx)
+	for _, key := range known.Keys {
 		set.Keys = append(set.Keys, JSONWebKey{
 			KeyType: "OKP", Curve: "Ed25519", X: rawURL.EncodeToString(key.Public), KeyID: key.ID, Algorithm: "EdDSA", Use: "sig",
 		})
 	}
-	return set
+	return set, err
 }
 
 func reachable(gateways []control.Gateway) []ReachableGateway {
@@ -203,8 +204,9 @@ func (s *server) registerDevice(api huma.API) {
 	register(s, api, huma.Operation{
 		OperationID: "jwks", Method: http.MethodGet, Path: "/.well-known/jwks.json", Tags: []string{"device", "gateway"},
 		Summary: "Get the keys that verify access tokens",
-	}, func(context.Context, *struct{}) (*body[KeySet], error) {
-		return &body[KeySet]{s.keySet()}, nil
+	}, func(ctx context.Context, _ *struct{}) (*body[KeySet], error) {
+		keys, err := s.keySet(ctx)
+		return &body[KeySet]{keys}, err
 	})
 }
 

@@ -131,9 +131,13 @@ func (s *server) registerGateway(api huma.API) {
 		for _, key := range told.Keys {
 			known.Keys = append(known.Keys, rawURL.EncodeToString(key[:]))
 		}
+		keys, err := s.keySet(ctx) // after the versions: what is newer than they say is fetched again
+		if err != nil {
+			return nil, err
+		}
 		return &body[GatewayConfig]{GatewayConfig{
 			GatewayID: gateway.ID, Region: gateway.Region, ServiceID: identity.ServiceID, ServiceName: s.authority.ServiceName(),
-			Issuer: identity.Issuer, JWKS: s.keySet(), HeartbeatIntervalMS: s.authority.HeartbeatInterval().Milliseconds(),
+			Issuer: identity.Issuer, JWKS: keys, HeartbeatIntervalMS: s.authority.HeartbeatInterval().Milliseconds(),
 			Knock: known, Keys: showKeyVersions(told.Versions),
 		}}, nil
 	})

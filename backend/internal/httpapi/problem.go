@@ -29,6 +29,7 @@ const (
 	codeUnsupportedMedia     = "unsupported_media_type"
 	codeTimeout              = "timeout"
 	codeUnavailable          = "unavailable"
+	codeStorageFull          = "storage_full"
 	codeInternal             = "internal"
 )
 
@@ -107,6 +108,9 @@ func problemOf(err error) *Problem {
 		return newProblem(http.StatusUnauthorized, string(reason.TokenExpired), refusals[reason.TokenExpired])
 	case errors.Is(err, control.ErrUnauthorized):
 		return newProblem(http.StatusUnauthorized, string(reason.InvalidToken), refusals[reason.InvalidToken])
+	case errors.Is(err, control.ErrStorageFull):
+		return newProblem(http.StatusServiceUnavailable, codeStorageFull,
+			"the service has no room to write: until its operator makes some, it answers only what needs no writing")
 	case errors.Is(err, control.ErrUnavailable):
 		return newProblem(http.StatusServiceUnavailable, codeUnavailable, "the service cannot reach its records at the moment: try again")
 	case errors.Is(err, control.ErrNotFound):

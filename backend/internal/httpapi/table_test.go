@@ -28,6 +28,7 @@ func TestEveryErrorOfTheDomainHasItsAnswer(t *testing.T) {
 		{&control.InvalidError{Fields: []control.FieldError{{Field: "a", Detail: "b"}}}, http.StatusUnprocessableEntity, "invalid_request"},
 		{&control.RateLimitedError{}, http.StatusTooManyRequests, "rate_limited"},
 		{fmt.Errorf("%w: no route to host", control.ErrUnavailable), http.StatusServiceUnavailable, "unavailable"},
+		{fmt.Errorf("%w: disk full", control.ErrStorageFull), http.StatusServiceUnavailable, "storage_full"},
 		{errors.New("SELECT secret FROM x"), http.StatusInternalServerError, "internal"},
 	} {
 		got := problemOf(fmt.Errorf("wrapped: %w", tc.err))

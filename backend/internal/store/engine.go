@@ -25,7 +25,7 @@ type engine interface {
 	// steps are those of the schema, in their order.
 	steps() ([]Migration, error)
 	// version returns that of the schema, 0 for none, without changing anything.
-	version(ctx context.Context, p pools) (int64, error)
+	version(ctx context.Context, q queryer) (int64, error)
 	// backUp copies a database before its schema is changed and returns where to,
 	// or nothing where the engine has its own means.
 	backUp(ctx context.Context, p pools, version int64) (string, error)
@@ -34,6 +34,11 @@ type engine interface {
 	up(ctx context.Context, p pools) ([]Migration, error)
 	// judge says what an error means.
 	judge(err error) verdict
+}
+
+// queryer is a pool, a connection or a transaction.
+type queryer interface {
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
 }
 
 // verdict is what an engine's error means.
@@ -45,6 +50,7 @@ const (
 	crowded         // others were in the way: the same unit of work may succeed when it runs again
 	away            // the database cannot be used at the moment, whatever was asked
 	moved           // the same, because the server is no longer the one that takes writes
+	full            // there is no room to write; what is there can be read
 	corrupt         // the database is damaged
 )
 
@@ -64,6 +70,9 @@ type dialect struct {
 	// turn waits for everybody else with the same number $1 and keeps them waiting
 	// until the unit of work ends. Empty where all that write do that anyway.
 	turn string
+	// takeRoom takes room that no table has yet, some hundred KiB, and gives it back;
+	// each statement is a unit of work.
+	takeRoom []string
 }
 
 // pools are an open database.

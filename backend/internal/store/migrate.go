@@ -6,10 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/pressly/goose/v3"
+
+	"github.com/httvps/httvps/backend/internal/control"
 )
 
 // Migration is a step of the schema.
@@ -35,14 +38,15 @@ func Migrate(ctx context.Context, cfg Config) (applied []Migration, err error) {
 }
 
 // Migrations returns all steps of the schema and whether the database, which must
-// exist, has them. It changes nothing, and others may be using the database.
+// exist, has them; the newest of a newer program, which this one can run on, comes
+// last and without its SQL. It changes nothing, and others may be using the database.
 func Migrations(ctx context.Context, cfg Config) (all []Migration, err error) {
 	s, err := open(ctx, cfg, look)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
-	version, err := s.engine.version(ctx, s.pools)
+	version, want, err := s.versions(ctx)
 	if err != nil {
 		return nil, s.databaseError(err)
 	}
@@ -51,6 +55,9 @@ func Migrations(ctx context.Context, cfg Config) (all []Migration, err error) {
 	}
 	for i := range all {
 		all[i].Applied = all[i].Version <= version
+	}
+	if version > want {
+		all = append(all, Migration{Version: version, Name: fmt.Sprintf("%05d, of a newer version of this program", version), Applied: true})
 	}
 	return all, nil
 }
@@ -81,7 +88,7 @@ func Pending(ctx context.Context, cfg Config) ([]Migration, error) {
 // something to lose.
 func (s *Store) migrate(ctx context.Context) ([]Migration, error) {
 	version, want, err := s.versions(ctx)
-	if err != nil || version == want {
+	if err != nil || version >= want {
 		return nil, err
 	}
 	if version > 0 {
@@ -107,20 +114,63 @@ func (s *Store) migrate(ctx context.Context) ([]Migration, error) {
 	return applied, err
 }
 
-// versions returns the version of the schema and the one that this program
-// wants, and refuses one that it does not know.
+// settingOldestSchema is the oldest version of the schema whose program can run on
+// this one. Each step sets it.
+const settingOldestSchema = "oldest_schema"
+
+// versions returns the version of the schema and the one that this program has,
+// and refuses a newer one unless that says that this program can run on it.
 func (s *Store) versions(ctx context.Context) (have, want int64, err error) {
-	if have, err = s.engine.version(ctx, s.pools); err != nil {
+	var oldest int64
+	err = s.Read(ctx, func(ctx context.Context, t control.Tx) error {
+		unit, ok := t.(*tx)
+		if !ok {
+			return errOtherUnit
+		}
+		var err error
+		if have, err = s.engine.version(ctx, unit.conn); err == nil && have > s.newestStep {
+			oldest, err = oldestFor(ctx, t, have)
+		}
+		return err
+	})
+	want = s.newestStep
+	switch {
+	case err != nil:
 		return 0, 0, err
-	}
-	steps, err := s.engine.steps()
-	if err != nil {
-		return 0, 0, err
-	}
-	if want = steps[len(steps)-1].Version; have > want {
-		return 0, 0, fmt.Errorf("%w (schema %d, this one knows up to %d)", ErrNewerSchema, have, want)
+	case have <= want:
+	case oldest > want:
+		return 0, 0, fmt.Errorf("%w: use that one, or restore a backup from before its update (schema %d, for programs with %d or newer; this one has %d)",
+			ErrNewerSchema, have, oldest, want)
+	case s.ownSchema:
+		return 0, 0, fmt.Errorf("%w: use that one for this (schema %d, this one has %d)", ErrNewerSchema, have, want)
 	}
 	return have, want, nil
+}
+
+// oldestFor returns the oldest version of the schema whose program can run on one.
+// A schema that does not say is for its own program only.
+func oldestFor(ctx context.Context, t control.Tx, version int64) (int64, error) {
+	text, err := t.Setting(ctx, settingOldestSchema)
+	if errors.Is(err, control.ErrNotFound) {
+		return version, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	oldest, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("setting %s: %w", settingOldestSchema, err)
+	}
+	return oldest, nil
+}
+
+// checkSchema refuses a schema that became too new while this program ran.
+func (s *Store) checkSchema(ctx context.Context) error {
+	have, want, err := s.versions(ctx)
+	if err == nil && have > want && !s.toldNewer.Swap(true) {
+		s.log.WarnContext(ctx, "the database's schema is newer than this program, which can run on it", "schema", have, "own", want)
+	}
+	return err
 }
 
 // readSteps returns the steps in dir, whose files are named NUMBER_NAME.sql.
@@ -170,8 +220,8 @@ func applied(results []*goose.MigrationResult) []Migration {
 }
 
 // latest returns the version that goose's table says, which must exist.
-func latest(ctx context.Context, db *sql.DB, table string) (int64, error) {
+func latest(ctx context.Context, q queryer, table string) (int64, error) {
 	var version sql.Null[int64]
-	err := db.QueryRowContext(ctx, "SELECT MAX(version_id) FROM "+table).Scan(&version)
+	err := q.QueryRowContext(ctx, "SELECT MAX(version_id) FROM "+table).Scan(&version)
 	return version.V, err
 }

@@ -1,11 +1,16 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -14,8 +19,8 @@ import (
 	"github.com/httvps/httvps/backend/internal/store/storetest"
 )
 
-// withStep returns our steps and a further one on both engines.
-func withStep(t *testing.T, sql string) fs.FS {
+// withStep returns our steps and further ones on both engines.
+func withStep(t *testing.T, sql ...string) fs.FS {
 	t.Helper()
 	steps := make(fstest.MapFS)
 	err := fs.WalkDir(migrations, "migrations", func(path string, d fs.DirEntry, err error) error {
@@ -30,7 +35,11 @@ func withStep(t *testing.T, sql string) fs.FS {
 		t.Fatal(err)
 	}
 	for _, engine := range []string{"sqlite", "postgres"} {
-		steps[engine+"/00900_further.sql"] = &fstest.MapFile{Data: []byte("-- why\n\n-- +goose Up\n" + sql + "\n\n-- +goose Down\nSELECT 1;\n")}
+		for i, sql := range sql {
+			steps[fmt.Sprintf("%s/%05d_further.sql", engine, 900+i)] = &fstest.MapFile{
+				Data: []byte("-- why\n\n-- +goose Up\n" + sql + "\n\n-- +goose Down\nSELECT 1;\n"),
+			}
+		}
 	}
 	return steps
 }
@@ -152,23 +161,162 @@ func openAndClose(t *testing.T, cfg Config) {
 	}
 }
 
-func TestANewerSchemaIsRefusedOnBothEngines(t *testing.T) {
+// oldestSchema is what a step says about older programs.
+func oldestSchema(version int64) string {
+	return fmt.Sprintf("INSERT INTO settings (name, value) VALUES ('oldest_schema', '%d') ON CONFLICT (name) DO UPDATE SET value = excluded.value;", version)
+}
+
+// ownVersion is the version of the schema that this program has.
+func ownVersion(t *testing.T) int64 {
+	t.Helper()
+	engine, err := Config{Path: "x"}.engine()
+	if err != nil {
+		t.Fatal(err)
+	}
+	steps, err := engine.steps()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return steps[len(steps)-1].Version
+}
+
+func TestANewerSchemaThatThisProgramCannotRunOnIsRefusedOnBothEngines(t *testing.T) {
+	own := strconv.FormatInt(ownVersion(t), 10)
+	for name, tc := range map[string]struct{ says, want string }{
+		"it says so":                 {oldestSchema(900), "schema 900, for programs with 900 or newer; this one has " + own},
+		"it says so of older ones":   {oldestSchema(ownVersion(t) + 1), "or newer; this one has " + own},
+		"it says nothing":            {"DELETE FROM settings WHERE name = 'oldest_schema';", "schema 900, for programs with 900 or newer"},
+		"it says what is no version": {"UPDATE settings SET value = 'x' WHERE name = 'oldest_schema';", "setting oldest_schema"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			onBoth(t, func(t *testing.T, cfg Config) {
+				t.Helper()
+				newer := cfg
+				newer.steps = withStep(t, furtherTable+"\n"+tc.says)
+				openAndClose(t, newer)
+				for name, open := range openings(t, cfg) {
+					err := open()
+					if err == nil || !strings.Contains(err.Error(), tc.want) || errors.Is(err, ErrNewerSchema) == strings.HasPrefix(tc.want, "setting") {
+						t.Errorf("%s: %v, want an error that has %q", name, err, tc.want)
+					}
+				}
+				openTest(t, newer) // as it was
+			})
+		})
+	}
+}
+
+// openings are all ways to come to a database.
+func openings(t *testing.T, cfg Config) map[string]func() error {
+	t.Helper()
+	closed := func(s *Store, err error) error {
+		if err == nil {
+			err = s.Close()
+		}
+		return err
+	}
+	return map[string]func() error{
+		"open":    func() error { return closed(Open(t.Context(), cfg)) },
+		"look":    func() error { return closed(Look(t.Context(), cfg)) },
+		"migrate": func() error { _, err := Migrate(t.Context(), cfg); return err },
+		"status":  func() error { _, err := Migrations(t.Context(), cfg); return err },
+		"dry-run": func() error { _, err := Pending(t.Context(), cfg); return err },
+	}
+}
+
+func TestANewerSchemaThatThisProgramCanRunOnIsUsedAsItIsOnBothEngines(t *testing.T) {
 	onBoth(t, func(t *testing.T, cfg Config) {
 		t.Helper()
 		newer := cfg
-		newer.steps = withStep(t, furtherTable)
+		newer.steps = withStep(t, furtherTable+"\n"+oldestSchema(ownVersion(t)))
 		openAndClose(t, newer)
-		for name, open := range map[string]func() error{
-			"open":    func() error { _, err := Open(t.Context(), cfg); return err },
-			"migrate": func() error { _, err := Migrate(t.Context(), cfg); return err },
-			"status":  func() error { _, err := Migrations(t.Context(), cfg); return err },
-			"dry-run": func() error { _, err := Pending(t.Context(), cfg); return err },
-		} {
-			if err := open(); !errors.Is(err, ErrNewerSchema) || !strings.Contains(err.Error(), "900") {
-				t.Errorf("%s: %v, want ErrNewerSchema", name, err)
+		for name, open := range openings(t, cfg) {
+			if err := open(); err != nil {
+				t.Errorf("%s: %v", name, err)
 			}
 		}
+		all, err := Migrations(t.Context(), cfg)
+		if last := all[len(all)-1]; err != nil || last.Version != 900 || !last.Applied || last.SQL != "" || !strings.Contains(last.Name, "newer version") {
+			t.Errorf("Migrations ends with %+v, %v, want the step of the newer program", last, err)
+		}
+		if steps, err := Migrate(t.Context(), cfg); err != nil || len(steps) != 0 {
+			t.Errorf("Migrate = %v, %v, want nothing to do", steps, err)
+		}
+		var log bytes.Buffer
+		cfg.Log = slog.New(slog.NewTextHandler(&log, nil))
+		s := openTest(t, cfg)
+		if err := errors.Join(putNote(t.Context(), s, "from an old one"), s.Ping(t.Context()), s.Ping(t.Context())); err != nil {
+			t.Error(err)
+		}
+		if n := strings.Count(log.String(), "schema is newer"); n != 1 {
+			t.Errorf("the log says it %d times:\n%s", n, &log)
+		}
+		cfg.OwnSchema = true
+		if s, err := Look(t.Context(), cfg); !errors.Is(err, ErrNewerSchema) || !strings.Contains(err.Error(), "use that one for this") {
+			t.Errorf("Look = %v, %v where all of the schema must be known", s, err)
+		}
 	})
+}
+
+func TestWhoRunsWhileTheSchemaBecomesTooNewIsNotReadyOnPostgreSQL(t *testing.T) {
+	cfg := Config{URL: storetest.Database(t)}
+	s := openTest(t, cfg)
+	if err := s.Ping(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range []struct {
+		oldest  int64
+		refused bool
+	}{{ownVersion(t), false}, {900, true}} {
+		cfg.steps = withStep(t, furtherTable+"\n"+oldestSchema(step.oldest))
+		if step.refused {
+			cfg.steps = withStep(t, furtherTable, "CREATE TABLE furthest (a TEXT);\n"+oldestSchema(step.oldest))
+		}
+		if _, err := Migrate(t.Context(), cfg); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Ping(t.Context()); errors.Is(err, ErrNewerSchema) != step.refused || err != nil != step.refused {
+			t.Errorf("Ping = %v on a schema for %d or newer", err, step.oldest)
+		}
+	}
+}
+
+// stepsOf returns the files of an engine's steps.
+func stepsOf(t *testing.T, engine string) []Migration {
+	t.Helper()
+	dir, err := fs.Sub(migrations, "migrations/"+engine)
+	if err != nil {
+		t.Fatal(err)
+	}
+	steps, err := readSteps(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return steps
+}
+
+func TestEachStepSaysWhichProgramsCanRunOnItOnBothEngines(t *testing.T) {
+	// The first step that says it; there was no release with less.
+	const first = 9
+	said := regexp.MustCompile(`(?m)^INSERT INTO settings \(name, value\) VALUES \('oldest_schema', '(\d+)'\) ON CONFLICT \(name\) DO UPDATE SET value = excluded\.value;$`)
+	for _, engine := range []string{"sqlite", "postgres"} {
+		last := int64(first)
+		for _, step := range stepsOf(t, engine) {
+			if step.Version < first {
+				continue
+			}
+			found := said.FindAllStringSubmatch(step.SQL, -1)
+			if len(found) != 1 {
+				t.Errorf("%s/%s does not say it, as %s does", engine, step.Name, oldestSchema(step.Version))
+				continue
+			}
+			oldest, err := strconv.ParseInt(found[0][1], 10, 64)
+			if err != nil || oldest < last || oldest > step.Version {
+				t.Errorf("%s/%s says %d, want %d to %d", engine, step.Name, oldest, last, step.Version)
+			}
+			last = oldest
+		}
+	}
 }
 
 func TestADatabaseThatMustExistIsNotMadeOnBothEngines(t *testing.T) {

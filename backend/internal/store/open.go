@@ -20,7 +20,8 @@ var (
 	ErrCorrupt = errors.New("the database is damaged: restore a backup")
 	// ErrForeign says that something is not a database of this program.
 	ErrForeign = errors.New("not a database of this service")
-	// ErrNewerSchema says that a newer version of this program wrote the database.
+	// ErrNewerSchema says that a newer version of this program changed the database
+	// so that this one cannot use it.
 	ErrNewerSchema = errors.New("the database is from a newer version of this program")
 	// ErrNoService says that a database is empty where a service was expected.
 	ErrNoService = errors.New("there is no service in it")
@@ -56,6 +57,9 @@ type Config struct {
 	// MustExist makes Open refuse a database without a service (ErrNoService,
 	// fs.ErrNotExist) instead of making one.
 	MustExist bool
+	// OwnSchema refuses a newer schema even when it says that this program can run
+	// on it: for work that must know all that the database holds.
+	OwnSchema bool
 	// Appended is called after each unit of work that wrote events, by whoever ran
 	// it: it must not block. nil: nobody wants to know.
 	Appended func()
@@ -83,8 +87,9 @@ func (c Config) engine() (engine, error) {
 }
 
 // Open opens the database, makes it when there is none, and brings its schema
-// up to date; an SQLite file is backed up before that. A database that cannot be
-// used is left as it is, and the error is a *DatabaseError.
+// up to date; an SQLite file is backed up before that. A newer schema that this
+// program can run on stays as it is. A database that cannot be used is left as it
+// is, and the error is a *DatabaseError.
 func Open(ctx context.Context, cfg Config) (*Store, error) {
 	wanted := ensure
 	if cfg.MustExist {
@@ -94,7 +99,10 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := s.migrate(ctx); err != nil {
+	if _, err = s.migrate(ctx); err == nil {
+		err = s.checkSchema(ctx)
+	}
+	if err != nil {
 		return nil, errors.Join(s.databaseError(err), s.Close())
 	}
 	return s, nil
@@ -107,7 +115,7 @@ func Look(ctx context.Context, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	have, err := s.engine.version(ctx, s.pools)
+	have, err := s.engine.version(ctx, s.reader)
 	if err == nil && have == 0 {
 		err = ErrNoService
 	}
@@ -123,10 +131,16 @@ func open(ctx context.Context, cfg Config, wanted access) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{engine: engine, log: cfg.Log, appended: cfg.Appended}
+	s := &Store{engine: engine, log: cfg.Log, appended: cfg.Appended, ownSchema: cfg.OwnSchema}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
+	steps, err := engine.steps()
+	if err != nil {
+		return nil, err
+	}
+	s.noRoom.Store(true)
+	s.newestStep = steps[len(steps)-1].Version
 	if s.pools, err = engine.connect(ctx, wanted); err != nil {
 		return nil, s.databaseError(err)
 	}

@@ -47,6 +47,10 @@ func (t *tx) InsertSecret(ctx context.Context, s control.SealedSecret) error {
 	return err
 }
 
+func (t *tx) DeleteSecret(ctx context.Context, id string) error {
+	return t.execOne(ctx, "", "DELETE FROM secrets WHERE id = $1", id)
+}
+
 // HasSecrets reports whether the service has secrets, which only the
 // key-encryption key they were sealed with opens.
 func (s *Store) HasSecrets(ctx context.Context) (bool, error) {

@@ -104,6 +104,8 @@ func (e *postgresEngine) dialect() dialect {
 	return dialect{
 		bytes: "BYTEA", fold: `lower(name COLLATE "C")`, hold: " FOR NO KEY UPDATE OF ", skip: " FOR UPDATE OF %s SKIP LOCKED",
 		turn: "SELECT pg_advisory_xact_lock($1)",
+		// Other tables have room of their own, which says nothing about the disk.
+		takeRoom: []string{"CREATE TEMPORARY TABLE room ON COMMIT DROP AS SELECT md5(i::text) AS text FROM generate_series(1, 4096) AS i"},
 	}
 }
 
@@ -161,13 +163,13 @@ func (e *postgresEngine) inspect(ctx context.Context, db *sql.DB) error {
 	return nil
 }
 
-func (e *postgresEngine) version(ctx context.Context, p pools) (int64, error) {
+func (e *postgresEngine) version(ctx context.Context, q queryer) (int64, error) {
 	var ours bool
 	const known = "SELECT to_regclass('" + postgresVersions + "') IS NOT NULL"
-	if err := p.reader.QueryRowContext(ctx, known).Scan(&ours); err != nil || !ours {
+	if err := q.QueryRowContext(ctx, known).Scan(&ours); err != nil || !ours {
 		return 0, err
 	}
-	return latest(ctx, p.reader, postgresVersions)
+	return latest(ctx, q, postgresVersions)
 }
 
 // backUp leaves it to the operator, whose server has the means for it.
@@ -233,6 +235,8 @@ func judgeState(state string) verdict {
 		return crowded
 	case "25006": // read-only: another server has taken over
 		return moved
+	case "53100": // disk full
+		return full
 	case "25P03", // idle in a transaction for too long
 		"55P03",                   // lock not available in time
 		"57014",                   // statement_timeout
@@ -244,7 +248,7 @@ func judgeState(state string) verdict {
 		return corrupt
 	}
 	switch state[:min(2, len(state))] {
-	case "08", "53", "58": // connection, resources (disk full, too many connections), system
+	case "08", "53", "58": // connection, resources (memory, too many connections), system
 		return away
 	}
 	return other

@@ -341,7 +341,7 @@ func must[T any](v T, err error) T {
 
 func TestStatesOfPostgreSQLAreJudged(t *testing.T) {
 	for state, want := range map[string]verdict{
-		"23505": clash, "40P01": crowded, "40001": crowded, "57P01": away, "53100": away, "08006": away, "25006": moved,
+		"23505": clash, "40P01": crowded, "40001": crowded, "57P01": away, "53100": full, "08006": away, "25006": moved,
 		"57014": away, "58030": away, "XX001": corrupt, "42P01": other, "22021": other, "": other,
 	} {
 		if got := judgeState(state); got != want {

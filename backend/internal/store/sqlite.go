@@ -52,7 +52,12 @@ func newSQLite(c Config, steps fs.FS) (*sqliteEngine, error) {
 func (e *sqliteEngine) name() string { return e.path }
 
 // Units of work that write wait for each other, and so need nothing else.
-func (e *sqliteEngine) dialect() dialect { return dialect{bytes: "BLOB", fold: "lower(name)"} }
+func (e *sqliteEngine) dialect() dialect {
+	return dialect{bytes: "BLOB", fold: "lower(name)", takeRoom: []string{
+		"INSERT INTO settings (name, value) VALUES ('room', hex(randomblob(65536))) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+		"DELETE FROM settings WHERE name = 'room'", // leaves its pages to all tables
+	}}
+}
 
 func (e *sqliteEngine) steps() ([]Migration, error) { return readSteps(e.dir) }
 
@@ -188,13 +193,13 @@ func (e *sqliteEngine) create(ctx context.Context) error {
 	return errors.Join(err, plain.Close())
 }
 
-func (e *sqliteEngine) version(ctx context.Context, p pools) (int64, error) {
+func (e *sqliteEngine) version(ctx context.Context, q queryer) (int64, error) {
 	var tables int
 	const known = "SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name = '" + sqliteVersions + "'"
-	if err := p.reader.QueryRowContext(ctx, known).Scan(&tables); err != nil || tables == 0 {
+	if err := q.QueryRowContext(ctx, known).Scan(&tables); err != nil || tables == 0 {
 		return 0, err
 	}
-	return latest(ctx, p.reader, sqliteVersions)
+	return latest(ctx, q, sqliteVersions)
 }
 
 func (e *sqliteEngine) up(ctx context.Context, p pools) ([]Migration, error) {
@@ -212,6 +217,8 @@ func (e *sqliteEngine) judge(err error) verdict {
 		return other
 	}
 	switch failure.Code() {
+	case sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE: // the file that readers and writers share needs room, too
+		return full
 	case sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY, sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY,
 		sqlite3.SQLITE_CONSTRAINT_TRIGGER: // how SQLite reports ON DELETE RESTRICT
 		return clash
@@ -219,7 +226,7 @@ func (e *sqliteEngine) judge(err error) verdict {
 	switch failure.Code() & 0xff {
 	case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
 		return corrupt
-	case sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN,
+	case sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN,
 		sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED: // another program holds the file
 		return away
 	}

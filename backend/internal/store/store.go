@@ -18,6 +18,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"strings"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
@@ -30,6 +31,11 @@ type Store struct {
 	engine   engine
 	log      *slog.Logger
 	appended func() // called when there are new events; may be nil
+
+	newestStep int64       // the version of the schema that this program has
+	ownSchema  bool        // it cannot run on another one
+	toldNewer  atomic.Bool // the log knows that there is a newer one
+	noRoom     atomic.Bool // a writer found no room, or it is not known yet: Ping takes some
 
 	overhear func(statements) statements // stands between units of work and the database; nil: nobody
 }
@@ -56,7 +62,7 @@ const (
 )
 
 // run runs a unit of work, again when others were in its way. An error that says
-// that the database is out of reach is control.ErrUnavailable.
+// that the database is out of reach is control.ErrUnavailable, or ErrStorageFull.
 func (s *Store) run(
 	ctx context.Context, db *sql.DB, opts *sql.TxOptions, d dialect, fn func(context.Context, control.Tx) error,
 ) error {
@@ -71,6 +77,9 @@ func (s *Store) run(
 			return fmt.Errorf("%w: %w", control.ErrUnavailable, err)
 		case away:
 			return fmt.Errorf("%w: %w", control.ErrUnavailable, err)
+		case full:
+			s.noRoom.Store(true)
+			return fmt.Errorf("%w: %w", control.ErrStorageFull, err)
 		case crowded:
 			if runs == maxRuns {
 				return fmt.Errorf("%w: given up after %d runs: %w", control.ErrUnavailable, runs, err)
@@ -141,16 +150,41 @@ func (s *Store) begin(ctx context.Context, db *sql.DB, opts *sql.TxOptions) (*sq
 	return db.BeginTx(ctx, opts)
 }
 
-// Ping reports whether the records can be read and written now. It writes: a
-// full disk lets everything else pass.
+// Ping reports whether the records can be read and written now, and still are what
+// this program knows. It writes: a full disk lets everything else pass.
 func (s *Store) Ping(ctx context.Context) error {
-	return s.Write(ctx, func(ctx context.Context, t control.Tx) error {
+	if err := s.checkSchema(ctx); err != nil {
+		return err
+	}
+	err := s.Write(ctx, func(ctx context.Context, t control.Tx) error {
 		return t.PutSetting(ctx, settingPing, time.Now().UTC().Format(time.RFC3339Nano))
 	})
+	if err != nil || !s.noRoom.Load() {
+		return err
+	}
+	// That may find room where others find none: now it takes some.
+	for _, statement := range s.engine.dialect().takeRoom {
+		err := s.run(ctx, s.writer, nil, dialect{}, func(ctx context.Context, t control.Tx) error {
+			unit, ok := t.(*tx)
+			if !ok {
+				return errOtherUnit
+			}
+			_, err := unit.exec(ctx, "", statement)
+			return err
+		})
+		if errors.Is(err, control.ErrUnavailable) {
+			return err
+		}
+	}
+	s.noRoom.Store(false)
+	return nil
 }
 
 // settingPing is when Ping last wrote.
 const settingPing = "last_ping"
+
+// errOtherUnit says that a unit of work is not one of this package.
+var errOtherUnit = errors.New("another unit of work")
 
 // Close waits for what is running, and closes the database.
 func (s *Store) Close() error { return s.close() }

@@ -195,15 +195,18 @@ func (t *tx) SessionDifferences(ctx context.Context, from, to string, limit int)
 		ORDER BY w.gateway_id, w.boot_id, w.session_id LIMIT $3`, from, to, limit)
 }
 
+// BucketDifferences adds up what the reports lead to and what there is instead of
+// joining them, for which SQLite would look at all of one for each of the other.
 func (t *tx) BucketDifferences(ctx context.Context, from, to string, limit int) ([]control.UsageDifference, error) {
-	return many(ctx, t, scanDifference, "WITH "+recount("s.subscription_id >= $1 AND s.subscription_id <= $2")+`, want AS (
-			SELECT subscription_id, counted_at / $4 AS bucket, gateway_id, CAST(SUM(up) AS BIGINT) AS up, CAST(SUM(down) AS BIGINT) AS down
-			FROM added GROUP BY subscription_id, bucket, gateway_id
-		), have AS (SELECT * FROM usage_buckets WHERE subscription_id >= $1 AND subscription_id <= $2)
-		SELECT 'bucket', COALESCE(w.gateway_id, h.gateway_id), '', '', COALESCE(w.subscription_id, h.subscription_id), COALESCE(w.bucket, h.bucket),
-			COALESCE(w.up, 0), COALESCE(w.down, 0), COALESCE(h.up, 0), COALESCE(h.down, 0)
-		FROM want w FULL OUTER JOIN have h ON h.subscription_id = w.subscription_id AND h.bucket = w.bucket AND h.gateway_id = w.gateway_id
-		WHERE COALESCE(w.up, 0) <> COALESCE(h.up, 0) OR COALESCE(w.down, 0) <> COALESCE(h.down, 0)
+	return many(ctx, t, scanDifference, "WITH "+recount("s.subscription_id >= $1 AND s.subscription_id <= $2")+`
+		SELECT 'bucket', gateway_id, '', '', subscription_id, bucket,
+			CAST(SUM(up) AS BIGINT), CAST(SUM(down) AS BIGINT), CAST(SUM(have_up) AS BIGINT), CAST(SUM(have_down) AS BIGINT)
+		FROM (
+			SELECT subscription_id, counted_at / $4 AS bucket, gateway_id, up, down, 0 AS have_up, 0 AS have_down FROM added
+			UNION ALL
+			SELECT subscription_id, bucket, gateway_id, 0, 0, up, down FROM usage_buckets WHERE subscription_id >= $1 AND subscription_id <= $2
+		) AS booked
+		GROUP BY subscription_id, bucket, gateway_id HAVING SUM(up) <> SUM(have_up) OR SUM(down) <> SUM(have_down)
 		ORDER BY 5, 6, 2 LIMIT $3`, from, to, limit, control.UsageBucket.Microseconds())
 }
 

@@ -27,12 +27,13 @@ const EnvPrefix = "HTTVPS_GATEWAY_"
 // The upstream modes: where streams go.
 const (
 	Direct  = "direct"  // to their targets, from this host
+	Outline = "outline" // to their targets, through Outline (Shadowsocks) servers
 	Echo    = "echo"    // nowhere; every stream gets back what it sends
 	Devnull = "devnull" // nowhere; every stream is swallowed
 )
 
 // Modes lists the upstream modes.
-func Modes() []string { return []string{Direct, Echo, Devnull} }
+func Modes() []string { return []string{Direct, Outline, Echo, Devnull} }
 
 // Config is everything a gateway is told. The fields without a key are for
 // the program that runs it.
@@ -107,6 +108,8 @@ type Upstream struct {
 	Deny []netip.Prefix `yaml:"deny" env:"DENY"`
 	// DeniedPorts are denied on every address.
 	DeniedPorts []uint16 `yaml:"denied_ports" env:"DENIED_PORTS"`
+	// Outline is for the mode of that name.
+	Outline OutlineServers `yaml:"outline" envPrefix:"OUTLINE_"`
 }
 
 // Limits bound what devices and strangers can make the gateway hold.
@@ -152,7 +155,13 @@ func Default() Config {
 		Listen:      ":443",
 		AdminListen: "127.0.0.1:9101",
 		Knock:       Knock{Cookie: knock.DefaultCookie},
-		Upstream:    Upstream{Mode: Direct, DeniedPorts: []uint16{25, 465, 587}},
+		Upstream: Upstream{
+			Mode: Direct, DeniedPorts: []uint16{25, 465, 587},
+			Outline: OutlineServers{
+				Resolvers: []netip.AddrPort{netip.MustParseAddrPort("1.1.1.1:53"), netip.MustParseAddrPort("9.9.9.9:53")},
+				Probe:     "1.1.1.1:80", ProbeInterval: configfile.Duration(30 * time.Second),
+			},
+		},
 		Limits: Limits{
 			Sessions:                 10_000,
 			MaxStreams:               256,
@@ -232,6 +241,7 @@ func (u Upstream) validate(p *problems) {
 	if slices.Contains(u.DeniedPorts, 0) {
 		p.add("upstream.denied_ports: 0 is not a port")
 	}
+	u.Outline.validate(p, u.Mode == Outline)
 }
 
 func (l Limits) validate(p *problems) {

@@ -21,7 +21,7 @@ import (
 const example = "../../config/example-config.yaml"
 
 var options = cmp.Options{
-	cmpopts.EquateComparable(netip.Prefix{}),
+	cmpopts.EquateComparable(netip.Prefix{}, netip.AddrPort{}),
 	cmpopts.EquateEmpty(),
 	cmpopts.IgnoreFields(Config{}, "Log", "OnReady", "GetCertificate", "Listener", "Version"),
 }
@@ -202,6 +202,12 @@ func TestValidateRefuses(t *testing.T) {
 		"a mapped prefix":                 {func(c *Config) { c.Upstream.Deny = prefixes(t, "::ffff:10.0.0.0/104") }, "as IPv4"},
 		"an empty prefix":                 {func(c *Config) { c.Upstream.Allow = make([]netip.Prefix, 1) }, "upstream.allow"},
 		"port 0":                          {func(c *Config) { c.Upstream.DeniedPorts = []uint16{0} }, "0 is not a port"},
+		"no way out":                      {func(c *Config) { c.Upstream.Mode = Outline }, "upstream.outline.keys"},
+		"too many ways out":               {func(c *Config) { c.Upstream.Outline.Keys = make([]OutlineKey, 65) }, "at most 64"},
+		"nobody to ask for names":         {func(c *Config) { c.Upstream.Outline.Resolvers = nil }, "upstream.outline.resolvers are 0"},
+		"a name server without port":      {func(c *Config) { c.Upstream.Outline.Resolvers = make([]netip.AddrPort, 1) }, "address:port"},
+		"a probe without port":            {func(c *Config) { c.Upstream.Outline.Probe = "example.com" }, "upstream.outline.probe"},
+		"probes all the time":             {func(c *Config) { c.Upstream.Outline.ProbeInterval = 1 }, "upstream.outline.probe_interval"},
 		"memory for nothing":              {func(c *Config) { c.Limits.Memory = 1 << 20 }, "limits.memory"},
 		"silence that ends everybody":     {func(c *Config) { c.Limits.Silence = 1 }, "limits.silence"},
 		"less than no UDP":                {func(c *Config) { c.Limits.MaxUDP = -1 }, "limits.max_udp"},
@@ -261,6 +267,75 @@ func TestADamagedKnockKeyIsNotRepeated(t *testing.T) {
 	}
 	if strings.Contains(err.Error(), secret[:8]) {
 		t.Errorf("the message repeats the key: %v", err)
+	}
+}
+
+const accessKey = "ss://Y2hhY2hhMjAtaWV0Zi1wb2x5MTMwNTp0b3BzZWNyZXQ@192.0.2.1:8388/?outline=1"
+
+func TestAccessKeysCanBeReadAndNotPrinted(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "keys")
+	if err := os.WriteFile(file, []byte("# ours\n\n"+accessKey+"#second\n  "+accessKey+"  \n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := Load("", []string{
+		"HTTVPS_GATEWAY_UPSTREAM_OUTLINE_KEYS=" + accessKey + "," + accessKey + "#first",
+		"HTTVPS_GATEWAY_UPSTREAM_OUTLINE_KEYS_FILE=" + file,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys, err := cfg.Upstream.Outline.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, key := range keys {
+		names = append(names, key.Tag)
+		if key.Password != "topsecret" || key.Host != "192.0.2.1" || !key.Outline {
+			t.Errorf("%s is another key", key.Tag)
+		}
+	}
+	if want := []string{"server-1", "first", "second", "server-4"}; !slices.Equal(names, want) {
+		t.Errorf("the keys are called %q, want %q", names, want)
+	}
+	printed, err := yaml.Marshal(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{string(printed), fmt.Sprintf("%v %+v %#v", cfg.Upstream, cfg.Upstream, cfg.Upstream), fmt.Sprintf("%v %+v %#v", keys, keys, keys)} {
+		if strings.Contains(text, "topsecret") || strings.Contains(text, "Y2hhY2hh") {
+			t.Errorf("printed as %s", text)
+		}
+	}
+}
+
+func TestMistakesInAccessKeysAreToldWithoutThem(t *testing.T) {
+	dir := t.TempDir()
+	file := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	for name, tc := range map[string]struct{ file, want string }{
+		"no file":        {filepath.Join(dir, "none"), "keys_file"},
+		"an empty one":   {file("empty", "# nothing\n"), "0 access keys"},
+		"a damaged key":  {file("damaged", "\n"+accessKey[:30]+"\n"), ":2: the access key is damaged"},
+		"one name twice": {file("twice", accessKey+"#a\n"+accessKey+"#a\n"), `"a"`},
+		"a huge file":    {file("huge", strings.Repeat("#\n", maxKeysFile)), "larger than"},
+		"too many":       {file("many", strings.Repeat(accessKey+"\n", maxOutlineKeys+1)), "want 1 to 64"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := OutlineServers{KeysFile: tc.file}.Load()
+			if err == nil || !strings.Contains(err.Error(), tc.want) || strings.Contains(err.Error(), "Y2hh") {
+				t.Errorf("Load = %v, want %q in it", err, tc.want)
+			}
+		})
+	}
+	_, err := Load("", []string{"HTTVPS_GATEWAY_UPSTREAM_OUTLINE_KEYS=" + accessKey[:40]})
+	if err == nil || strings.Contains(err.Error(), "Y2hh") || !strings.Contains(err.Error(), "OUTLINE_KEYS") {
+		t.Errorf("Load = %v", err)
 	}
 }
 

@@ -1,5 +1,6 @@
 // Package metrics is what a gateway counts about itself. Labels come from
-// fixed sets only: never a device, a user, an address or a target.
+// fixed sets only, and from the names of the operator's own servers: never a
+// device, a user, an address or a target.
 package metrics
 
 import (
@@ -18,6 +19,18 @@ type Gauges struct {
 	Up, Down        func() float64 // payload bytes since start: written to targets, read from them
 	Unauthenticated func() float64 // connections that have not proven who they are
 	Joined          func() float64 // 1 while the control plane answers
+	// Probes are the latest results for the Outline servers in use. Nil: there are
+	// none.
+	Probes func() []Probe
+}
+
+// Probe is what half a probe of an Outline server saw.
+type Probe struct {
+	Server  string // the operator's name or id for it
+	Network string // tcp or udp
+	OK      bool
+	Took    time.Duration
+	Why     string // of a failure, one of a few words
 }
 
 // Metrics are the gateway's counters.
@@ -25,12 +38,15 @@ type Metrics struct {
 	handshakes *prometheus.CounterVec
 	handshake  prometheus.Histogram
 	opens      *prometheus.CounterVec
-	dial       prometheus.Histogram
+	dial       *prometheus.HistogramVec
 	flows      *prometheus.CounterVec
 	dropped    *prometheus.CounterVec
 	turnedAway *prometheus.CounterVec
 	control    *prometheus.CounterVec
 	closed     *prometheus.CounterVec
+	probes     *prometheus.CounterVec
+	probe      *prometheus.HistogramVec
+	switches   prometheus.Counter
 }
 
 // New registers the gateway's metrics.
@@ -46,16 +62,26 @@ func New(registry prometheus.Registerer, version string, gauges Gauges) (*Metric
 			Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
 		}),
 		opens: counter("opens_total", "Streams asked for by how that ended: opened, or the wire code of the refusal.", "result"),
-		dial: prometheus.NewHistogram(prometheus.HistogramOpts{
+		dial: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "httvps_gateway_dial_seconds",
-			Help:    "Time until a target was connected.",
+			Help:    "Time until a target was connected; with the egress outline, until its server was.",
 			Buckets: []float64{.001, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 15},
-		}),
+		}, []string{"egress"}),
 		flows:      counter("flow_opens_total", "UDP flows asked for by how that ended: opened, or the wire code of the refusal.", "result"),
 		dropped:    counter("datagrams_dropped_total", "Datagrams of UDP flows that were dropped here.", "reason"),
 		turnedAway: counter("connections_refused_total", "Connections closed at once because of a limit.", "limit"),
 		control:    counter("control_requests_total", "Requests to the control plane.", "call", "result"),
 		closed:     counter("sessions_closed_total", "Sessions ended by the gateway, by the code of CLOSE.", "code"),
+		probes:     counter("outline_probes_total", "Probes of Outline servers by how they ended: ok, or what was wrong.", "network", "result"),
+		probe: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "httvps_gateway_outline_probe_seconds",
+			Help:    "Time until the first byte came through an Outline server.",
+			Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5},
+		}, []string{"network"}),
+		switches: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "httvps_gateway_outline_switches_total",
+			Help: "Sessions that went over to another Outline server.",
+		}),
 	}
 	info := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "httvps_gateway_info", Help: "Always 1.", ConstLabels: prometheus.Labels{"version": version},
@@ -70,8 +96,13 @@ func New(registry prometheus.Registerer, version string, gauges Gauges) (*Metric
 			ConstLabels: prometheus.Labels{"direction": direction},
 		}, read)
 	}
+	if gauges.Probes == nil {
+		gauges.Probes = func() []Probe { return nil }
+	}
 	var problems []error
 	for _, collector := range []prometheus.Collector{
+		m.probes, m.probe, m.switches,
+		servers{gauges.Probes},
 		m.handshakes, m.handshake, m.opens, m.dial, m.flows, m.dropped, m.turnedAway, m.control, m.closed, info,
 		gauge("sessions", "Live sessions.", gauges.Sessions),
 		gauge("streams", "Streams of live sessions, UDP flows among them.", gauges.Streams),
@@ -101,11 +132,11 @@ func (m *Metrics) Handshake(result string, took time.Duration) {
 }
 
 // Opened counts a request for a stream: result is "opened" or the name of a
-// wire code, took the time of the dial.
-func (m *Metrics) Opened(result string, took time.Duration) {
+// wire code, took the time of the dial, egress the way that it took.
+func (m *Metrics) Opened(egress, result string, took time.Duration) {
 	m.opens.WithLabelValues(result).Inc()
 	if result == "opened" {
-		m.dial.Observe(took.Seconds())
+		m.dial.WithLabelValues(egress).Observe(took.Seconds())
 	}
 }
 
@@ -131,3 +162,42 @@ func (m *Metrics) Control(call string, err error) {
 
 // Closed counts a session that the gateway ended with the code of that name.
 func (m *Metrics) Closed(code string) { m.closed.WithLabelValues(code).Inc() }
+
+// Probed counts half a probe of an Outline server.
+func (m *Metrics) Probed(p Probe) {
+	if !p.OK {
+		m.probes.WithLabelValues(p.Network, p.Why).Inc()
+		return
+	}
+	m.probes.WithLabelValues(p.Network, "ok").Inc()
+	m.probe.WithLabelValues(p.Network).Observe(p.Took.Seconds())
+}
+
+// Switched counts a session that went over to another Outline server.
+func (m *Metrics) Switched() { m.switches.Inc() }
+
+// servers has a gauge for each server in use, and for no other.
+type servers struct{ probes func() []Probe }
+
+var serverUp = prometheus.NewDesc("httvps_gateway_outline_up",
+	"1 while the latest probe through an Outline server was answered.", []string{"server", "network"}, nil)
+
+// Describe implements [prometheus.Collector].
+func (servers) Describe(out chan<- *prometheus.Desc) { out <- serverUp }
+
+// Collect implements [prometheus.Collector].
+func (s servers) Collect(out chan<- prometheus.Metric) {
+	seen := make(map[Probe]bool)
+	for _, p := range s.probes() {
+		key := Probe{Server: p.Server, Network: p.Network}
+		if seen[key] { // under an earlier key of the same server
+			continue
+		}
+		seen[key] = true
+		up := 0.0
+		if p.OK {
+			up = 1
+		}
+		out <- prometheus.MustNewConstMetric(serverUp, prometheus.GaugeValue, up, p.Server, p.Network)
+	}
+}

@@ -12,7 +12,9 @@ import (
 
 func gauges() Gauges {
 	one := func() float64 { return 1 }
-	return Gauges{Sessions: one, Streams: one, Flows: one, Up: one, Down: one, Unauthenticated: one, Joined: one}
+	return Gauges{Sessions: one, Streams: one, Flows: one, Up: one, Down: one, Unauthenticated: one, Joined: one, Probes: func() []Probe {
+		return []Probe{{Server: "ams", Network: "tcp", OK: true}, {Server: "ams", Network: "tcp"}, {Server: "ams", Network: "udp"}}
+	}}
 }
 
 // Dashboards are built on these names and labels: a change here breaks them.
@@ -24,13 +26,16 @@ func TestNamesAndLabelsAreStable(t *testing.T) {
 	}
 	m.Handshake("ready", time.Second)
 	m.Handshake("invalid_token", time.Second)
-	m.Opened("opened", time.Second)
+	m.Opened("outline", "opened", time.Second)
 	m.FlowOpened("opened")
 	m.Dropped("rate", 3)
 	m.TurnedAway("prefix")
 	m.Control("heartbeat", nil)
 	m.Control("heartbeat", fakeError{})
 	m.Closed("device_revoked")
+	m.Probed(Probe{Server: "ams", Network: "tcp", OK: true, Took: time.Second})
+	m.Probed(Probe{Server: "ams", Network: "udp", Why: "timeout"})
+	m.Switched()
 
 	families, err := registry.Gather()
 	if err != nil {
@@ -54,7 +59,7 @@ func TestNamesAndLabelsAreStable(t *testing.T) {
 		"httvps_gateway_control_requests_total{call=heartbeat,result=error}",
 		"httvps_gateway_control_requests_total{call=heartbeat,result=ok}",
 		"httvps_gateway_datagrams_dropped_total{reason=rate}",
-		"httvps_gateway_dial_seconds{}",
+		"httvps_gateway_dial_seconds{egress=outline}",
 		"httvps_gateway_flow_opens_total{result=opened}",
 		"httvps_gateway_flows{}",
 		"httvps_gateway_handshake_seconds{}",
@@ -63,6 +68,12 @@ func TestNamesAndLabelsAreStable(t *testing.T) {
 		"httvps_gateway_info{version=v1}",
 		"httvps_gateway_joined{}",
 		"httvps_gateway_opens_total{result=opened}",
+		"httvps_gateway_outline_probe_seconds{network=tcp}",
+		"httvps_gateway_outline_probes_total{network=tcp,result=ok}",
+		"httvps_gateway_outline_probes_total{network=udp,result=timeout}",
+		"httvps_gateway_outline_switches_total{}",
+		"httvps_gateway_outline_up{network=tcp,server=ams}",
+		"httvps_gateway_outline_up{network=udp,server=ams}",
 		"httvps_gateway_sessions_closed_total{code=device_revoked}",
 		"httvps_gateway_sessions{}",
 		"httvps_gateway_streams{}",

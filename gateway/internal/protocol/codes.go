@@ -15,8 +15,19 @@ var failures = map[string]wire.Code{
 	"timeout":          wire.CodeConnTimeout,
 	"net_unreachable":  wire.CodeNetUnreach,
 	"host_unreachable": wire.CodeHostUnreach,
+	"egress_lost":      wire.CodeEgressLost,
 	"cancelled":        wire.CodeCancelled,
 	"internal":         wire.CodeInternal,
+}
+
+// codeOfEnd is the wire code for err, which ended what was open: by its own reason,
+// or otherwise the one given.
+func codeOfEnd(err error, otherwise wire.Code) wire.Code {
+	var failure interface{ Reason() string }
+	if errors.As(err, &failure) {
+		return CodeOf(err)
+	}
+	return otherwise
 }
 
 // CodeOf is the wire code for a failed dial. An error tells its reason by a

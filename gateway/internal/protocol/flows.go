@@ -141,8 +141,8 @@ func (f *flow) run(ctx context.Context) {
 		_ = f.conn.Close()
 		f.names.wait()
 	})
-	f.down()
-	f.end(wire.CodeInternal) // unless it has ended, which made the socket fail
+	err := f.down()
+	f.end(codeOfEnd(err, wire.CodeInternal)) // unless it has ended, which made the socket fail
 	up.Wait()
 
 	f.mu.Lock()
@@ -223,15 +223,16 @@ func (f *flow) drop(reason string) {
 	}
 }
 
-// down passes on what peers send, until the socket is closed.
-func (f *flow) down() {
+// down passes on what peers send, until the socket is closed or fails, which is
+// its error.
+func (f *flow) down() error {
 	var room room
 	defer room.Return(false)
 	for {
 		n, from, err := f.conn.ReadFrom(&room)
 		switch {
 		case err != nil:
-			return
+			return err
 		case n > wire.MaxDatagram:
 			f.drop(dropSize)
 			continue
@@ -245,8 +246,8 @@ func (f *flow) down() {
 		if f.muxed.Kind() == wire.KindUDPAny {
 			peer = wire.Addr{IP: from.Addr(), Port: from.Port()}
 		}
-		if f.muxed.Send(peer, room.Take()[:n]) != nil {
-			return
+		if err := f.muxed.Send(peer, room.Take()[:n]); err != nil {
+			return err
 		}
 	}
 }

@@ -36,6 +36,7 @@ type socket struct {
 	mu    sync.Mutex // guards the following fields
 	sent  []packet
 	fail  error      // of every WriteTo
+	lost  error      // of ReadFrom, once it is closed
 	noWay netip.Addr // there is none to this one
 }
 
@@ -67,6 +68,11 @@ func (s *socket) ReadFrom(space lazy.Space) (int, netip.AddrPort, error) {
 	case p := <-s.in:
 		return copy(space.Take(), p.data), p.peer, nil
 	case <-s.closed:
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.lost != nil {
+			return 0, netip.AddrPort{}, s.lost
+		}
 		return 0, netip.AddrPort{}, net.ErrClosed
 	}
 }
@@ -138,7 +144,7 @@ func newFlowRig(t *testing.T, change func(*Streams)) *flowRig {
 	t.Helper()
 	r := &flowRig{network: &network{sockets: make(chan *socket, 100)}, opens: make(chan string, 100), dropped: make(map[string]int)}
 	r.rig = newRig(t, nil, func(s *Streams) {
-		s.NewUpstream = func() (Dial, Packets) { return nil, r.network }
+		s.NewUpstream = func([16]byte) Upstream { return Upstream{Packets: r.network, Close: func() {}} }
 		s.ObserveFlow = func(result string) { r.opens <- result }
 		s.Dropped = func(reason string, n int) {
 			r.mu.Lock()
@@ -203,6 +209,39 @@ var (
 	peerA = ip("93.184.216.34", 4000)
 	peerB = ip("2606:2800:220:1::1", 4001)
 )
+
+func TestTheWordOfAFailedSocketReachesTheDevice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newFlowRig(t, nil)
+		s := r.openFlow(1, wire.KindUDPAny, wire.Addr{})
+		s.mu.Lock()
+		s.lost = failure("egress_lost")
+		s.mu.Unlock()
+		s.Close()
+		r.WantReset(1, wire.CodeEgressLost)
+		r.hangUp()
+	})
+}
+
+// Who made the way out for a session hears which it was, and when it is over.
+func TestAWayOutIsClosedWithItsSession(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ended := make(chan [16]byte, 1)
+		r := newFlowRig(t, func(s *Streams) {
+			s.NewUpstream = func(id [16]byte) Upstream {
+				return Upstream{Packets: &network{sockets: make(chan *socket, 1)}, Close: func() { ended <- id }}
+			}
+		})
+		synctest.Wait()
+		if len(ended) != 0 {
+			t.Error("it is closed already")
+		}
+		r.hangUp()
+		if got := <-ended; got != sessionID {
+			t.Errorf("closed for %x, want %x", got, sessionID)
+		}
+	})
+}
 
 func TestAFlowOfOnePeerPassesDatagrams(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -24,6 +24,7 @@ const flushTimeout = 5 * time.Second
 //	its session ends                        → likewise, but what came whole before that,
 //	                                          with its end, the target still gets
 //	the target resets                       → RESET(target_reset)
+//	the way to the target fails             → RESET with its code, such as egress_lost
 //	the target takes no more                → STOP; what it still says is passed on
 //	the device reads no more (STOP)         → the target's bytes are not read any more;
 //	                                          with its own direction ended, too, that is the end
@@ -144,7 +145,7 @@ func (r *relay) down() {
 	case err == nil:
 		_ = r.stream.CloseWrite() // fails only when the stream has ended, which up sees too
 	case r.target.readFailed.Load():
-		r.stream.Reset(wire.CodeTargetReset)
+		r.stream.Reset(codeOfEnd(err, wire.CodeTargetReset))
 	}
 	r.halfClosed()
 }

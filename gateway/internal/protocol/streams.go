@@ -33,11 +33,19 @@ type Meter interface {
 // Dial connects to a target.
 type Dial func(ctx context.Context, target wire.Addr) (Conn, error)
 
+// Upstream is how one session leaves the gateway.
+type Upstream struct {
+	Dial    Dial
+	Packets Packets
+	// Close is called when the session is over and all it had is closed.
+	Close func()
+}
+
 // Streams is how the requests of sessions are served, those for flows included.
 // It is shared by all sessions of a gateway.
 type Streams struct {
-	// NewUpstream returns how one session connects to its targets.
-	NewUpstream func() (Dial, Packets)
+	// NewUpstream returns how the session with that id connects to its targets.
+	NewUpstream func(id [16]byte) Upstream
 	// Slots bounds the dials of all sessions together by its capacity.
 	Slots chan struct{}
 	// SessionDials bounds the dials of one session. Further requests wait for
@@ -63,23 +71,24 @@ type Streams struct {
 	flows atomic.Int64
 }
 
-// Serve serves the requests of one session until it ends, and returns when
-// every connection to a target is closed. The error is the session's. What a
+// Serve serves the requests of the session with that id until it ends, and returns
+// when every connection to a target is closed. The error is the session's. What a
 // stream brought whole before the session's end is still written to its target,
 // for a few seconds; the end of ctx cuts that off, too.
 //
 // A dial keeps its place in SessionDials and Slots until it has ended, also
 // when the device has reset the stream long before: opening and resetting in a
 // loop starts no more dials than waiting does.
-func (s *Streams) Serve(ctx context.Context, session *mux.Session, meter Meter) error {
+func (s *Streams) Serve(ctx context.Context, session *mux.Session, id [16]byte, meter Meter) error {
 	cut := ctx
 	ctx, cancel := context.WithCancel(ctx)
+	leave := s.NewUpstream(id)
+	defer leave.Close()
 	var streams sync.WaitGroup
 	defer streams.Wait()
 	defer cancel() // dials of a session that is over
 
-	d := dialer{session: make(chan struct{}, s.SessionDials), process: s.Slots}
-	d.dial, d.packets = s.NewUpstream()
+	d := dialer{dial: leave.Dial, packets: leave.Packets, session: make(chan struct{}, s.SessionDials), process: s.Slots}
 	targets := make(chan struct{}, s.SessionTargets)
 	datagrams := newBucket()
 	for {

@@ -54,6 +54,9 @@ func (m *meter) AddUp(n int)      { m.up.Add(int64(n)) }
 func (m *meter) AddDown(n int)    { m.down.Add(int64(n)) }
 func (m *meter) AddStreams(n int) { m.streams.Add(int64(n)) }
 
+// sessionID is that of every rig.
+var sessionID = [16]byte{1, 2, 3}
+
 // rig is a session whose device the test plays frame by frame.
 type rig struct {
 	*muxtest.Peer
@@ -82,7 +85,7 @@ func newRig(t *testing.T, dial func(context.Context, wire.Addr) (Conn, error), c
 	ours, theirs := muxtest.Pipe()
 	r := &rig{Peer: muxtest.NewPeer(t, theirs), results: make(chan string, 1000), served: make(chan error, 1)}
 	r.streams = &Streams{
-		NewUpstream: func() (Dial, Packets) { return dial, nil }, Slots: make(chan struct{}, 100), SessionDials: 100, SessionTargets: 100, Idle: 2 * time.Hour, HalfClosedIdle: 5 * time.Minute,
+		NewUpstream: func([16]byte) Upstream { return Upstream{Dial: dial, Close: func() {}} }, Slots: make(chan struct{}, 100), SessionDials: 100, SessionTargets: 100, Idle: 2 * time.Hour, HalfClosedIdle: 5 * time.Minute,
 		Observe: func(result string, _ time.Duration) { r.results <- result },
 	}
 	if change != nil {
@@ -94,7 +97,7 @@ func newRig(t *testing.T, dial func(context.Context, wire.Addr) (Conn, error), c
 	r.ended.Go(func() { _ = r.session.Run(t.Context()) })
 	ctx, stop := context.WithCancel(t.Context())
 	r.stop = stop
-	r.ended.Go(func() { r.served <- r.streams.Serve(ctx, r.session, &r.meter) })
+	r.ended.Go(func() { r.served <- r.streams.Serve(ctx, r.session, sessionID, &r.meter) })
 	return r
 }
 
@@ -568,6 +571,24 @@ func (b *broken) Write(p []byte) (int, error) {
 		return 0, b.write
 	}
 	return b.duplex.Write(p)
+}
+
+// A way that fails has a word for it, which is not the target's.
+func TestTheWordOfAFailedWayReachesTheDevice(t *testing.T) {
+	for _, reason := range []string{"egress_lost", "refused", "timeout"} {
+		synctest.Test(t, func(t *testing.T) {
+			from := make(chan struct{})
+			r := newRig(t, func(context.Context, wire.Addr) (Conn, error) {
+				conn, _ := newTarget()
+				return &broken{duplex: conn, read: failure(reason), from: from}, nil
+			}, nil)
+			r.open(1)
+			r.WantOpened(1)
+			close(from)
+			r.WantReset(1, failures[reason])
+			r.hangUp()
+		})
+	}
 }
 
 func TestTheTargetsResetReachesTheDevice(t *testing.T) {

@@ -3,10 +3,13 @@ package server
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/netip"
+	"sync"
 
 	"github.com/httvps/httvps/gateway/internal/config"
+	"github.com/httvps/httvps/gateway/internal/metrics"
 	"github.com/httvps/httvps/gateway/internal/protocol"
 	"github.com/httvps/httvps/gateway/internal/upstream"
 	"github.com/httvps/httvps/sdk/go/wire"
@@ -29,18 +32,59 @@ func (p packets) ListenPacket(ctx context.Context) (protocol.PacketConn, error) 
 	return p.egress.ListenPacket(ctx)
 }
 
-// newEgress returns what makes each session its egress. own are the listeners
-// that nothing reaches.
-func newEgress(cfg config.Upstream, own []net.Addr) (func() egress, error) {
+// exits is how all sessions leave.
+type exits struct {
+	mode string // for metrics
+	// forSession returns how one does; done is for its end.
+	forSession func(id [16]byte) (out egress, done func())
+	// run does what has to be done meanwhile, until ctx ends. Nil: nothing.
+	run func(ctx context.Context)
+	// probes are what was seen of Outline servers.
+	probes func() []metrics.Probe
+}
+
+// upstream is exits as the tunnel's half of the gateway sees it.
+func (e *exits) upstream(id [16]byte) protocol.Upstream {
+	out, done := e.forSession(id)
+	return protocol.Upstream{
+		Dial:    func(ctx context.Context, target wire.Addr) (protocol.Conn, error) { return out.Dial(ctx, target) },
+		Packets: packets{out},
+		Close:   done,
+	}
+}
+
+func simple(mode string, forSession func() egress) *exits {
+	return &exits{
+		mode:       mode,
+		forSession: func([16]byte) (egress, func()) { return forSession(), func() {} },
+		probes:     func() []metrics.Probe { return nil },
+	}
+}
+
+// newExits returns how the sessions of a gateway leave. own are the listeners that
+// nothing reaches; counters are asked for when something happens.
+func newExits(cfg config.Upstream, own []net.Addr, log *slog.Logger, counters func() *metrics.Metrics) (*exits, error) {
 	switch cfg.Mode {
 	case config.Echo:
-		return func() egress { return upstream.Echo{} }, nil
+		return simple(cfg.Mode, func() egress { return upstream.Echo{} }), nil
 	case config.Devnull:
-		return func() egress { return upstream.Devnull{} }, nil
-	case config.Direct:
+		return simple(cfg.Mode, func() egress { return upstream.Devnull{} }), nil
+	case config.Direct, config.Outline:
 	default:
 		return nil, fmt.Errorf("upstream mode %q", cfg.Mode)
 	}
+	policy, err := newPolicy(cfg, own)
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Mode == config.Outline {
+		return newOutline(cfg.Outline, policy, log, counters)
+	}
+	direct := upstream.NewDirect(upstream.DirectConfig{Policy: policy})
+	return simple(cfg.Mode, func() egress { return direct.ForSession() }), nil
+}
+
+func newPolicy(cfg config.Upstream, own []net.Addr) (*upstream.Policy, error) {
 	rules := upstream.Rules{Allow: cfg.Allow, Deny: cfg.Deny, Ports: cfg.DeniedPorts}
 	for _, addr := range own {
 		if tcp, ok := addr.(*net.TCPAddr); ok {
@@ -60,6 +104,88 @@ func newEgress(cfg config.Upstream, own []net.Addr) (func() egress, error) {
 	if err != nil {
 		return nil, fmt.Errorf("egress policy: %w", err)
 	}
-	direct := upstream.NewDirect(upstream.DirectConfig{Policy: policy})
-	return func() egress { return direct.ForSession() }, nil
+	return policy, nil
+}
+
+// newOutline leaves through the servers of the configuration.
+func newOutline(cfg config.OutlineServers, policy *upstream.Policy, log *slog.Logger, counters func() *metrics.Metrics) (*exits, error) {
+	keys, err := cfg.Load()
+	if err != nil {
+		return nil, err
+	}
+	servers := make([]upstream.Server, len(keys))
+	for i, key := range keys {
+		servers[i] = upstream.Server{
+			ID: key.Tag, Host: key.Host, Port: key.Port, Cipher: string(key.Cipher), Password: key.Password, Prefix: string(key.Prefix),
+			Managed: cfg.SendNames && key.Outline,
+		}
+	}
+	var probe wire.Addr
+	if cfg.Probe != "" {
+		if probe, err = config.ParseTarget(cfg.Probe); err != nil {
+			return nil, fmt.Errorf("upstream.outline.probe: %w", err)
+		}
+	}
+	seen := watch{log: log, down: make(map[string]bool)}
+	outline, err := upstream.NewOutline(upstream.OutlineConfig{
+		Policy: policy, Assigner: upstream.NewStatic(servers), Servers: servers,
+		Resolvers: cfg.Resolvers, Probe: probe, ProbeInterval: cfg.ProbeInterval.Std(),
+		Switched: func() { counters().Switched() },
+		Probed: func(p upstream.Probe) {
+			for _, half := range halves(p) {
+				counters().Probed(half)
+			}
+			seen.note(p)
+		},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("upstream.outline: %w", err)
+	}
+	return &exits{
+		mode: config.Outline,
+		forSession: func(id [16]byte) (egress, func()) {
+			session := outline.ForSession(id)
+			return session, session.Close
+		},
+		run: outline.Run,
+		probes: func() []metrics.Probe {
+			var list []metrics.Probe
+			for _, p := range outline.Probes() {
+				list = append(list, halves(p)...)
+			}
+			return list
+		},
+	}, nil
+}
+
+// halves is a probe as metrics have it.
+func halves(p upstream.Probe) []metrics.Probe {
+	half := func(network string, s upstream.Seen) metrics.Probe {
+		return metrics.Probe{Server: p.Server.ID, Network: network, OK: s.OK, Took: s.Took, Why: s.Why}
+	}
+	return []metrics.Probe{half("tcp", p.TCP), half("udp", p.UDP)}
+}
+
+// watch logs when a server fails its probes, and when it works again.
+type watch struct {
+	log *slog.Logger
+
+	mu   sync.Mutex // guards the following field
+	down map[string]bool
+}
+
+func (w *watch) note(p upstream.Probe) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for network, seen := range map[string]upstream.Seen{"tcp": p.TCP, "udp": p.UDP} {
+		key := p.Server.ID + " " + network
+		switch {
+		case !seen.OK && !w.down[key]:
+			w.down[key] = true
+			w.log.Warn("outline server does not answer its probe", "server", p.Server.ID, "network", network, "reason", seen.Why)
+		case seen.OK && w.down[key]:
+			delete(w.down, key)
+			w.log.Info("outline server answers its probe again", "server", p.Server.ID, "network", network)
+		}
+	}
 }

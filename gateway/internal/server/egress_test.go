@@ -2,6 +2,8 @@ package server
 
 import (
 	"errors"
+	"io"
+	"log/slog"
 	"net"
 	"net/netip"
 	"sync"
@@ -13,10 +15,13 @@ import (
 	"github.com/httvps/httvps/gateway/internal/config"
 	"github.com/httvps/httvps/gateway/internal/metrics"
 	"github.com/httvps/httvps/gateway/internal/sessions"
+	"github.com/httvps/httvps/gateway/internal/shadowsocks"
 	"github.com/httvps/httvps/internal/configfile"
+	"github.com/httvps/httvps/internal/sslink"
 	"github.com/httvps/httvps/sdk/go/mux"
 	"github.com/httvps/httvps/sdk/go/mux/muxtest"
 	"github.com/httvps/httvps/sdk/go/wire"
+	"github.com/httvps/httvps/test/sstest"
 )
 
 // udpEcho answers every datagram until the test ends, and tells of each.
@@ -55,7 +60,7 @@ func device(t *testing.T, up config.Upstream) *mux.Session {
 	if err != nil {
 		t.Fatal(err)
 	}
-	leave, err := newEgress(up, nil)
+	leave, err := newExits(up, nil, slog.New(slog.DiscardHandler), func() *metrics.Metrics { return counters })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,7 +75,7 @@ func device(t *testing.T, up config.Upstream) *mux.Session {
 	var running sync.WaitGroup
 	running.Go(func() { _ = gateway.Run(t.Context()) })
 	running.Go(func() { _ = client.Run(t.Context()) })
-	running.Go(func() { _ = streams.Serve(t.Context(), gateway, live) })
+	running.Go(func() { _ = streams.Serve(t.Context(), gateway, live.ID, live) })
 	t.Cleanup(func() {
 		client.Close(wire.CodeNoError, "")
 		running.Wait()
@@ -84,9 +89,14 @@ func device(t *testing.T, up config.Upstream) *mux.Session {
 func TestDatagramsOfADeviceReachTheirTargets(t *testing.T) {
 	echo, _ := udpEcho(t, "127.0.0.1")
 	target := wire.Addr{IP: echo.Addr(), Port: echo.Port()}
+	key := accessKey(sstest.StartServer(t, shadowsocks.DefaultCipher, "secret", sstest.Options{}).Addr)
 	for name, up := range map[string]config.Upstream{
 		"direct": {Mode: config.Direct, Allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}},
 		"echo":   {Mode: config.Echo},
+		"outline": {
+			Mode: config.Outline, Allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
+			Outline: config.OutlineServers{Keys: []config.OutlineKey{key}},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			client := device(t, up)
@@ -111,6 +121,49 @@ func TestDatagramsOfADeviceReachTheirTargets(t *testing.T) {
 				flow.Reset(wire.CodeNoError)
 			}
 		})
+	}
+}
+
+// accessKey is the key of a server on loopback.
+func accessKey(server netip.AddrPort) config.OutlineKey {
+	return config.OutlineKey{Link: sslink.Link{
+		Host: server.Addr().String(), Port: server.Port(), Cipher: shadowsocks.DefaultCipher, Password: "secret", Tag: "one",
+	}}
+}
+
+// TestAStreamThroughALostServerEndsWithTheWordForIt: the device learns that it was not
+// the target.
+func TestAStreamThroughALostServerEndsWithTheWordForIt(t *testing.T) {
+	server := sstest.StartServer(t, shadowsocks.DefaultCipher, "secret", sstest.Options{})
+	target, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer target.Close()
+	addr := target.Addr().(*net.TCPAddr).AddrPort()
+	client := device(t, config.Upstream{
+		Mode: config.Outline, Allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
+		Outline: config.OutlineServers{Keys: []config.OutlineKey{accessKey(server.Addr)}},
+	})
+	stream, err := client.Open(t.Context(), wire.Addr{IP: addr.Addr(), Port: addr.Port()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := target.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_, _ = conn.Write([]byte("answer"))
+	_ = stream.SetReadDeadline(time.Now().Add(10 * time.Second))
+	if _, err := io.ReadFull(stream, make([]byte, 6)); err != nil {
+		t.Fatal(err)
+	}
+	server.Close()
+	_, err = stream.Read(make([]byte, 1))
+	var ended *mux.StreamError
+	if !errors.As(err, &ended) || ended.Code != wire.CodeEgressLost {
+		t.Errorf("Read = %v, want the code egress_lost", err)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -126,13 +127,15 @@ type gateway struct {
 	registry  *sessions.Registry
 	node      *nodes.Node
 	knocks    *knocks
+	exits     *exits
 	tunnels   *tunnels
 	site      *masquerade.Site
 }
 
 // build makes the parts. It starts nothing.
 func (g *gateway) build(member nodes.Config) error {
-	leave, err := newEgress(g.cfg.Upstream, append(g.listeners.addrs(), g.cfg.Own...))
+	var err error
+	g.exits, err = newExits(g.cfg.Upstream, append(g.listeners.addrs(), g.cfg.Own...), g.cfg.Log, func() *metrics.Metrics { return g.metrics })
 	if err != nil {
 		return err
 	}
@@ -163,7 +166,7 @@ func (g *gateway) build(member nodes.Config) error {
 		checker:   auth.New(auth.Config{Tokens: tokens{g.node}, RequireBinding: g.cfg.RequireChannelBinding}),
 		node:      g.node,
 		registry:  g.registry,
-		streams:   newStreams(limits, leave, g.metrics),
+		streams:   newStreams(limits, g.exits, g.metrics),
 		metrics:   g.metrics,
 		memory:    mux.NewMemory(memoryFor(limits.Memory)),
 		log:       g.cfg.Log,
@@ -184,18 +187,15 @@ func (g *gateway) newSite() (*masquerade.Site, error) {
 	return masquerade.New(cfg)
 }
 
-func newStreams(limits config.Limits, leave func() egress, counters *metrics.Metrics) *protocol.Streams {
+func newStreams(limits config.Limits, leave *exits, counters *metrics.Metrics) *protocol.Streams {
 	return &protocol.Streams{
-		NewUpstream: func() (protocol.Dial, protocol.Packets) {
-			out := leave()
-			return func(ctx context.Context, target wire.Addr) (protocol.Conn, error) { return out.Dial(ctx, target) }, packets{out}
-		},
+		NewUpstream:    leave.upstream,
 		Slots:          make(chan struct{}, limits.Dials),
 		SessionDials:   max(1, min(limits.MaxStreams, limits.Dials/dialShare)),
 		SessionTargets: 2 * limits.MaxStreams,
 		Idle:           limits.IdleTimeout.Std(),
 		HalfClosedIdle: halfClosedIdle,
-		Observe:        counters.Opened,
+		Observe:        func(result string, took time.Duration) { counters.Opened(leave.mode, result, took) },
 		ObserveFlow:    counters.FlowOpened,
 		Dropped:        counters.Dropped,
 	}
@@ -219,6 +219,7 @@ func (g *gateway) buildMetrics() error {
 			}
 			return 0
 		},
+		Probes: g.exits.probes,
 	})
 	return err
 }
@@ -244,11 +245,11 @@ func (g *gateway) run(ctx context.Context) error {
 	}
 	membership, leave := context.WithCancel(context.WithoutCancel(ctx))
 	defer leave()
-	left := make(chan struct{})
-	go func() {
-		defer close(left)
-		g.node.Run(membership)
-	}()
+	var left sync.WaitGroup
+	left.Go(func() { g.node.Run(membership) })
+	if g.exits.run != nil {
+		left.Go(func() { g.exits.run(membership) })
+	}
 
 	err = g.wait(ctx, failed, &serving)
 
@@ -259,7 +260,7 @@ func (g *gateway) run(ctx context.Context) error {
 	g.drain(ctx)
 	g.tunnels.wait()
 	leave() // the control plane hears of the sessions that ended
-	<-left
+	left.Wait()
 	if admin != nil {
 		shutdown(ctx, admin)
 	}

@@ -225,7 +225,7 @@ func (t *tunnels) carry(ctx context.Context, conn *carrier.Conn, live *sessions.
 	term, over := context.WithCancel(ctx)
 	defer over()
 	parts.Go(func() { live.KeepTerm(term) })
-	parts.Go(func() { _ = t.streams.Serve(allowed, session, live) }) // its error is the session's
+	parts.Go(func() { _ = t.streams.Serve(allowed, session, live.ID, live) }) // its error is the session's
 	err := session.Run(ctx)
 	over()
 

@@ -52,8 +52,7 @@ type DirectConfig struct {
 type Direct struct {
 	policy   *Policy
 	resolver *net.Resolver
-	lookups  chan struct{} // of all sessions
-	share    chan struct{} // of this one
+	lookups  places
 }
 
 // NewDirect returns a dialer under cfg.Policy.
@@ -64,7 +63,7 @@ func NewDirect(cfg DirectConfig) *Direct {
 	if cfg.MaxLookups == 0 {
 		cfg.MaxLookups = maxLookups
 	}
-	d := &Direct{policy: cfg.Policy, resolver: newResolver(cfg.DialDNS), lookups: make(chan struct{}, cfg.MaxLookups)}
+	d := &Direct{policy: cfg.Policy, resolver: newResolver(cfg.DialDNS), lookups: newPlaces(cfg.MaxLookups)}
 	return d.ForSession()
 }
 
@@ -72,8 +71,44 @@ func NewDirect(cfg DirectConfig) *Direct {
 // the same bound on all lookups, with a share of its own.
 func (d *Direct) ForSession() *Direct {
 	other := *d
-	other.share = make(chan struct{}, max(1, cap(d.lookups)/lookupShare))
+	other.lookups = d.lookups.forSession()
 	return &other
+}
+
+// places bound the lookups under way.
+type places struct {
+	all   chan struct{} // of all sessions
+	share chan struct{} // of this one
+}
+
+func newPlaces(n int) places { return places{all: make(chan struct{}, n)} }
+
+// forSession returns the places of a session that has a share of its own.
+func (p places) forSession() places {
+	p.share = make(chan struct{}, max(1, cap(p.all)/lookupShare))
+	return p
+}
+
+// enter takes the places of one lookup; leave gives them back.
+func (p places) enter(ctx context.Context) (leave func(), err error) {
+	// Its own first: who waits for that holds nothing of others.
+	taken := 0
+	order := [...]chan struct{}{p.share, p.all}
+	leave = func() {
+		for _, place := range order[:taken] {
+			<-place
+		}
+	}
+	for _, place := range order {
+		select {
+		case place <- struct{}{}:
+			taken++
+		case <-ctx.Done():
+			leave()
+			return nil, &Error{Failure: waitFailure(ctx), Err: fmt.Errorf("wait for a lookup: %w", ctx.Err())}
+		}
+	}
+	return leave, nil
 }
 
 // newResolver returns Go's resolver, which costs no thread for each name. A
@@ -109,7 +144,7 @@ func (d *Direct) Dial(ctx context.Context, target wire.Addr) (Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	conn, err := d.race(ctx, addrs)
+	conn, err := race(ctx, addrs, d.connect)
 	if err != nil {
 		return nil, &Error{Failure: classify(err), Err: err}
 	}
@@ -125,29 +160,34 @@ func (d *Direct) addresses(ctx context.Context, target wire.Addr, check func(net
 			return nil, err
 		}
 	}
-	allowed := make([]netip.AddrPort, 0, len(found))
+	addrs, err := allowed(found, target.Port, check)
+	if err != nil {
+		return nil, err
+	}
+	addrs = alternate(addrs)
+	return addrs[:min(len(addrs), maxAddresses)], nil
+}
+
+// allowed returns the addresses with port, without what check denies.
+func allowed(found []netip.Addr, port uint16, check func(netip.AddrPort) error) ([]netip.AddrPort, error) {
+	addrs := make([]netip.AddrPort, 0, len(found))
 	for _, ip := range found {
-		addr := netip.AddrPortFrom(ip.Unmap(), target.Port)
-		if check(addr) == nil {
-			allowed = append(allowed, addr)
+		if addr := netip.AddrPortFrom(ip.Unmap(), port); check(addr) == nil {
+			addrs = append(addrs, addr)
 		}
 	}
-	if len(allowed) == 0 {
+	if len(addrs) == 0 {
 		return nil, &Error{Failure: Denied, Err: ErrDenied}
 	}
-	allowed = alternate(allowed)
-	return allowed[:min(len(allowed), maxAddresses)], nil
+	return addrs, nil
 }
 
 func (d *Direct) lookup(ctx context.Context, name string) ([]netip.Addr, error) {
-	for _, places := range []chan struct{}{d.share, d.lookups} { // its own first: who waits for that holds nothing of others
-		select {
-		case places <- struct{}{}:
-			defer func() { <-places }()
-		case <-ctx.Done():
-			return nil, &Error{Failure: waitFailure(ctx), Err: fmt.Errorf("wait for a lookup: %w", ctx.Err())}
-		}
+	leave, err := d.lookups.enter(ctx)
+	if err != nil {
+		return nil, err
 	}
+	defer leave()
 	asked, cancel := context.WithTimeout(ctx, lookupTimeout)
 	defer cancel()
 	// The final dot keeps the host's search list out of it: a device that asks
@@ -195,14 +235,14 @@ func alternate(addrs []netip.AddrPort) []netip.AddrPort {
 }
 
 type attempt struct {
-	conn Conn
+	conn *net.TCPConn
 	err  error
 }
 
 // race connects to the addresses in order, each with a head start over the
 // next, and returns the first connection. The error is the first address's,
 // which is the resolver's preferred one.
-func (d *Direct) race(ctx context.Context, addrs []netip.AddrPort) (Conn, error) {
+func race(ctx context.Context, addrs []netip.AddrPort, connect func(context.Context, netip.AddrPort) (*net.TCPConn, error)) (*net.TCPConn, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	results := make([]attempt, len(addrs))
 	ended := make(chan int, len(addrs))
@@ -212,7 +252,7 @@ func (d *Direct) race(ctx context.Context, addrs []netip.AddrPort) (Conn, error)
 		started++
 		running++
 		go func() {
-			results[i].conn, results[i].err = d.connect(ctx, addrs[i])
+			results[i].conn, results[i].err = connect(ctx, addrs[i])
 			ended <- i
 		}()
 	}
@@ -251,7 +291,7 @@ func (d *Direct) race(ctx context.Context, addrs []netip.AddrPort) (Conn, error)
 
 // connect connects to one literal address, asking the policy once more about
 // what the kernel is really told.
-func (d *Direct) connect(ctx context.Context, addr netip.AddrPort) (Conn, error) {
+func (d *Direct) connect(ctx context.Context, addr netip.AddrPort) (*net.TCPConn, error) {
 	dialer := net.Dialer{
 		KeepAlive: keepAlive,
 		Control: func(_, address string, _ syscall.RawConn) error {

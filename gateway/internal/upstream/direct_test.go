@@ -85,6 +85,9 @@ func wantFailure(t *testing.T, err error, want Failure) {
 	if !errors.As(err, &failed) || failed.Failure != want {
 		t.Errorf("Dial = %v, want the failure %q", err, want)
 	}
+	if errors.Is(err, io.EOF) {
+		t.Errorf("%v passes for a good end", err)
+	}
 }
 
 func loopback(last byte) netip.Addr { return netip.AddrFrom4([4]byte{127, 0, 0, last}) }
@@ -322,7 +325,7 @@ func TestDialFailures(t *testing.T) {
 func TestLookupsAreBounded(t *testing.T) {
 	dns := newDNS(t, func(string, bool) ([]netip.Addr, bool) { return nil, false })
 	d := NewDirect(DirectConfig{Policy: newPolicy(t, Rules{}), DialDNS: dns.dial, MaxLookups: 1})
-	d.lookups <- struct{}{} // one is under way
+	d.lookups.all <- struct{}{} // one is under way
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
 	_, err := d.Dial(ctx, wire.Addr{Name: "second.example", Port: 80})
@@ -343,7 +346,7 @@ func TestASessionsLookupsHaveAShareOfTheirOwn(t *testing.T) {
 	for i := range 64 {
 		asking.Go(func() { _, _ = hostile.Dial(ctx, wire.Addr{Name: fmt.Sprintf("%d.silent", i), Port: 80}) })
 	}
-	for len(hostile.share) < 2 || len(hostile.lookups) < 2 {
+	for len(hostile.lookups.share) < 2 || len(hostile.lookups.all) < 2 {
 		runtime.Gosched()
 	}
 	_, err := other.Dial(t.Context(), wire.Addr{Name: "nowhere.example", Port: 80})
@@ -351,7 +354,7 @@ func TestASessionsLookupsHaveAShareOfTheirOwn(t *testing.T) {
 	if !slices.Contains(dns.asked(), "nowhere.example. A") {
 		t.Error("the other session's name was not asked for")
 	}
-	if under := len(hostile.lookups); under > 2 {
+	if under := len(hostile.lookups.all); under > 2 {
 		t.Errorf("%d of 16 lookups are one session's, want 2", under)
 	}
 	cancel()
@@ -369,8 +372,8 @@ func TestALookupEndsInTime(t *testing.T) {
 		began := time.Now()
 		_, err := d.Dial(t.Context(), wire.Addr{Name: "x.example", Port: 80})
 		wantFailure(t, err, DNS)
-		if took := time.Since(began); took != lookupTimeout || len(d.lookups) != 0 || len(d.share) != 0 {
-			t.Errorf("the lookup took %v, want %v; %d and %d places are taken", took, lookupTimeout, len(d.lookups), len(d.share))
+		if took := time.Since(began); took != lookupTimeout || len(d.lookups.all) != 0 || len(d.lookups.share) != 0 {
+			t.Errorf("the lookup took %v, want %v; %d and %d places are taken", took, lookupTimeout, len(d.lookups.all), len(d.lookups.share))
 		}
 	})
 }

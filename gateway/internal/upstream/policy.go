@@ -131,6 +131,18 @@ func (p *Policy) CheckUDP(target netip.AddrPort) error {
 	return p.Check(target)
 }
 
+// CheckPort returns [ErrDenied] unless that port may be connected to somewhere.
+func (p *Policy) CheckPort(port uint16) error {
+	if _, denied := p.ports[port]; denied || port == 0 {
+		return ErrDenied
+	}
+	return nil
+}
+
+// TakesNames reports whether a name may be resolved where addresses cannot be
+// judged by this policy: whether the operator has denied none.
+func (p *Policy) TakesNames() bool { return len(p.deny) == 0 }
+
 func (p *Policy) isOwn(target netip.AddrPort) bool {
 	if _, own := p.own[target]; own {
 		return true

@@ -26,6 +26,9 @@ const (
 // ErrRan says that [Client.Run] was called twice. A client runs once.
 var ErrRan = errors.New("the client is running or has run")
 
+// ErrNoSession says that a client has no session at the moment.
+var ErrNoSession = errors.New("not connected")
+
 // Config says how a [Client] works. Store is required, everything else has a
 // default.
 type Config struct {
@@ -69,11 +72,13 @@ type Conn interface {
 // Client keeps a session up and opens connections through it. All methods may
 // be called from any goroutine.
 type Client struct {
-	cfg Config
-	ran atomic.Bool
+	cfg   Config
+	ran   atomic.Bool
+	hurry chan struct{} // holds one when the network has changed
 
 	mu      sync.Mutex    // guards the following fields
 	session *mux.Session  // nil while there is none
+	status  Status        // but for what the session itself knows
 	last    error         // what went wrong last
 	ended   error         // set when Run has returned
 	changed chan struct{} // closed and replaced when one of them changes
@@ -107,7 +112,7 @@ func NewClient(cfg Config) (*Client, error) {
 	if cfg.OnEvent == nil {
 		cfg.OnEvent = func(Event) {}
 	}
-	return &Client{cfg: cfg, changed: make(chan struct{})}, nil
+	return &Client{cfg: cfg, changed: make(chan struct{}), hurry: make(chan struct{}, 1)}, nil
 }
 
 func isAgent(s string) bool {
@@ -176,7 +181,43 @@ func (c *Client) run(ctx context.Context) error {
 		wait := delays.next(retryAfter(err))
 		c.change(func() { c.last = err })
 		c.cfg.OnEvent(Event{Kind: Waiting, Wait: wait, Err: err})
-		pause(ctx, wait) // the end of ctx is seen above
+		if c.pause(ctx, wait) { // the end of ctx is seen above
+			delays.reset()
+		}
+	}
+}
+
+// pause waits, and reports whether it ended early for a network that has changed.
+func (c *Client) pause(ctx context.Context, wait time.Duration) bool {
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-c.hurry:
+		return true
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	return false
+}
+
+// NetworkChanged tells the client that the device may have another network now, or
+// has slept. A session that is up is asked for a sign of life, and given up within
+// seconds if there is none; an attempt that is waited for begins at once. Programs
+// that are not told of such things need not call it: a session that is dead is
+// noticed anyway when something is sent.
+func (c *Client) NetworkChanged() {
+	c.mu.Lock()
+	session := c.session
+	c.mu.Unlock()
+	if session != nil {
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel() // the answer is not waited for
+		_, _ = session.Ping(ctx)
+		return
+	}
+	select {
+	case c.hurry <- struct{}{}:
+	default:
 	}
 }
 
@@ -243,15 +284,15 @@ func (r *runner) round(ctx context.Context) (lasted time.Duration, err error) {
 	if len(tok.gateways) == 0 {
 		errs = append(errs, &RefusedError{Code: "region_unavailable"})
 	}
-	for _, gateway := range tok.gateways {
-		r.client.cfg.OnEvent(Event{Kind: Connecting, Gateway: gateway})
-		conn, w, err := r.connect(ctx, gateway, tok)
+	for _, gateway := range nearest(ctx, tok.gateways, r.client.cfg.NetDial) {
+		r.client.cfg.OnEvent(Event{Kind: Connecting, Gateway: gateway.URL, Region: gateway.Region})
+		conn, w, err := r.connect(ctx, gateway.URL, tok)
 		if verdictOn(err) == freshToken && !renewed {
 			if tok, err = r.tokens.get(ctx, tok.text); err != nil {
 				return 0, err
 			}
 			renewed = true
-			conn, w, err = r.connect(ctx, gateway, tok)
+			conn, w, err = r.connect(ctx, gateway.URL, tok)
 		}
 		switch {
 		case err == nil:
@@ -263,7 +304,7 @@ func (r *runner) round(ctx context.Context) (lasted time.Duration, err error) {
 		case verdictOn(err) == freshToken:
 			refused = err
 		default:
-			errs = append(errs, fmt.Errorf("%s: %w", hostOf(gateway), whoAnswered(err)))
+			errs = append(errs, fmt.Errorf("%s: %w", hostOf(gateway.URL), whoAnswered(err)))
 		}
 	}
 	if refused != nil {
@@ -281,10 +322,20 @@ func verdictOn(err error) verdict {
 	return again
 }
 
-func (r *runner) connect(ctx context.Context, gateway string, tok token) (*carrier.Conn, welcome, error) {
+func (r *runner) connect(ctx context.Context, gateway string, tok token) (conn *carrier.Conn, w welcome, err error) {
+	err = r.knocking(gateway, tok, func(opts carrier.DialOptions) (err error) {
+		conn, w, err = r.creds.connect(ctx, gateway, tok.text, opts)
+		return err
+	})
+	return conn, w, err
+}
+
+// knocking dials a gateway with a knock, if the service has one, and again with one
+// of the gateway's time where this device's clock was the reason for a refusal.
+func (r *runner) knocking(gateway string, tok token, dial func(opts carrier.DialOptions) error) error {
 	u, err := url.Parse(gateway)
 	if err != nil {
-		return nil, welcome{}, errors.New("not a URL")
+		return errors.New("not a URL")
 	}
 	opts := carrier.DialOptions{TLS: r.tls(u.Hostname()), NetDial: r.client.cfg.NetDial}
 	knock := tok.knock
@@ -292,37 +343,48 @@ func (r *runner) connect(ctx context.Context, gateway string, tok token) (*carri
 		knock = r.knock
 	}
 	if knock == nil {
-		return r.creds.connect(ctx, gateway, tok.text, opts)
+		return dial(opts)
 	}
 	made := r.clock.now()
 	opts.Cookie = knock.cookie(u.Host, made)
-	conn, w, err := r.creds.connect(ctx, gateway, tok.text, opts)
+	err = dial(opts)
 	if r.clock.corrected(err, made) {
 		opts.Cookie = knock.cookie(u.Host, r.clock.now())
-		conn, w, err = r.creds.connect(ctx, gateway, tok.text, opts)
+		err = dial(opts)
 	}
-	return conn, w, err
+	return err
 }
 
 // serve runs a session until it ends.
-func (r *runner) serve(ctx context.Context, gateway string, tok token, conn *carrier.Conn, w welcome) (time.Duration, error) {
+func (r *runner) serve(ctx context.Context, gateway Gateway, tok token, conn *carrier.Conn, w welcome) (time.Duration, error) {
 	id := hex.EncodeToString(w.ready.SessionID[:])
 	session := mux.New(conn, mux.Config{Role: mux.Client, Limits: w.ready.Limits, First: w.rest})
 	c := r.client
 	start := time.Now()
 
-	c.change(func() { c.session, c.last = session, nil })
-	c.cfg.OnEvent(Event{Kind: Connected, Gateway: gateway, Session: id})
+	select {
+	case <-c.hurry: // it came before this session
+	default:
+	}
+	c.change(func() {
+		c.session, c.last = session, nil
+		c.status.Gateway, c.status.Session, c.status.Since = gateway, id, start
+	})
+	c.cfg.OnEvent(Event{Kind: Connected, Gateway: gateway.URL, Region: gateway.Region, Session: id})
 	err := session.Run(ctx)
 	ended := ctx.Err() != nil // by us
-	c.change(func() { c.session, c.last = nil, err })
+	c.change(func() {
+		c.session, c.last = nil, err
+		stats := session.Stats()
+		c.status = Status{Sent: c.status.Sent + stats.Sent, Received: c.status.Received + stats.Received, Since: time.Now()}
+	})
 
 	closed, ok := errors.AsType[*mux.CloseError](err)
 	switch {
 	case ok && closed.Remote:
 		switch code := closed.Code.Meaning().String(); judge(code) {
 		case final:
-			err = &RefusedError{Code: code, By: hostOf(gateway)}
+			err = &RefusedError{Code: code, By: hostOf(gateway.URL)}
 		case freshToken:
 			r.tokens.drop(tok.text)
 		case again:
@@ -330,8 +392,60 @@ func (r *runner) serve(ctx context.Context, gateway string, tok token, conn *car
 	case !ok && !ended:
 		err = fmt.Errorf("the connection broke: %w", err) // bare, it may be no more than "EOF"
 	}
-	c.cfg.OnEvent(Event{Kind: Disconnected, Gateway: gateway, Session: id, Err: err})
+	c.cfg.OnEvent(Event{Kind: Disconnected, Gateway: gateway.URL, Region: gateway.Region, Session: id, Err: err})
 	return time.Since(start), err
+}
+
+// Status is how a [Client] is doing.
+type Status struct {
+	Connected bool
+	Gateway   Gateway   // with Connected
+	Session   string    // with Connected: 32 hexadecimal digits
+	Since     time.Time // since when it is connected, or not; zero before the first time
+
+	// RoundTrip is how long the gateway last took to answer; 0: not measured yet.
+	RoundTrip time.Duration
+
+	// Streams is how many connections and sockets are open.
+	Streams int
+
+	// Sent and Received are bytes since Run began, of all sessions.
+	Sent, Received uint64
+
+	// Err is what went wrong last, without Connected.
+	Err error
+}
+
+// Status returns how the client is doing.
+func (c *Client) Status() Status {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.status
+	if c.session == nil {
+		s.Err = c.last
+		return s
+	}
+	stats := c.session.Stats()
+	s.Connected = true
+	s.RoundTrip, s.Streams = stats.RoundTrip, stats.Streams
+	s.Sent += stats.Sent
+	s.Received += stats.Received
+	return s
+}
+
+// Ping measures the time to the gateway and back. Without a session the error is
+// that of Status, or ErrNoSession.
+func (c *Client) Ping(ctx context.Context) (time.Duration, error) {
+	c.mu.Lock()
+	session, last := c.session, c.last
+	c.mu.Unlock()
+	switch {
+	case session != nil:
+		return session.Ping(ctx)
+	case last != nil:
+		return 0, fmt.Errorf("%w: %w", ErrNoSession, last)
+	}
+	return 0, ErrNoSession
 }
 
 // conn is a stream as DialContext returns it, with all that io.Copy looks for.

@@ -32,6 +32,11 @@
 //	go func() { done <- client.Run(ctx) }()
 //	web := &http.Client{Transport: &http.Transport{DialContext: client.DialContext}}
 //
+// Among several gateways, near ones are tried first; among those that are about as
+// near the service's order counts, which knows their load. [Client.Status] says how it
+// goes, [Client.NetworkChanged] is for programs that are told of networks and sleep,
+// and [Diagnose] finds what a connection lacks.
+//
 // # Errors
 //
 // Three types answer the three questions a program has. A [*RefusedError] says

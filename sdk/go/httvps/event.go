@@ -50,6 +50,7 @@ func (k EventKind) String() string {
 type Event struct {
 	Kind    EventKind
 	Gateway string        // URL; empty when no gateway is meant
+	Region  string        // of the gateway; may be empty
 	Session string        // 32 hexadecimal digits; with Connected and Disconnected
 	Wait    time.Duration // with Waiting
 	Err     error         // with Disconnected, Waiting and Refused

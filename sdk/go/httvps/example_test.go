@@ -8,6 +8,8 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/httvps/httvps/sdk/go/httvps"
@@ -115,6 +117,108 @@ func ExampleConfig() {
 	// connecting
 	// connected
 	// disconnected
+}
+
+// A port of this machine leads to one target at the far end, as ssh -L has it.
+func ExampleClient_DialContext() {
+	link, stop := exampleService()
+	defer stop()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	client, err := exampleClient(ctx, link)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	var running sync.WaitGroup
+	defer running.Wait()
+	defer cancel()
+	running.Go(func() { _ = client.Run(ctx) })
+
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer func() { _ = listener.Close() }()
+	running.Go(func() {
+		for {
+			near, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			running.Go(func() {
+				defer func() { _ = near.Close() }()
+				far, err := client.DialContext(ctx, "tcp", "intranet.test:80")
+				if err != nil {
+					return
+				}
+				defer func() { _ = far.Close() }()
+				var up sync.WaitGroup
+				up.Go(func() {
+					_, _ = io.Copy(far, near)
+					_ = far.(httvps.Conn).CloseWrite() // the other direction goes on
+				})
+				_, _ = io.Copy(near, far)
+				_ = near.Close()
+				up.Wait()
+			})
+		}
+	})
+
+	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", listener.Addr().String())
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer func() { _ = conn.Close() }()
+	_, _ = io.WriteString(conn, "GET / HTTP/1.0\r\n\r\n")
+	answer, err := io.ReadAll(conn)
+	_, page, _ := strings.Cut(string(answer), "\r\n\r\n")
+	fmt.Println(page, err)
+	// Output: hello through the tunnel <nil>
+}
+
+// A program that cannot connect tells its user why.
+func ExampleDiagnose() {
+	link, stop := exampleService()
+	defer stop()
+	invitation, err := httvps.ParseInvitation(link)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	store := httvps.NewMemoryStore()
+	if _, err := httvps.Enroll(context.Background(), invitation, httvps.EnrollOptions{Store: store}); err != nil {
+		fmt.Println(err)
+		return
+	}
+	httvps.Diagnose(context.Background(), httvps.DiagnoseOptions{Store: store}, func(f httvps.Finding) {
+		fmt.Println(f.Step, f.Err)
+	})
+	// Output:
+	// profile <nil>
+	// tcp <nil>
+	// tls <nil>
+	// clock <nil>
+	// token <nil>
+	// tcp <nil>
+	// tls <nil>
+	// knock <nil>
+	// session <nil>
+}
+
+// exampleClient enrols a device and returns its client.
+func exampleClient(ctx context.Context, link string) (*httvps.Client, error) {
+	invitation, err := httvps.ParseInvitation(link)
+	if err != nil {
+		return nil, err
+	}
+	store := httvps.NewMemoryStore()
+	if _, err := httvps.Enroll(ctx, invitation, httvps.EnrollOptions{Store: store}); err != nil {
+		return nil, err
+	}
+	return httvps.NewClient(httvps.Config{Store: store})
 }
 
 // exampleService starts a service whose tunnels lead to one web server.

@@ -2,6 +2,8 @@ package httvps
 
 import (
 	"errors"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 )
@@ -233,6 +235,15 @@ func Explain(code string) string {
 		return text
 	}
 	return "The service gave a reason that this version does not know. A newer version may explain it."
+}
+
+// Codes returns all codes that [Explain] knows, for those who explain them in
+// another language.
+func Codes() []string {
+	known := slices.Collect(maps.Keys(reasons))
+	known = slices.AppendSeq(known, maps.Keys(openReasons))
+	slices.Sort(known)
+	return slices.Compact(known)
 }
 
 // judge says what to do about a refusal with this code.

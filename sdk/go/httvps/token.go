@@ -24,8 +24,8 @@ type token struct {
 	text     string
 	renew    time.Time // when to get the next one
 	expires  time.Time
-	gateways []string // URLs, best first
-	knock    *Knock   // nil: the service has none
+	gateways []Gateway // in the service's order
+	knock    *Knock    // nil: the service has none
 }
 
 func (t token) valid() bool { return t.text != "" && time.Now().Before(t.expires) }
@@ -114,20 +114,25 @@ func (t *tokens) get(ctx context.Context, stale string) (token, error) {
 // gatewayList is the part of an answer that names gateways.
 type gatewayList struct {
 	Gateways []struct {
-		URL string `json:"url"`
+		URL    string `json:"url"`
+		Region string `json:"region"`
 	} `json:"gateways"`
 }
 
-// urls returns the gateways' URLs as far as they can be used.
-func (l gatewayList) urls() []string {
-	var urls []string
+// usable returns the gateways as far as they can be used.
+func (l gatewayList) usable() []Gateway {
+	var gateways []Gateway
 	for _, g := range l.Gateways[:min(len(l.Gateways), maxGateways)] {
 		u, err := url.Parse(g.URL)
 		if err == nil && u.Scheme == "wss" && u.Hostname() != "" && u.User == nil && u.RawQuery == "" && u.Fragment == "" {
-			urls = append(urls, g.URL)
+			region := g.Region
+			if !isAgent(region) || len(region) > maxRegion {
+				region = "" // people are shown it
+			}
+			gateways = append(gateways, Gateway{URL: g.URL, Region: region})
 		}
 	}
-	return urls
+	return gateways
 }
 
 // ask goes through challenge, signature and token at one base URL.
@@ -163,7 +168,7 @@ func (t *tokens) ask(ctx context.Context, base string) (token, error) {
 		text:     answer.AccessToken,
 		renew:    asked.Add(life*2/5 + jitter(life/5+1)), // 50 % ± 10 %
 		expires:  asked.Add(life),
-		gateways: answer.urls(),
+		gateways: answer.usable(),
 		knock:    answer.Knock,
 	}, nil
 }
@@ -185,7 +190,7 @@ func (t *tokens) refreshGateways(ctx context.Context) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.current.text == tok.text {
-		t.current.gateways = answer.urls()
+		t.current.gateways = answer.usable()
 	}
 }
 

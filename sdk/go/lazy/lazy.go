@@ -24,11 +24,14 @@ type Reader interface {
 	ReadLazy(space Space) (int, error)
 }
 
-// NewReader returns a Reader of conn. Where the system cannot say whether there
+// NewReader returns a Reader of conn: conn itself when it is one. Where the system cannot say whether there
 // is something to read (conn is no socket of the system's), the space is held
 // while it waits, and every read counts as a wait: the space is returned and taken
 // again before it. One goroutine may read at a time.
 func NewReader(conn net.Conn) Reader {
+	if r, ok := conn.(Reader); ok {
+		return r
+	}
 	if r := newSocket(conn); r != nil {
 		return r
 	}

@@ -262,6 +262,18 @@ func TestCloseEndsAWait(t *testing.T) {
 	}
 }
 
+// own is a connection that is a Reader.
+type own struct{ net.Conn }
+
+func (own) ReadLazy(lazy.Space) (int, error) { return 0, io.EOF }
+
+func TestAConnectionThatIsAReaderIsItsOwn(t *testing.T) {
+	conn := own{}
+	if got := lazy.NewReader(conn); got != lazy.Reader(conn) {
+		t.Errorf("NewReader = %T", got)
+	}
+}
+
 func TestAReadAllocatesNothing(t *testing.T) {
 	near, far := sockets(t)
 	r, s := lazy.NewReader(near), newSpace(1)

@@ -29,9 +29,9 @@ func protocolError(what string) error {
 func (s *Session) readFrame(f wire.Frame) error {
 	switch f.Type {
 	case wire.TypeData, wire.TypeFin, wire.TypeDgram:
-		s.in.bytes += uint64(len(f.Payload))
+		s.in.bytes.Add(uint64(len(f.Payload)))
 	default:
-		if !s.in.flood.pass(time.Since(s.began), s.in.bytes+s.sent.Load()) {
+		if !s.in.flood.pass(time.Since(s.began), s.in.bytes.Load()+s.sent.Load()) {
 			return &wire.Error{Code: wire.CodeEnhanceCalm, What: "too many frames that carry nothing"}
 		}
 	}

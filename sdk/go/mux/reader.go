@@ -3,6 +3,7 @@ package mux
 import (
 	"errors"
 	"sync"
+	"sync/atomic"
 
 	"github.com/httvps/httvps/sdk/go/wire"
 )
@@ -34,7 +35,7 @@ type reading struct {
 	kept    int       // bytes read since readers were last told
 	unread  int       // bytes that are left of a message with a fault
 	flood   flood
-	bytes   uint64 // payload received
+	bytes   atomic.Uint64 // payload received; others may look
 }
 
 // readMessages is the session's one reader. It never waits for anything but
@@ -180,7 +181,7 @@ func (s *Session) readDirect(f direct, got []byte) error {
 		s.in.unread = f.size - len(got)
 		return err
 	}
-	s.in.bytes += uint64(f.size)
+	s.in.bytes.Add(uint64(f.size))
 	if !wanted {
 		if err := s.skip(f.size - len(got)); err != nil {
 			return err

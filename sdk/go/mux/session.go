@@ -478,6 +478,22 @@ func (s *Session) uncount(counted *bool, udp bool) {
 	s.share()
 }
 
+// Stats is what a session has done so far.
+type Stats struct {
+	Sent, Received uint64        // bytes, of streams and datagrams for the most part
+	Streams        int           // that count towards max_streams, flows included
+	RoundTrip      time.Duration // the last that was measured; 0: none was
+}
+
+// Stats returns what the session has done so far.
+func (s *Session) Stats() Stats {
+	stats := Stats{Sent: s.sent.Load(), Received: s.in.bytes.Load(), Streams: s.Streams()}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	stats.RoundTrip = s.rtt.last
+	return stats
+}
+
 // startWindow is what a new stream begins with, when n are open. Called with mu
 // held.
 func (s *Session) startWindow(n int) uint64 {

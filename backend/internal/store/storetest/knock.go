@@ -33,6 +33,25 @@ func testKnockKeys(f fixture) {
 	}
 }
 
+func testSecrets(f fixture) {
+	t := f.t
+	first := control.SealedSecret{ID: id(), Kind: "kind", Sealed: random(60), CreatedAt: now}
+	other := control.SealedSecret{ID: id(), Kind: "other", Sealed: random(60), CreatedAt: now}
+	second := control.SealedSecret{ID: id(), Kind: "kind", Sealed: random(60), CreatedAt: now}
+	f.write(t, func(ctx context.Context, tx control.Tx) error {
+		err1 := errors.Join(tx.InsertSecret(ctx, first), tx.InsertSecret(ctx, other), tx.InsertSecret(ctx, second))
+		all, err2 := tx.Secrets(ctx, "kind")
+		same(t, []control.SealedSecret{second, first}, all)
+		err3 := tx.DeleteSecret(ctx, first.ID)
+		if err := tx.DeleteSecret(ctx, first.ID); !errors.Is(err, control.ErrNotFound) {
+			t.Errorf("deleted twice: %v", err)
+		}
+		left, err4 := tx.Secrets(ctx, "kind")
+		same(t, []control.SealedSecret{second}, left)
+		return errors.Join(err1, err2, err3, err4)
+	})
+}
+
 func testSealedValues(f fixture) {
 	t := f.t
 	secret := control.SealedSecret{ID: id(), Kind: "kind", Sealed: random(60), CreatedAt: now}

@@ -159,9 +159,10 @@ func need(tb testing.TB, err error) {
 
 // required reports whether PostgreSQL must be here: in CI, which may install it,
 // and where that was said.
-func required() bool {
-	return os.Getenv("CI") == "true" && os.Geteuid() == 0 || os.Getenv("HTTVPS_TEST_POSTGRES") == "required"
-}
+func required() bool { return inCI() || os.Getenv("HTTVPS_TEST_POSTGRES") == "required" }
+
+// inCI reports whether this is CI as root, where everything must run.
+func inCI() bool { return os.Getenv("CI") == "true" && os.Geteuid() == 0 }
 
 // newServer makes the files of a server.
 func newServer(settings ...string) (*Server, error) {

@@ -60,6 +60,7 @@ func Run(t *testing.T, open func(t *testing.T) control.Store) {
 		"what is no text is not kept nor found":         testNoText,
 		"a knock key's number is given once":            testKnockKeys,
 		"sealed secrets are found and replaced":         testSealedValues,
+		"secrets come newest first and go":              testSecrets,
 		"events read back as written":                   testEventsReadBack,
 		"no event is skipped, whatever ends first":      testEventOrder,
 		"old events go and leave no gap":                testPruneEvents,

@@ -12,34 +12,41 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/httvps/httvps/sdk/cli/internal/control"
 	"github.com/httvps/httvps/sdk/cli/internal/forward"
 	"github.com/httvps/httvps/sdk/cli/internal/home"
-	"github.com/httvps/httvps/sdk/cli/internal/socks"
+	"github.com/httvps/httvps/sdk/cli/internal/words"
 	"github.com/httvps/httvps/sdk/go/httvps"
 )
 
-func newConnect(open func() (*home.Store, error)) *cobra.Command {
+func newConnect(around surroundings) *cobra.Command {
 	var (
-		address  string
-		public   bool
+		proxy    proxyFlags
 		forwards forwardFlags
 		timeout  time.Duration
 	)
 	cmd := &cobra.Command{
 		Use:   "connect",
-		Short: "Run the tunnel and a SOCKS5 proxy in front of it",
-		Long: `Run the tunnel and a SOCKS5 proxy in front of it, until Ctrl-C.
+		Short: "Run the tunnel and proxies in front of it",
+		Long: `Run the tunnel and a SOCKS5 proxy in front of it, until Ctrl-C; with --http, an
+HTTP proxy as well.
 
 When the tunnel is up, one line of JSON on standard output says so:
 
-  {"ready":true,"session":ID,"gateway":URL,"socks":ADDR,"http":"","forwards":[]}
+  {"ready":true,"session":ID,"gateway":URL,"socks":ADDR,"http":ADDR,"forwards":[]}
 
 What happens after that is told on standard error, one line per change. A
 connection that is lost is made again for as long as it takes.
 
-The proxy asks for no password and therefore listens on this machine only. Give
-programs the form socks5h:// where they have it: then names are resolved at the
-far end of the tunnel.
+The proxies ask for no password, unless --proxy-login says which, and listen on
+this machine only. Give programs the form socks5h:// where they have it: then names
+are resolved at the far end of the tunnel, as they always are by way of --http.
+
+What --direct names, the proxies reach from here and not through the tunnel; names
+among it are resolved here, too, and all others never are. Browsers learn the rules
+from http://HTTP-ADDR/proxy.pac, the address of their proxy's configuration:
+
+  httvps connect --http 127.0.0.1:8118 --direct private --direct example.com
 
 For programs that know no proxy, -L listens on one more port and carries what comes
 to one target at the far end, for example questions to a name server there:
@@ -58,7 +65,7 @@ The ready line names each of them, in the order of the flags, as
 			if err != nil {
 				return err
 			}
-			store, err := takeHome(cmd.Context(), open, cmd.ErrOrStderr())
+			store, err := takeHome(cmd.Context(), around.open, around.speak, cmd.ErrOrStderr())
 			if cmd.Context().Err() != nil {
 				return nil // the user's wish
 			}
@@ -71,23 +78,22 @@ The ready line names each of them, in the order of the flags, as
 			if _, err := store.Profile(cmd.Context()); err != nil {
 				return err
 			}
-			ln, err := socks.Listen(cmd.Context(), address, public)
-			if errors.Is(err, socks.ErrPublic) {
-				return usagef("--socks: %w; the proxy asks for no password, so anybody who reaches it would use your tunnel (--socks-public if that is what you want)", err)
-			}
+			doors, err := proxy.listen(cmd.Context())
 			if err != nil {
-				return fmt.Errorf("--socks: %w", err)
+				return err
 			}
-			defer func() { _ = ln.Close() }()
+			defer doors.close()
 			ports, err := listenAll(cmd.Context(), specs)
 			if err != nil {
 				return err
 			}
 			defer closeAll(ports)
 			t := &tunnel{
+				speak:    around.speak,
 				stdout:   cmd.OutOrStdout(),
 				stderr:   cmd.ErrOrStderr(),
-				socks:    ln.Addr().String(),
+				socks:    doors.socks.Addr().String(),
+				http:     doors.httpAddr(),
 				forwards: tellAll(ports),
 				timeout:  timeout,
 			}
@@ -95,18 +101,25 @@ The ready line names each of them, in the order of the flags, as
 			if err != nil {
 				return err
 			}
-			server := &socks.Server{Dial: client.DialContext, ListenPacket: client.ListenPacket}
-			parts := []part{{"--socks", func(ctx context.Context) error { return server.Serve(ctx, ln) }}}
+			parts := doors.parts(client)
 			for i, port := range ports {
 				parts = append(parts, part{"-L " + specs[i].String(), func(ctx context.Context) error {
 					return port.Serve(ctx, client.DialContext)
 				}})
 			}
+			parts = append(parts, part{"sleep", func(ctx context.Context) error { return watchSleep(ctx, client.NetworkChanged) }})
+			door, err := control.Listen(store.Path())
+			if err != nil {
+				t.say("status will not be available: %v", err)
+			} else {
+				parts = append(parts, part{"status", func(ctx context.Context) error {
+					return control.Serve(ctx, door, func() any { return t.status(ctx, client) }, client.DialContext)
+				}})
+			}
 			return t.run(cmd.Context(), client.Run, parts...)
 		},
 	}
-	cmd.Flags().StringVar(&address, "socks", "127.0.0.1:1080", "address of the SOCKS5 proxy; port 0 for any free one, no host for 127.0.0.1")
-	cmd.Flags().BoolVar(&public, "socks-public", false, "let --socks be an address that other machines can reach")
+	proxy.define(cmd)
 	cmd.Flags().StringArrayVarP(&forwards.texts, "forward", "L", nil, "forward a port to one target, as "+forward.Form+"; IPv6 addresses in brackets, port 0 for any free one; may be repeated")
 	cmd.Flags().BoolVar(&forwards.public, "forward-public", false, "let -L listen on an address that other machines can reach")
 	cmd.Flags().DurationVar(&timeout, "connect-timeout", 20*time.Second, "give up when the first connection is not made by then")
@@ -119,12 +132,12 @@ const patience = 15 * time.Second
 
 // takeHome opens the home. Where another process uses it, that one may be on
 // its way out.
-func takeHome(ctx context.Context, open func() (*home.Store, error), stderr io.Writer) (*home.Store, error) {
+func takeHome(ctx context.Context, open func() (*home.Store, error), speak words.Language, stderr io.Writer) (*home.Store, error) {
 	store, err := open()
 	if !errors.Is(err, home.ErrInUse) {
 		return store, err
 	}
-	_, _ = fmt.Fprintf(stderr, "waiting up to %v: %v\n", patience, err)
+	_, _ = fmt.Fprintln(stderr, speak.Say("waiting up to %v: %v", patience, err))
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	tick := time.NewTicker(100 * time.Millisecond)
@@ -148,9 +161,11 @@ func agent() string {
 // tunnel runs a client and its proxy and tells people and scripts about it.
 type tunnel struct {
 	stdout, stderr io.Writer
-	socks          string
+	speak          words.Language
+	socks, http    string // http: "" when there is none
 	forwards       []forwarded
 	timeout        time.Duration
+	whenReady      func() // instead of the ready line; nil: there is one
 
 	mu    sync.Mutex // guards the following fields
 	ready bool
@@ -272,19 +287,21 @@ func (t *tunnel) waiting(e httvps.Event) {
 	t.last = e.Err
 	told := t.lost
 	t.mu.Unlock()
-	when := "retrying now"
-	if e.Wait >= time.Second {
-		when = fmt.Sprintf("retrying in %v", e.Wait.Round(100*time.Millisecond))
+	wait := e.Wait.Round(100 * time.Millisecond)
+	switch soon := e.Wait < time.Second; {
+	case soon && told:
+		t.say("retrying now")
+	case soon:
+		t.say("retrying now: %v", e.Err)
+	case told:
+		t.say("retrying in %v", wait)
+	default:
+		t.say("retrying in %v: %v", wait, e.Err)
 	}
-	if told {
-		t.say("%s", when)
-		return
-	}
-	t.say("%s: %v", when, e.Err)
 }
 
 func (t *tunnel) say(format string, args ...any) {
-	_, _ = fmt.Fprintf(t.stderr, format+"\n", args...)
+	_, _ = fmt.Fprintln(t.stderr, t.speak.Say(format, args...))
 }
 
 // connected prints the ready line for the first session.
@@ -295,6 +312,10 @@ func (t *tunnel) connected(e httvps.Event) {
 		return
 	}
 	t.ready = true
+	if t.whenReady != nil {
+		t.whenReady()
+		return
+	}
 	line, err := json.Marshal(struct {
 		Ready    bool        `json:"ready"`
 		Session  string      `json:"session"`
@@ -302,7 +323,7 @@ func (t *tunnel) connected(e httvps.Event) {
 		SOCKS    string      `json:"socks"`
 		HTTP     string      `json:"http"`
 		Forwards []forwarded `json:"forwards"`
-	}{true, e.Session, e.Gateway, t.socks, "", t.forwards})
+	}{true, e.Session, e.Gateway, t.socks, t.http, t.forwards})
 	if err == nil {
 		_, err = t.stdout.Write(append(line, '\n'))
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/httvps/httvps/sdk/cli/internal/home"
+	"github.com/httvps/httvps/sdk/cli/internal/words"
 	"github.com/httvps/httvps/sdk/go/httvps"
 )
 
@@ -91,7 +92,7 @@ func TestAProxyThatFailsEndsTheTunnel(t *testing.T) {
 func TestPatienceWithAnotherConnectHasAnEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		from := time.Now()
-		store, err := takeHome(t.Context(), func() (*home.Store, error) { return nil, home.ErrInUse }, io.Discard)
+		store, err := takeHome(t.Context(), func() (*home.Store, error) { return nil, home.ErrInUse }, words.English, io.Discard)
 		if store != nil || !errors.Is(err, home.ErrInUse) || exitCode(err) != exitFailure {
 			t.Errorf("takeHome = %v, %v", store, err)
 		}

@@ -9,11 +9,11 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/httvps/httvps/sdk/cli/internal/home"
+	"github.com/httvps/httvps/sdk/cli/internal/words"
 	"github.com/httvps/httvps/sdk/go/httvps"
 )
 
-func newEnroll(open func() (*home.Store, error)) *cobra.Command {
+func newEnroll(around surroundings) *cobra.Command {
 	var name, replace string
 	cmd := &cobra.Command{
 		Use:   "enroll LINK|-",
@@ -36,7 +36,7 @@ nothing; another link is refused: use another --home, or remove the old one.`,
 				}
 				link = string(text)
 			}
-			return enroll(cmd, open, link, name, replace)
+			return enroll(cmd, around, link, name, replace)
 		},
 	}
 	cmd.Flags().StringVar(&name, "name", "", "what the operator sees (default this machine's name)")
@@ -44,12 +44,12 @@ nothing; another link is refused: use another --home, or remove the old one.`,
 	return cmd
 }
 
-func enroll(cmd *cobra.Command, open func() (*home.Store, error), link, name, replace string) error {
+func enroll(cmd *cobra.Command, around surroundings, link, name, replace string) error {
 	invitation, err := httvps.ParseInvitation(link)
 	if err != nil {
 		return err
 	}
-	store, err := open()
+	store, err := around.open()
 	if err != nil {
 		return err
 	}
@@ -58,10 +58,10 @@ func enroll(cmd *cobra.Command, open func() (*home.Store, error), link, name, re
 	old, err := store.Profile(cmd.Context())
 	switch {
 	case err == nil && old.Invitation == invitation.Fingerprint():
-		_, err := fmt.Fprintf(cmd.ErrOrStderr(), "already enrolled with this link: %s\n", describe(old))
+		_, err := fmt.Fprintln(cmd.ErrOrStderr(), around.speak.Say("already enrolled with this link: %s", describe(around.speak, old)))
 		return err
 	case err == nil:
-		return usagef("this home is already enrolled: %s; use another --home DIR for the new link", describe(old))
+		return usagef("this home is already enrolled: %s; use another --home DIR for the new link", describe(words.English, old))
 	case !errors.Is(err, httvps.ErrNotEnrolled):
 		return err
 	}
@@ -69,14 +69,14 @@ func enroll(cmd *cobra.Command, open func() (*home.Store, error), link, name, re
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(cmd.ErrOrStderr(), "enrolled: %s\n", describe(profile))
+	_, err = fmt.Fprintln(cmd.ErrOrStderr(), around.speak.Say("enrolled: %s", describe(around.speak, profile)))
 	return err
 }
 
 // describe says who a profile is, with what the service said cleaned of
 // anything that a terminal would act on.
-func describe(p httvps.Profile) string {
-	return fmt.Sprintf("device %q of %q at %q (%s)", p.DeviceName, p.UserName, p.ServiceName, p.DeviceID)
+func describe(speak words.Language, p httvps.Profile) string {
+	return speak.Say("device %q of %q at %q (%s)", p.DeviceName, p.UserName, p.ServiceName, p.DeviceID)
 }
 
 // deviceName returns a name that a service takes: not empty, not long.

@@ -1,5 +1,6 @@
 // Command httvps is the device's end of an HTTVPS service: it enrols this
-// device and runs a tunnel that other programs use through SOCKS5.
+// device and runs a tunnel that other programs use through proxies and
+// forwarded ports.
 package main
 
 import (
@@ -14,7 +15,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/httvps/httvps/sdk/cli/internal/control"
 	"github.com/httvps/httvps/sdk/cli/internal/home"
+	"github.com/httvps/httvps/sdk/cli/internal/words"
 	"github.com/httvps/httvps/sdk/go/httvps"
 )
 
@@ -41,7 +44,8 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	// The first signal ends things in order, a second one at once.
 	context.AfterFunc(ctx, stop)
 
-	root := newRoot()
+	speak := words.Of(os.Getenv)
+	root := newRoot(speak)
 	root.SetArgs(args)
 	root.SetIn(stdin)
 	root.SetOut(stdout)
@@ -49,7 +53,7 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	err := root.ExecuteContext(ctx)
 	code := exitCode(err)
 	if code != exitOK {
-		tell(stderr, err)
+		tell(stderr, speak, err)
 	}
 	return code
 }
@@ -94,27 +98,75 @@ func exitCode(err error) int {
 }
 
 // tell writes an error and, where there is one, the way out.
-func tell(w io.Writer, err error) {
+func tell(w io.Writer, speak words.Language, err error) {
 	_, _ = fmt.Fprintf(w, "httvps: %v\n", err)
+	for _, line := range waysOut(speak, err) {
+		_, _ = fmt.Fprintln(w, line)
+	}
 	if refused, ok := errors.AsType[*httvps.RefusedError](err); ok {
-		_, _ = fmt.Fprintln(w, httvps.Explain(refused.Code))
 		for _, d := range refused.Devices {
-			seen := "never"
+			seen := "-"
 			if !d.LastSeen.IsZero() {
 				seen = d.LastSeen.UTC().Format(time.RFC3339)
 			}
-			_, _ = fmt.Fprintf(w, "  --replace %q  %q, last seen: %s\n", d.ID, d.Name, seen)
+			_, _ = fmt.Fprintf(w, "  --replace %q  %q  %s\n", d.ID, d.Name, seen)
 		}
-	}
-	if _, ok := errors.AsType[*httvps.StrangerError](err); ok {
-		_, _ = fmt.Fprintln(w, "The address or the pin in the link may be wrong, or this device does not know the service's certificate authority. Ask the operator for a new link.")
-	}
-	if errors.Is(err, httvps.ErrNotEnrolled) {
-		_, _ = fmt.Fprintln(w, "Ask the operator of your service for an invitation link, then: httvps enroll LINK")
 	}
 }
 
-func newRoot() *cobra.Command {
+// waysOut says what helps against an error.
+func waysOut(speak words.Language, err error) (lines []string) {
+	refused, _ := errors.AsType[*httvps.RefusedError](err)
+	_, stranger := errors.AsType[*httvps.StrangerError](err)
+	_, unreachable := errors.AsType[*httvps.UnreachableError](err)
+	switch {
+	case refused != nil:
+		if refused.Code == "device_limit" {
+			lines = append(lines, speak.Say("The operator can make room: ask to remove a device that you no longer use (httvpsctl device revoke)."))
+		}
+		lines = append(lines, speak.Explain(refused.Code))
+	case stranger:
+		lines = append(lines, speak.Say("The address or the pin in the link may be wrong, or this device does not know the service's certificate authority. Ask the operator for a new link."))
+	case unreachable:
+		lines = append(lines, speak.Say("Check this device's network. If other sites work, the service may be down or blocked here; httvps doctor says more."))
+	}
+	if errors.Is(err, httvps.ErrNotEnrolled) {
+		lines = append(lines, speak.Say("Ask the operator of your service for an invitation link, then: httvps enroll LINK"))
+	}
+	if errors.Is(err, control.ErrNobody) {
+		lines = append(lines, speak.Say("Start it: httvps connect"))
+	}
+	return lines
+}
+
+// wished reports whether the user has ended the command.
+func wished(cmd *cobra.Command) bool { return cmd.Context().Err() != nil }
+
+// surroundings is what commands are given.
+type surroundings struct {
+	speak words.Language
+	dir   func() (string, error) // of the home
+}
+
+// open takes hold of the home.
+func (s surroundings) open() (*home.Store, error) {
+	dir, err := s.dir()
+	if err != nil {
+		return nil, err
+	}
+	return home.Open(dir)
+}
+
+// look is open for those who change nothing, beside whoever has hold of it.
+func (s surroundings) look() (*home.Store, error) {
+	dir, err := s.dir()
+	if err != nil {
+		return nil, err
+	}
+	return home.Look(dir), nil
+}
+
+func newRoot(speak words.Language) *cobra.Command {
 	var dir string
 	root := &cobra.Command{
 		Use:           "httvps",
@@ -126,7 +178,7 @@ func newRoot() *cobra.Command {
 		Long: `Use an HTTVPS service from this device.
 
 First enrol the device with the link that the operator of your service gave you,
-then connect and point programs at the SOCKS5 proxy:
+then connect and point programs at the SOCKS5 proxy, or at an HTTP proxy (--http):
 
   httvps enroll LINK
   httvps connect
@@ -138,21 +190,18 @@ Exit codes: 0 ended by the user, 1 failure, 2 usage, 3 refused by the service,
 	}
 	root.SetVersionTemplate("{{.Name}} {{.Version}}\n")
 	root.Flags().Bool("version", false, "print the version")
-	root.CompletionOptions.DisableDefaultCmd = true
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usagef("%w; see %s --help", err, cmd.CommandPath())
 	})
 	root.PersistentFlags().StringVar(&dir, "home", "", "directory of this device's key and profile (default httvps in the user's configuration directory)")
-	open := func() (*home.Store, error) {
-		if dir == "" {
-			var err error
-			if dir, err = home.Dir(); err != nil {
-				return nil, err
-			}
+	around := surroundings{speak: speak, dir: func() (string, error) {
+		if dir != "" {
+			return dir, nil
 		}
-		return home.Open(dir)
-	}
-	root.AddCommand(newEnroll(open), newConnect(open), newVersion())
+		return home.Dir()
+	}}
+	root.AddCommand(newEnroll(around), newConnect(around), newStatus(around), newGateways(around), newSpeedtest(around),
+		newDoctor(around), newLogout(around), newVersion(), newMan())
 	return root
 }
 

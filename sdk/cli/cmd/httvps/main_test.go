@@ -33,6 +33,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv("HTTVPS_TEST_RUN_MAIN") != "" {
 		main()
 	}
+	_ = os.Setenv("LC_ALL", "C") // whoever runs the tests
 	goleak.VerifyTestMain(m)
 }
 
@@ -219,6 +220,35 @@ func TestFromAnInvitationToAPageThroughTheTunnel(t *testing.T) {
 	}
 }
 
+func TestBothProxiesLeadThroughTheTunnelForWhoKnowsThePassword(t *testing.T) {
+	origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.WriteString(w, "hello from "+r.Host)
+	}))
+	defer origin.Close()
+	s := start(t, httvpstest.Options{Dial: func(ctx context.Context, _ wire.Addr) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "tcp", origin.Listener.Addr().String())
+	}})
+	login := filepath.Join(t.TempDir(), "login")
+	if err := os.WriteFile(login, []byte("anna:secret\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	stdout, stderr, _ := begin(t, "connect", "--home", enrolled(t, s), "--socks", ":0", "--http", ":0", "--proxy-login", login)
+	stdout.waitFor(t, "\n")
+	r := parseReady(t, stdout.String())
+	for scheme, address := range map[string]string{"socks5h": r.SOCKS, "http": r.HTTP} {
+		for user, ok := range map[*url.Userinfo]bool{url.UserPassword("anna", "secret"): true, url.UserPassword("anna", "wrong"): false, nil: false} {
+			client := &http.Client{Transport: &http.Transport{Proxy: http.ProxyURL(&url.URL{Scheme: scheme, User: user, Host: address}), DisableKeepAlives: true}}
+			body, err := get(t, client, "http://origin.test/")
+			if got := err == nil && body == "hello from origin.test"; got != ok {
+				t.Errorf("%s as %v: %q, %v", scheme, user, body, err)
+			}
+		}
+	}
+	if strings.Contains(stdout.String()+stderr.String(), "secret") {
+		t.Errorf("the password was told:\n%s%s", stdout, stderr)
+	}
+}
+
 func TestUsageErrorsExitWith2(t *testing.T) {
 	s := start(t, httvpstest.Options{})
 	home := enrolled(t, s)
@@ -239,6 +269,10 @@ func TestUsageErrorsExitWith2(t *testing.T) {
 		"a home without a device":  {[]string{"connect", "--home", t.TempDir()}, "not enrolled"},
 		"a duration of nothing":    {[]string{"connect", "--home", home, "--connect-timeout", "0s"}, "--connect-timeout"},
 		"a public address":         {[]string{"connect", "--home", home, "--socks", "0.0.0.0:0"}, "--socks-public"},
+		"a public HTTP proxy":      {[]string{"connect", "--home", home, "--socks", ":0", "--http", "0.0.0.0:0"}, "--http-public"},
+		"no file of a password":    {[]string{"connect", "--home", home, "--socks", ":0", "--proxy-login", home + "/none"}, "--proxy-login"},
+		"a broken rule":            {[]string{"connect", "--home", home, "--socks", ":0", "--direct", "private,10.0.0.1/8"}, `--direct "10.0.0.1/8": `},
+		"no file of rules":         {[]string{"connect", "--home", home, "--socks", ":0", "--direct-file", home + "/none"}, "--direct-file"},
 		"a broken forward":         {[]string{"connect", "--home", home, "-L", "tcp:1:host:80", "-L", "udp:1:host"}, "-L udp:1:host: want tcp|udp:[LADDR:]PORT:HOST:PORT"},
 		"a public forward":         {[]string{"connect", "--home", home, "-L", "tcp:0.0.0.0:1:host:80"}, "--forward-public"},
 		"many forwards":            {append([]string{"connect", "--home", home}, slices.Repeat([]string{"-L", "tcp:0:host:80"}, 65)...), "at most 64"},

@@ -3,6 +3,7 @@
 //	device.key   the Ed25519 key, PKCS #8 in PEM, readable by its owner only
 //	device.json  the profile
 //	lock         held by the process that uses the directory
+//	control.sock the socket of the process that is connected
 //
 // A file is replaced in one step: after a crash it is the old one or the new
 // one. A file that is damaged is an error that names it; nothing is repaired or
@@ -45,7 +46,7 @@ var ErrInUse = errors.New("another httvps is using it")
 // Store is an httvps.Store in a directory.
 type Store struct {
 	dir  string
-	lock *os.File
+	lock *os.File   // nil: it only looks
 	mu   sync.Mutex // one reader or writer of the files at a time
 }
 
@@ -74,8 +75,38 @@ func Open(dir string) (*Store, error) {
 	return &Store{dir: dir, lock: lock}, nil
 }
 
+// Look returns a store for those who change nothing, beside whoever has hold of the
+// directory.
+func Look(dir string) *Store { return &Store{dir: dir} }
+
+// Path is the directory.
+func (s *Store) Path() string { return s.dir }
+
 // Close lets go of the directory.
-func (s *Store) Close() error { return s.lock.Close() }
+func (s *Store) Close() error {
+	if s.lock == nil {
+		return nil
+	}
+	return s.lock.Close()
+}
+
+// Remove removes key and profile, the profile first: without it, the directory is
+// that of a device which is not enrolled yet.
+func (s *Store) Remove() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.lock == nil {
+		return errLooks
+	}
+	for _, name := range []string{profileFile, keyFile} {
+		if err := os.Remove(filepath.Join(s.dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return syncDir(s.dir)
+}
+
+var errLooks = errors.New("the home was opened to be looked at only")
 
 // Key reads the device key, or makes and saves one when the file is not there.
 func (s *Store) Key(context.Context) (crypto.Signer, error) {
@@ -89,6 +120,9 @@ func (s *Store) Key(context.Context) (crypto.Signer, error) {
 		if _, err := os.Lstat(filepath.Join(s.dir, profileFile)); err == nil {
 			return nil, fmt.Errorf("%s is missing, though %s is there: restore it from a backup, or remove %s and enrol again",
 				path, profileFile, profileFile)
+		}
+		if s.lock == nil {
+			return nil, httvps.ErrNotEnrolled
 		}
 		return makeKey(path)
 	}
@@ -162,6 +196,9 @@ func (s *Store) SaveProfile(_ context.Context, p httvps.Profile) error {
 	text, err := json.MarshalIndent(p, "", "  ")
 	if err != nil {
 		return fmt.Errorf("encode the profile: %w", err)
+	}
+	if s.lock == nil {
+		return errLooks
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

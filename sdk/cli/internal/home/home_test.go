@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -194,4 +195,41 @@ func otherKey(t *testing.T) string {
 		t.Fatal(err)
 	}
 	return string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
+}
+
+func TestWhoLooksSeesTheDeviceAndChangesNothing(t *testing.T) {
+	dir := t.TempDir()
+	if _, err := home.Look(dir).Key(t.Context()); !errors.Is(err, httvps.ErrNotEnrolled) {
+		t.Errorf("a key where there is none: %v", err)
+	}
+	if err := home.Look(dir).SaveProfile(t.Context(), httvps.Profile{}); err == nil {
+		t.Error("a profile was saved")
+	}
+	if err := home.Look(dir).Remove(); err == nil {
+		t.Error("the device was removed")
+	}
+	if entries, _ := os.ReadDir(dir); len(entries) > 0 {
+		t.Errorf("it left %v", entries)
+	}
+	s, err := home.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = s.Close() }()
+	key, err := s.Key(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen, err := home.Look(dir).Key(t.Context())
+	if err != nil || !seen.Public().(ed25519.PublicKey).Equal(key.Public()) {
+		t.Errorf("beside the owner: %v", err)
+	}
+	for range 2 {
+		if err := s.Remove(); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(dir, "device.key")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the key is still there: %v", err)
+	}
 }

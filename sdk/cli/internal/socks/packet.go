@@ -239,6 +239,10 @@ func (a *association) answers(ctx context.Context, far net.PacketConn) (came boo
 		_, _ = far.WriteTo(d.data, d.to)
 	}
 	a.early = nil
+	select {
+	case <-a.wanted: // it was for what has just been sent
+	default:
+	}
 	a.mu.Unlock()
 
 	buf := make([]byte, maxHeader+httvps.MaxDatagram)

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/httvps/httvps/sdk/cli/internal/relay"
 	"github.com/httvps/httvps/sdk/cli/internal/socks"
 	"github.com/httvps/httvps/sdk/go/httvps"
 )
@@ -79,7 +80,7 @@ func (s *tunnels) listen(context.Context) (net.PacketConn, error) {
 
 // associate asks for an association with port and returns a connected socket
 // for it.
-func (c *client) associate(port int) (relay netip.AddrPort) {
+func (c *client) associate(port int) (door netip.AddrPort) {
 	c.t.Helper()
 	c.send(5, 1, 0)
 	c.want(5, 0)
@@ -107,20 +108,20 @@ func socket(t *testing.T, at string) *net.UDPConn {
 	return conn.(*net.UDPConn)
 }
 
-func sendTo(t *testing.T, from *net.UDPConn, relay netip.AddrPort, parts ...any) {
+func sendTo(t *testing.T, from *net.UDPConn, door netip.AddrPort, parts ...any) {
 	t.Helper()
-	if _, err := from.WriteToUDPAddrPort(join(parts...), relay); err != nil {
+	if _, err := from.WriteToUDPAddrPort(join(parts...), door); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func wantFrom(t *testing.T, at *net.UDPConn, relay netip.AddrPort, parts ...any) {
+func wantFrom(t *testing.T, at *net.UDPConn, door netip.AddrPort, parts ...any) {
 	t.Helper()
 	buf := make([]byte, 1<<16)
 	n, from, err := at.ReadFromUDPAddrPort(buf)
 	from = netip.AddrPortFrom(from.Addr().Unmap(), from.Port())
-	if want := join(parts...); err != nil || from != relay || !bytes.Equal(buf[:n], want) {
-		t.Fatalf("read % x from %v, %v, want % x from %v", buf[:n], from, err, want, relay)
+	if want := join(parts...); err != nil || from != door || !bytes.Equal(buf[:n], want) {
+		t.Fatalf("read % x from %v, %v, want % x from %v", buf[:n], from, err, want, door)
 	}
 }
 
@@ -144,13 +145,13 @@ func TestDatagramsCarryTheAddressOfTheirPeer(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			tunnels := newTunnels()
 			c := connect(t, serveWith(t, &socks.Server{ListenPacket: tunnels.listen}, ":0"))
-			relay := c.associate(0)
+			door := c.associate(0)
 			far, own := <-tunnels.opened, socket(t, "127.0.0.1:0")
 			for _, data := range []string{"question", "", string(make([]byte, httvps.MaxDatagram))} {
-				sendTo(t, own, relay, head, tc.address, data)
+				sendTo(t, own, door, head, tc.address, data)
 				far.wantSent(t, tc.want.String(), data)
 				far.in <- packet{tc.want, data}
-				wantFrom(t, own, relay, head, tc.address, data)
+				wantFrom(t, own, door, head, tc.address, data)
 			}
 		})
 	}
@@ -159,7 +160,7 @@ func TestDatagramsCarryTheAddressOfTheirPeer(t *testing.T) {
 func TestTheRelayIsBesideTheListener(t *testing.T) {
 	for _, at := range []string{"127.0.0.1:0", "127.0.0.2:0", "[::1]:0"} {
 		t.Run(at, func(t *testing.T) {
-			ln, err := socks.Listen(t.Context(), at, false)
+			ln, err := relay.Listen(t.Context(), at, false)
 			if err != nil {
 				t.Skip(err) // no such address here
 			}
@@ -167,12 +168,12 @@ func TestTheRelayIsBesideTheListener(t *testing.T) {
 			tunnels := newTunnels()
 			address := serveWith(t, &socks.Server{ListenPacket: tunnels.listen}, at)
 			c := connect(t, address)
-			relay := c.associate(0)
-			if want := netip.MustParseAddrPort(address).Addr(); relay.Addr() != want {
-				t.Errorf("the relay is at %v, the listener at %s", relay, address)
+			door := c.associate(0)
+			if want := netip.MustParseAddrPort(address).Addr(); door.Addr() != want {
+				t.Errorf("the door is at %v, the listener at %s", door, address)
 			}
 			own := socket(t, net.JoinHostPort(c.LocalAddr().(*net.TCPAddr).IP.String(), "0"))
-			sendTo(t, own, relay, head, 1, 192, 0, 2, 7, 0, 53, "hello")
+			sendTo(t, own, door, head, 1, 192, 0, 2, 7, 0, 53, "hello")
 			(<-tunnels.opened).wantSent(t, "192.0.2.7:53", "hello")
 		})
 	}
@@ -182,38 +183,38 @@ func TestDatagramsOfOthersAreDropped(t *testing.T) {
 	const to = "\x01\xc0\x00\x02\x07\x00\x35"
 	t.Run("from another address", func(t *testing.T) {
 		tunnels := newTunnels()
-		relay := connect(t, serveWith(t, &socks.Server{ListenPacket: tunnels.listen}, ":0")).associate(0)
-		sendTo(t, socket(t, "127.0.0.2:0"), relay, head, to, "theirs")
+		door := connect(t, serveWith(t, &socks.Server{ListenPacket: tunnels.listen}, ":0")).associate(0)
+		sendTo(t, socket(t, "127.0.0.2:0"), door, head, to, "theirs")
 		own := socket(t, "127.0.0.1:0")
-		sendTo(t, own, relay, head, to, "ours")
+		sendTo(t, own, door, head, to, "ours")
 		(<-tunnels.opened).wantSent(t, "192.0.2.7:53", "ours")
 	})
 	t.Run("from another port than the first", func(t *testing.T) {
 		tunnels := newTunnels()
-		relay := connect(t, serveWith(t, &socks.Server{ListenPacket: tunnels.listen}, ":0")).associate(0)
+		door := connect(t, serveWith(t, &socks.Server{ListenPacket: tunnels.listen}, ":0")).associate(0)
 		own, far := socket(t, "127.0.0.1:0"), <-tunnels.opened
-		sendTo(t, own, relay, head, to, "ours")
+		sendTo(t, own, door, head, to, "ours")
 		far.wantSent(t, "192.0.2.7:53", "ours")
-		sendTo(t, socket(t, "127.0.0.1:0"), relay, head, to, "theirs")
-		sendTo(t, own, relay, head, to, "ours again")
+		sendTo(t, socket(t, "127.0.0.1:0"), door, head, to, "theirs")
+		sendTo(t, own, door, head, to, "ours again")
 		far.wantSent(t, "192.0.2.7:53", "ours again")
 		far.in <- packet{&net.UDPAddr{IP: net.IPv4(192, 0, 2, 7), Port: 53}, "answer"}
-		wantFrom(t, own, relay, head, to, "answer")
+		wantFrom(t, own, door, head, to, "answer")
 	})
 	t.Run("from another port than the request named", func(t *testing.T) {
 		tunnels := newTunnels()
 		own := socket(t, "127.0.0.1:0")
 		c := connect(t, serveWith(t, &socks.Server{ListenPacket: tunnels.listen}, ":0"))
-		relay := c.associate(own.LocalAddr().(*net.UDPAddr).Port)
-		sendTo(t, socket(t, "127.0.0.1:0"), relay, head, to, "theirs")
-		sendTo(t, own, relay, head, to, "ours")
+		door := c.associate(own.LocalAddr().(*net.UDPAddr).Port)
+		sendTo(t, socket(t, "127.0.0.1:0"), door, head, to, "theirs")
+		sendTo(t, own, door, head, to, "ours")
 		(<-tunnels.opened).wantSent(t, "192.0.2.7:53", "ours")
 	})
 }
 
 func TestDatagramsThatAreNotServedAreDropped(t *testing.T) {
 	tunnels := newTunnels()
-	relay := connect(t, serveWith(t, &socks.Server{ListenPacket: tunnels.listen}, ":0")).associate(0)
+	door := connect(t, serveWith(t, &socks.Server{ListenPacket: tunnels.listen}, ":0")).associate(0)
 	own, far := socket(t, "127.0.0.1:0"), <-tunnels.opened
 	for _, bad := range [][]byte{
 		{},
@@ -228,14 +229,14 @@ func TestDatagramsThatAreNotServedAreDropped(t *testing.T) {
 		join(head, 1, 192, 0, 2, 7, 0, 53, string(make([]byte, httvps.MaxDatagram+1))),
 		join(head, 1, 192, 0, 2, 7, 0, 53, string(make([]byte, 40_000))),
 	} {
-		sendTo(t, own, relay, string(bad))
+		sendTo(t, own, door, string(bad))
 	}
 	far.in <- packet{&net.TCPAddr{}, "from nowhere"}
 	far.in <- packet{httvps.Addr{}, "from nobody"}
-	sendTo(t, own, relay, head, 1, 192, 0, 2, 7, 0, 53, "hello")
+	sendTo(t, own, door, head, 1, 192, 0, 2, 7, 0, 53, "hello")
 	far.wantSent(t, "192.0.2.7:53", "hello")
 	far.in <- packet{&net.UDPAddr{IP: net.IPv4(192, 0, 2, 7), Port: 53}, "answer"}
-	wantFrom(t, own, relay, head, 1, 192, 0, 2, 7, 0, 53, "answer")
+	wantFrom(t, own, door, head, 1, 192, 0, 2, 7, 0, 53, "answer")
 }
 
 func TestAnAssociationEndsWithItsConnection(t *testing.T) {
@@ -256,7 +257,7 @@ func TestAnAssociationEndsWithItsConnection(t *testing.T) {
 }
 
 func TestServeEndsAssociations(t *testing.T) {
-	ln, err := socks.Listen(t.Context(), ":0", false)
+	ln, err := relay.Listen(t.Context(), ":0", false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -265,27 +266,27 @@ func TestServeEndsAssociations(t *testing.T) {
 	var serving sync.WaitGroup
 	serving.Go(func() { _ = (&socks.Server{ListenPacket: tunnels.listen}).Serve(ctx, ln) })
 	c := connect(t, ln.Addr().String())
-	relay := c.associate(0)
+	door := c.associate(0)
 	cancel()
 	serving.Wait()
 	c.wantEOF()
 	<-(<-tunnels.opened).closed
-	again, err := (&net.ListenConfig{}).ListenPacket(t.Context(), "udp", relay.String())
+	again, err := (&net.ListenConfig{}).ListenPacket(t.Context(), "udp", door.String())
 	if err != nil {
-		t.Fatalf("the relay socket is still open: %v", err)
+		t.Fatalf("the door socket is still open: %v", err)
 	}
 	_ = again.Close()
 }
 
 func TestTheNextDatagramTakesAnotherSocketWhenOneHasEnded(t *testing.T) {
 	tunnels := newTunnels()
-	relay := connect(t, serveWith(t, &socks.Server{ListenPacket: tunnels.listen}, ":0")).associate(0)
+	door := connect(t, serveWith(t, &socks.Server{ListenPacket: tunnels.listen}, ":0")).associate(0)
 	own := socket(t, "127.0.0.1:0")
 	for i := range 3 {
 		// What is sent before the end of the last socket was seen is lost.
 		var far *far
 		for far == nil {
-			sendTo(t, own, relay, head, 3, 1, "a", 0, 7, "round ", i)
+			sendTo(t, own, door, head, 3, 1, "a", 0, 7, "round ", i)
 			select {
 			case far = <-tunnels.opened:
 			case <-time.After(10 * time.Millisecond):
@@ -293,7 +294,7 @@ func TestTheNextDatagramTakesAnotherSocketWhenOneHasEnded(t *testing.T) {
 		}
 		far.wantSent(t, "a:7", "round "+string(rune(i)))
 		far.in <- packet{httvps.Addr{Host: "a", Port: 7}, "answer"}
-		wantFrom(t, own, relay, head, 3, 1, "a", 0, 7, "answer")
+		wantFrom(t, own, door, head, 3, 1, "a", 0, 7, "answer")
 		_ = far.Close()
 	}
 }

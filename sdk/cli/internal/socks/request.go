@@ -10,12 +10,17 @@ import (
 	"strconv"
 )
 
-// Bytes of RFC 1928.
+// Bytes of RFC 1928 and RFC 1929.
 const (
 	version5 = 5
 
 	methodNone         = 0x00
+	methodPassword     = 0x02
 	methodUnacceptable = 0xff
+
+	loginVersion   = 1
+	loginSucceeded = 0
+	loginFailed    = 1
 
 	commandConnect   = 1
 	commandAssociate = 3
@@ -50,7 +55,8 @@ func (e *replyError) Error() string { return e.what }
 
 var (
 	errVersion = errors.New("not SOCKS5")
-	errMethods = errors.New("the client offers no method without authentication")
+	errMethods = errors.New("the client does not offer the method of authentication that is asked for")
+	errLogin   = errors.New("wrong user name or password")
 )
 
 // request is what a client asks for. That of commandAssociate has where the client
@@ -66,8 +72,8 @@ func (r request) address() string {
 }
 
 // readGreeting reads the offer of methods, not a byte more, and reports whether
-// the client can do without authentication.
-func readGreeting(r io.Reader) error {
+// method is among them.
+func readGreeting(r io.Reader, method byte) error {
 	var b [255]byte
 	if _, err := io.ReadFull(r, b[:2]); err != nil {
 		return err
@@ -79,10 +85,31 @@ func readGreeting(r io.Reader) error {
 	if _, err := io.ReadFull(r, methods); err != nil {
 		return err
 	}
-	if !slices.Contains(methods, methodNone) {
+	if !slices.Contains(methods, method) {
 		return errMethods
 	}
 	return nil
+}
+
+// readLogin reads user name and password as RFC 1929 has them, not a byte more.
+func readLogin(r io.Reader) (user, password []byte, err error) {
+	var b [1]byte
+	if _, err := io.ReadFull(r, b[:]); err != nil {
+		return nil, nil, err
+	}
+	if b[0] != loginVersion {
+		return nil, nil, errVersion
+	}
+	for _, part := range []*[]byte{&user, &password} {
+		if _, err := io.ReadFull(r, b[:]); err != nil {
+			return nil, nil, err
+		}
+		*part = make([]byte, b[0])
+		if _, err := io.ReadFull(r, *part); err != nil {
+			return nil, nil, err
+		}
+	}
+	return user, password, nil
 }
 
 // readRequest reads a request, not a byte more: what follows belongs to the

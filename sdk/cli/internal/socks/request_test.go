@@ -36,13 +36,32 @@ func FuzzGreeting(f *testing.F) {
 	f.Add([]byte{5, 1, 0})
 	f.Add([]byte{5, 2, 1, 2, 5})
 	f.Fuzz(func(t *testing.T, in []byte) {
+		for _, method := range []byte{methodNone, methodPassword} {
+			r := bytes.NewReader(in)
+			if readGreeting(r, method) != nil {
+				continue
+			}
+			used := in[:len(in)-r.Len()]
+			if len(used) != 2+int(used[1]) || !bytes.Contains(used[2:], []byte{method}) {
+				t.Fatalf("% x was accepted", used)
+			}
+		}
+	})
+}
+
+// FuzzLogin: as FuzzRequest, for user name and password.
+func FuzzLogin(f *testing.F) {
+	f.Add([]byte{1, 4, 'a', 'n', 'n', 'a', 2, 'p', 'w', 5})
+	f.Add([]byte{1, 0, 0})
+	f.Fuzz(func(t *testing.T, in []byte) {
 		r := bytes.NewReader(in)
-		if readGreeting(r) != nil {
+		user, password, err := readLogin(r)
+		if err != nil {
 			return
 		}
-		used := in[:len(in)-r.Len()]
-		if len(used) != 2+int(used[1]) || !bytes.Contains(used[2:], []byte{methodNone}) {
-			t.Fatalf("% x was accepted", used)
+		again := append(append([]byte{loginVersion, byte(len(user))}, user...), byte(len(password)))
+		if again = append(again, password...); !bytes.Equal(again, in[:len(in)-r.Len()]) {
+			t.Fatalf("% x was read as %q and %q", in, user, password)
 		}
 	})
 }

@@ -1,7 +1,7 @@
 // Package socks is a SOCKS5 server (RFC 1928) for programs on this machine. It
-// serves CONNECT and UDP ASSOCIATE, without authentication, over connections and
-// sockets that it is handed functions for; the names that clients send reach them
-// unresolved.
+// serves CONNECT and UDP ASSOCIATE, with a user name and a password (RFC 1929) or
+// without authentication, over connections and sockets that it is handed functions
+// for; the names that clients send reach them unresolved.
 package socks
 
 import (
@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/httvps/httvps/sdk/cli/internal/credential"
 	"github.com/httvps/httvps/sdk/cli/internal/relay"
 	"github.com/httvps/httvps/sdk/go/httvps"
 )
@@ -45,6 +46,9 @@ type Server struct {
 	// returns the same. Nil means that UDP ASSOCIATE is not supported.
 	ListenPacket func(ctx context.Context) (net.PacketConn, error)
 
+	// Login is what clients have to show; nil: nothing.
+	Login *credential.Pair
+
 	associations atomic.Int64
 }
 
@@ -58,7 +62,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 // serve handles one client. Errors end here: the client has been told what the
 // protocol can say, and nobody else is to know where it wanted to go.
 func (s *Server) serve(ctx context.Context, client net.Conn) {
-	req, err := handshake(client)
+	req, err := s.handshake(client)
 	if err != nil {
 		if fault, ok := errors.AsType[*replyError](err); ok {
 			answer(client, fault.reply)
@@ -86,18 +90,43 @@ func (s *Server) serve(ctx context.Context, client net.Conn) {
 }
 
 // handshake reads the client's wish within the time there is for it.
-func handshake(client net.Conn) (request, error) {
+func (s *Server) handshake(client net.Conn) (request, error) {
 	_ = client.SetDeadline(time.Now().Add(handshakeTimeout))
-	if err := readGreeting(client); err != nil {
+	method := byte(methodNone)
+	if s.Login != nil {
+		method = methodPassword
+	}
+	if err := readGreeting(client, method); err != nil {
 		if errors.Is(err, errMethods) {
 			_, _ = client.Write([]byte{version5, methodUnacceptable})
 		}
 		return request{}, err
 	}
-	if _, err := client.Write([]byte{version5, methodNone}); err != nil {
+	if _, err := client.Write([]byte{version5, method}); err != nil {
 		return request{}, err
 	}
+	if s.Login != nil {
+		if err := s.login(client); err != nil {
+			return request{}, err
+		}
+	}
 	return readRequest(client)
+}
+
+// login has the client show user name and password.
+func (s *Server) login(client net.Conn) error {
+	user, password, err := readLogin(client)
+	if err != nil {
+		return err
+	}
+	status := byte(loginSucceeded)
+	if !s.Login.Is(user, password) {
+		status, err = loginFailed, errLogin
+	}
+	if _, writeErr := client.Write([]byte{loginVersion, status}); err == nil {
+		err = writeErr
+	}
+	return err
 }
 
 // answer writes a reply and leaves the client without deadlines.

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"os/exec"
 	"strings"
 	"sync"
@@ -20,6 +21,8 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/httvps/httvps/sdk/cli/internal/credential"
+	"github.com/httvps/httvps/sdk/cli/internal/relay"
 	"github.com/httvps/httvps/sdk/cli/internal/socks"
 	"github.com/httvps/httvps/sdk/go/httvps"
 )
@@ -37,7 +40,7 @@ func serve(t *testing.T, dial dialFunc) (address string) {
 // serveWith runs server at an address of this machine until the test ends.
 func serveWith(t *testing.T, server *socks.Server, at string) (address string) {
 	t.Helper()
-	ln, err := socks.Listen(t.Context(), at, false)
+	ln, err := relay.Listen(t.Context(), at, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -207,6 +210,54 @@ func TestWhatIsNotServedGetsTheReplyThatSaysSo(t *testing.T) {
 	}
 }
 
+func TestWhoHasToShowAPasswordIsServedOnlyWithTheRightOne(t *testing.T) {
+	login := func(user, password string) []byte {
+		return join(1, len(user), user, len(password), password)
+	}
+	for name, tc := range map[string]struct {
+		greeting, login []byte
+		served          bool
+	}{
+		"the right one":         {join(5, 2, 0, 2), login("anna", "secret"), true},
+		"a wrong password":      {join(5, 1, 2), login("anna", "Secret"), false},
+		"a wrong name":          {join(5, 1, 2), login("anne", "secret"), false},
+		"nothing":               {join(5, 1, 2), login("", ""), false},
+		"no offer of a login":   {join(5, 1, 0), nil, false},
+		"another login version": {join(5, 1, 2), join(5), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dialled := false
+			c := connect(t, serveWith(t, &socks.Server{Login: credential.New("anna", "secret"), Dial: func(context.Context, string, string) (net.Conn, error) {
+				dialled = true
+				return nil, &httvps.OpenError{Code: "conn_refused"}
+			}}, ":0"))
+			c.send(string(tc.greeting))
+			switch {
+			case tc.login == nil:
+				c.want(5, 0xff)
+			case len(tc.login) == 1:
+				c.want(5, 2)
+				c.send(string(tc.login))
+			default:
+				c.want(5, 2)
+				c.send(string(tc.login))
+				if !tc.served {
+					c.want(1, 1)
+				}
+			}
+			if tc.served {
+				c.want(1, 0)
+				c.send(5, 1, 0, 3, 1, "a", 0, 80)
+				c.wantReply(5)
+			}
+			c.wantEOF()
+			if dialled != tc.served {
+				t.Errorf("dialled: %v", dialled)
+			}
+		})
+	}
+}
+
 func TestCodesOfTheTunnelBecomeReplies(t *testing.T) {
 	for code, want := range map[string]int{
 		"policy_denied": 2, "refused": 2,
@@ -350,7 +401,7 @@ func TestABreakIsNotPassedOnAsAProperEnd(t *testing.T) {
 }
 
 func TestServeReturnsWithEveryConnectionClosed(t *testing.T) {
-	ln, err := socks.Listen(t.Context(), "127.0.0.1:0", false)
+	ln, err := relay.Listen(t.Context(), "127.0.0.1:0", false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -414,31 +465,6 @@ func TestCurlFetchesThroughTheServer(t *testing.T) {
 	if _, err := run("", "http://elsewhere.test/"); err == nil {
 		t.Error("curl reached a name that nobody serves")
 	}
-}
-
-func TestOnlyThisMachineIsServedUnlessToldOtherwise(t *testing.T) {
-	for _, address := range []string{"0.0.0.0:0", "[::]:0", "192.0.2.1:0", "example.com:0", "127.0.0.1", "127.0.0.1:http", "127.0.0.1:70000"} {
-		if ln, err := socks.Listen(t.Context(), address, false); err == nil {
-			t.Errorf("Listen(%q) = %v, want an error", address, ln.Addr())
-			_ = ln.Close()
-		}
-	}
-	for _, address := range []string{":0", "localhost:0", "127.0.0.1:0", "127.3.2.1:0"} {
-		ln, err := socks.Listen(t.Context(), address, false)
-		if err != nil {
-			t.Errorf("Listen(%q): %v", address, err)
-			continue
-		}
-		if !ln.Addr().(*net.TCPAddr).IP.IsLoopback() {
-			t.Errorf("Listen(%q) listens on %v", address, ln.Addr())
-		}
-		_ = ln.Close()
-	}
-	ln, err := socks.Listen(t.Context(), "0.0.0.0:0", true)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = ln.Close()
 }
 
 // memory is a listener whose connections are made by hand.
@@ -596,4 +622,36 @@ func TestAFailingListenerIsAskedEverMoreSlowly(t *testing.T) {
 			t.Errorf("accept was tried %d times in 10 s", n)
 		}
 	})
+}
+
+func TestHostileClientsLeaveItHealthy(t *testing.T) {
+	count := 500
+	if os.Getenv("HTTVPS_SOAK") == "1" {
+		count = 10_000
+	}
+	address := serve(t, func(context.Context, string, string) (net.Conn, error) {
+		return nil, &httvps.OpenError{Code: "conn_refused"}
+	})
+	parts := [][]byte{nil, {5}, {5, 255, 1}, {4, 1, 0}, {5, 1, 0}, {5, 1, 0, 5, 1, 0, 3, 200, 'a'}, []byte("GET / HTTP/1.1\r\n\r\n")}
+	var hostile []net.Conn
+	defer func() {
+		for _, c := range hostile {
+			_ = c.Close()
+		}
+	}()
+	for i := range count {
+		c, err := net.DialTimeout("tcp", address, 20*time.Second)
+		if err != nil {
+			t.Fatalf("connection %d: %v", i, err)
+		}
+		_, _ = c.Write(parts[i%len(parts)])
+		hostile = append(hostile, c)
+		if len(hostile) > 3000 { // as many as may be waiting beside others
+			_ = hostile[0].Close()
+			hostile = hostile[1:]
+		}
+	}
+	c := connect(t, address)
+	c.open("a")
+	c.wantReply(5)
 }

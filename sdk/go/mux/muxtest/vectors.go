@@ -49,7 +49,7 @@ func MalformedVectors(tb testing.TB, dir string, files ...string) []Malformed {
 	tb.Helper()
 	var all []Malformed
 	for _, file := range files {
-		text, err := os.ReadFile(filepath.Join(dir, file))
+		text, err := os.ReadFile(filepath.Join(dir, file)) //nolint:gosec // a test names it
 		if err != nil {
 			tb.Fatal(err)
 		}

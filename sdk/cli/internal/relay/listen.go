@@ -1,4 +1,4 @@
-package socks
+package relay
 
 import (
 	"context"
@@ -9,11 +9,11 @@ import (
 	"strconv"
 )
 
-// ErrPublic says that an address can be reached from other machines. The server
-// asks nobody for a password, so whoever reaches it uses the tunnel.
+// ErrPublic says that an address can be reached from other machines. Whoever reaches
+// what listens there uses the tunnel.
 var ErrPublic = errors.New("address is not on this machine only")
 
-// Listen opens the listener of a server. Only loopback addresses are accepted
+// Listen opens the listener of a proxy. Only loopback addresses are accepted
 // unless public is set; an empty host is 127.0.0.1 then, and port 0 any free
 // port.
 func Listen(ctx context.Context, address string, public bool) (net.Listener, error) {

@@ -1,0 +1,301 @@
+package main
+
+import (
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/httvps/httvps/sdk/go/httvps/httvpstest"
+	"github.com/httvps/httvps/sdk/go/wire"
+)
+
+// decode reads what a command printed as JSON.
+func decode(t *testing.T, text string, into any) {
+	t.Helper()
+	d := json.NewDecoder(strings.NewReader(text))
+	d.DisallowUnknownFields()
+	if err := d.Decode(into); err != nil {
+		t.Fatalf("%q: %v", text, err)
+	}
+}
+
+func TestStatusTellsOfTheTunnelThatRuns(t *testing.T) {
+	origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(make([]byte, 5000)) }))
+	defer origin.Close()
+	s := start(t, httvpstest.Options{})
+	dir := enrolled(t, s)
+
+	code, stdout, stderr := call(t, "status", "--home", dir, "-o", "json")
+	var got status
+	decode(t, stdout, &got)
+	if code != 1 || got.State != "stopped" || !strings.Contains(stderr, "no httvps connect is running") || !strings.Contains(stderr, "httvps connect\n") {
+		t.Errorf("without connect: exit %d, %s%s", code, stdout, stderr)
+	}
+
+	ready, _, end := begin(t, "connect", "--home", dir, "--socks", ":0", "--http", ":0", "-L", "tcp:0:a.test:80")
+	ready.waitFor(t, "\n")
+	r := parseReady(t, ready.String())
+	if _, err := get(t, through(r.SOCKS), origin.URL); err != nil {
+		t.Fatal(err)
+	}
+	code, stdout, stderr = call(t, "status", "--home", dir, "-o", "json")
+	got = status{}
+	decode(t, stdout, &got)
+	if code != 0 || stderr != "" || got.State != "connected" || got.Gateway != host(s.Gateway(0)) || got.Region != "local" || got.Session != r.Session ||
+		got.Since == nil || time.Since(*got.Since).Abs() > time.Minute || got.LatencyMS == nil || *got.LatencyMS <= 0 || got.Received < 5000 || got.Sent == 0 ||
+		got.SOCKS != r.SOCKS || got.HTTP != r.HTTP || len(got.Forwards) != 1 || got.Version != "dev" || got.Error != "" {
+		t.Errorf("exit %d, %s%s", code, stdout, stderr)
+	}
+	code, stdout, _ = call(t, "status", "--home", dir)
+	for _, want := range []string{"connected\n", "gateway ", host(s.Gateway(0)), "local", " ms\n", "KiB (now ", r.SOCKS, "→ a.test:80"} {
+		if code != 0 || !strings.Contains(stdout, want) {
+			t.Errorf("exit %d, no %q in:\n%s", code, want, stdout)
+		}
+	}
+	if strings.Contains(stdout, "/tunnel/") {
+		t.Errorf("a gateway's path is told:\n%s", stdout)
+	}
+	if info, err := os.Stat(filepath.Join(dir, "control.sock")); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the socket: %v, %v", info, err)
+	}
+
+	s.Close()
+	for deadline := time.Now().Add(20 * time.Second); ; {
+		_, stdout, _ = call(t, "status", "--home", dir, "-o", "json")
+		got = status{}
+		decode(t, stdout, &got)
+		if got.State == "disconnected" && got.Error != "" || time.Now().After(deadline) {
+			break
+		}
+	}
+	if got.State != "disconnected" || got.Received < 5000 || got.Gateway != "" {
+		t.Errorf("without a service: %+v", got)
+	}
+	end()
+	if _, err := os.Stat(filepath.Join(dir, "control.sock")); err == nil {
+		t.Error("the socket is still there")
+	}
+}
+
+func TestGatewaysAreListedWithTheirLatency(t *testing.T) {
+	s := start(t, httvpstest.Options{Gateways: 2})
+	dir := enrolled(t, s)
+	ready, _, _ := begin(t, "connect", "--home", dir, "--socks", ":0")
+	ready.waitFor(t, "\n")
+	code, stdout, stderr := call(t, "gateways", "--home", dir, "-o", "json")
+	var got struct{ Items []listed }
+	decode(t, stdout, &got)
+	if code != 0 || stderr != "" || len(got.Items) != 2 {
+		t.Fatalf("exit %d, %s%s", code, stdout, stderr)
+	}
+	for _, g := range got.Items {
+		// All gateways of the test's service are at one address.
+		if g.Gateway != host(s.Gateway(0)) || g.Region != "local" || g.LatencyMS == nil || !g.InUse {
+			t.Errorf("%+v", g)
+		}
+	}
+	if code, stdout, _ = call(t, "gateways", "--home", dir); code != 0 || strings.Count(stdout, "* local") != 2 {
+		t.Errorf("exit %d, %s", code, stdout)
+	}
+	if code, _, stderr = call(t, "gateways", "--home", t.TempDir()); code != 2 || !strings.Contains(stderr, "enroll LINK") {
+		t.Errorf("not enrolled: exit %d, %s", code, stderr)
+	}
+}
+
+func TestTheDoctorFindsWhatIsWrongAndSaysWhatToDo(t *testing.T) {
+	var refuse atomic.Value
+	refuse.Store("")
+	s := start(t, httvpstest.Options{Wrap: func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			switch code := refuse.Load().(string); {
+			case code == "clock" && strings.HasPrefix(r.URL.Path, "/api/"):
+				w.Header().Set("Date", time.Now().Add(25*time.Hour).UTC().Format(http.TimeFormat))
+			case code == "website" && strings.HasPrefix(r.URL.Path, "/tunnel/"):
+				http.NotFound(w, r)
+				return
+			case code != "" && r.URL.Path == "/api/v1/auth/token" && code != "clock" && code != "website":
+				httvpstest.Problem(w, http.StatusForbidden, code, 0)
+				return
+			}
+			next.ServeHTTP(w, r)
+		})
+	}})
+	dir := enrolled(t, s)
+	for fault, tc := range map[string]struct {
+		code  int
+		wants []string
+	}{
+		"":                     {0, []string{"fine    key and profile", "proves to be the service", "opens a session", "Everything is as it should be."}},
+		"clock":                {0, []string{"note    the clock", "clock is off by -2", "Set the clock", "Everything"}},
+		"website":              {4, []string{"WRONG   gateway", "website, not the tunnel", "HTTP status 404"}},
+		"subscription_expired": {3, []string{"WRONG   the service lets", "subscription_expired", "Renew it"}},
+		"device_revoked":       {3, []string{"WRONG   the service lets", "device_revoked", "new invitation"}},
+	} {
+		refuse.Store(fault)
+		code, stdout, stderr := call(t, "doctor", "--home", dir)
+		for _, want := range tc.wants {
+			if code != tc.code || !strings.Contains(stdout, want) || (stderr != "") != (tc.code != 0) {
+				t.Errorf("%q: exit %d, no %q in:\n%s%s", fault, code, want, stdout, stderr)
+			}
+		}
+		if strings.Contains(stdout+stderr, "k3jd84hf") || strings.Contains(stdout+stderr, "/tunnel/") {
+			t.Errorf("a secret path is told:\n%s%s", stdout, stderr)
+		}
+	}
+	refuse.Store("subscription_expired")
+	_, stdout, _ := call(t, "doctor", "--home", dir, "-o", "json")
+	var got struct {
+		OK    bool
+		Items []finding
+	}
+	decode(t, stdout, &got)
+	if last := got.Items[len(got.Items)-1]; got.OK || last.Reason != "subscription_expired" || last.OK || len(last.Advice) != 1 || got.Items[0].Step != "profile" || !got.Items[0].OK {
+		t.Errorf("%s", stdout)
+	}
+	refuse.Store("")
+	ready, _, _ := begin(t, "connect", "--home", dir, "--socks", ":0")
+	ready.waitFor(t, "\n")
+	if code, stdout, _ := call(t, "doctor", "--home", dir); code != 0 || strings.Contains(stdout, "session (") || !strings.Contains(stdout, "httvps connect is running") {
+		t.Errorf("beside connect: exit %d, %s", code, stdout)
+	}
+	if code, stdout, stderr := call(t, "doctor", "--home", t.TempDir()); code != 2 || !strings.Contains(stdout, "enroll LINK") {
+		t.Errorf("not enrolled: exit %d, %s%s", code, stdout, stderr)
+	}
+	s.Close()
+	if code, stdout, _ := call(t, "doctor", "--home", dir); code != 4 || !strings.Contains(stdout, "Try another network") {
+		t.Errorf("a service that is gone: exit %d, %s", code, stdout)
+	}
+}
+
+func TestLogoutLeavesNothingOfTheDevice(t *testing.T) {
+	s := start(t, httvpstest.Options{})
+	dir := enrolled(t, s)
+	ready, _, end := begin(t, "connect", "--home", dir, "--socks", ":0")
+	ready.waitFor(t, "\n")
+	if code, _, stderr := call(t, "logout", "--home", dir); code != 1 || !strings.Contains(stderr, "another httvps") {
+		t.Errorf("beside connect: exit %d, %s", code, stderr)
+	}
+	end()
+	if code, _, stderr := call(t, "logout", "--home", dir); code != 0 || !strings.Contains(stderr, "logged out") {
+		t.Errorf("exit %d, %s", code, stderr)
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil || len(entries) != 1 || entries[0].Name() != "lock" {
+		t.Errorf("the home has %v, %v", entries, err)
+	}
+	if code, _, stderr := call(t, "logout", "--home", dir); code != 0 {
+		t.Errorf("again: exit %d, %s", code, stderr)
+	}
+	if code, _, _ := call(t, "enroll", s.Invitation(), "--home", dir); code != 0 {
+		t.Errorf("a new device in this home: exit %d", code)
+	}
+}
+
+func TestSpeedtestUsesTheTunnelThatRunsOrOneOfItsOwn(t *testing.T) {
+	var got atomic.Int64
+	origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPost {
+			n, _ := io.Copy(io.Discard, r.Body)
+			got.Add(n)
+			return
+		}
+		if r.URL.Path == "/none" {
+			http.NotFound(w, r)
+			return
+		}
+		_, _ = w.Write(make([]byte, 1<<20))
+	}))
+	defer origin.Close()
+	var sessions atomic.Int64
+	s := start(t, httvpstest.Options{Admit: func(int, wire.Hello) wire.Reject { sessions.Add(1); return wire.Reject{} }})
+	dir := enrolled(t, s)
+	test := func() {
+		t.Helper()
+		code, stdout, stderr := call(t, "speedtest", origin.URL, "--home", dir, "--time", "200ms", "--upload", origin.URL, "--compare", "-o", "json")
+		var result speed
+		decode(t, stdout, &result)
+		if code != 0 || stderr != "" || result.Download <= 0 || result.Upload == nil || *result.Upload <= 0 || result.Direct == nil || result.LatencyMS == nil || got.Load() == 0 {
+			t.Errorf("exit %d, %s%s", code, stdout, stderr)
+		}
+	}
+	test()
+	if sessions.Load() != 1 {
+		t.Errorf("%d sessions", sessions.Load())
+	}
+	ready, _, _ := begin(t, "connect", "--home", dir, "--socks", ":0")
+	ready.waitFor(t, "\n")
+	test()
+	if sessions.Load() != 2 {
+		t.Errorf("%d sessions", sessions.Load())
+	}
+	if code, stdout, _ := call(t, "speedtest", origin.URL, "--home", dir, "--time", "100ms"); code != 0 || !strings.Contains(stdout, "Mbit/s") {
+		t.Errorf("exit %d, %s", code, stdout)
+	}
+	if code, _, stderr := call(t, "speedtest", origin.URL+"/none", "--home", dir, "--time", "100ms"); code != 1 || !strings.Contains(stderr, "404") {
+		t.Errorf("exit %d, %s", code, stderr)
+	}
+	for _, args := range [][]string{{"ftp://a"}, {origin.URL, "--time", "0s"}, {origin.URL, "-o", "xml"}, {}} {
+		if code, _, stderr := call(t, append([]string{"speedtest", "--home", dir}, args...)...); code != 2 {
+			t.Errorf("%v: exit %d, %s", args, code, stderr)
+		}
+	}
+}
+
+func TestTheManualPageHasEveryCommandAndFlag(t *testing.T) {
+	code, page, _ := call(t, "man")
+	if code != 0 {
+		t.Fatalf("exit %d", code)
+	}
+	for _, want := range []string{".TH HTTVPS 1", "httvps enroll LINK", `.B \-\-http`, `.B \-L, \-\-forward`, `\-\-connect\-timeout`, "httvps speedtest URL", "httvps completion", ".SH FILES"} {
+		if !strings.Contains(page, want) {
+			t.Errorf("no %q", want)
+		}
+	}
+	for line := range strings.Lines(page) {
+		if strings.HasPrefix(line, "'") || strings.HasPrefix(line, ".") && !strings.HasPrefix(line, ".T") && !strings.HasPrefix(line, ".S") &&
+			!strings.HasPrefix(line, ".B ") && !strings.HasPrefix(line, ".PP") && !strings.HasPrefix(line, ".nf") && !strings.HasPrefix(line, ".fi") {
+			t.Errorf("taken for a request: %q", line)
+		}
+	}
+}
+
+func TestCompletionIsThereForEveryShell(t *testing.T) {
+	for shell, want := range map[string]string{"bash": "complete ", "zsh": "#compdef httvps", "fish": "complete -c httvps", "powershell": "Register-ArgumentCompleter"} {
+		if code, stdout, stderr := call(t, "completion", shell); code != 0 || !strings.Contains(stdout, want) {
+			t.Errorf("%s: exit %d, %s", shell, code, stderr)
+		}
+	}
+}
+
+func TestRefusalsAreExplainedInRussianWhereThatIsSpoken(t *testing.T) {
+	t.Setenv("LC_ALL", "ru_RU.UTF-8")
+	s := start(t, httvpstest.Options{Wrap: func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/api/v1/auth/token" {
+				httvpstest.Problem(w, http.StatusForbidden, "subscription_expired", 0)
+				return
+			}
+			next.ServeHTTP(w, r)
+		})
+	}})
+	dir := filepath.Join(t.TempDir(), "home")
+	if code, _, stderr := call(t, "enroll", s.Invitation(), "--home", dir, "--name", "box"); code != 0 || !strings.Contains(stderr, `устройство "box" пользователя "ann"`) {
+		t.Errorf("enroll: exit %d, %s", code, stderr)
+	}
+	if code, _, stderr := call(t, "connect", "--home", dir, "--socks", ":0"); code != 3 || !strings.Contains(stderr, "subscription_expired") || !strings.Contains(stderr, "Подписка закончилась. Продлите её") {
+		t.Errorf("connect: exit %d, %s", code, stderr)
+	}
+	if code, stdout, _ := call(t, "doctor", "--home", dir); code != 3 || !strings.Contains(stdout, "ОШИБКА") || !strings.Contains(stdout, "Подписка закончилась") || !strings.Contains(stdout, "часы (") {
+		t.Errorf("doctor: exit %d, %s", code, stdout)
+	}
+	if code, _, stderr := call(t, "connect", "--home", t.TempDir()); code != 2 || !strings.Contains(stderr, "Попросите у оператора") {
+		t.Errorf("not enrolled: exit %d, %s", code, stderr)
+	}
+}

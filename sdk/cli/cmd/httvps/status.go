@@ -1,0 +1,235 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/httvps/httvps/sdk/cli/internal/control"
+	"github.com/httvps/httvps/sdk/cli/internal/words"
+	"github.com/httvps/httvps/sdk/go/httvps"
+)
+
+// status is how httvps connect is doing; it is what status -o json prints.
+type status struct {
+	State      string      `json:"state"` // connected, disconnected, or stopped: nobody runs
+	Gateway    string      `json:"gateway"`
+	Region     string      `json:"region"`
+	Session    string      `json:"session"`
+	Since      *time.Time  `json:"since"` // null before the first session
+	LatencyMS  *float64    `json:"latency_ms"`
+	Streams    int         `json:"streams"`
+	Sent       uint64      `json:"sent"`
+	Received   uint64      `json:"received"`
+	SendRate   float64     `json:"sent_per_second"`
+	RecvRate   float64     `json:"received_per_second"`
+	Reason     string      `json:"reason"` // why there is no session: a code, where there is one
+	Error      string      `json:"error"`
+	SOCKS      string      `json:"socks"`
+	HTTP       string      `json:"http"`
+	Forwards   []forwarded `json:"forwards"`
+	Version    string      `json:"version"`
+	MeasuredAt time.Time   `json:"measured_at"`
+}
+
+// pingTimeout bounds the measuring of latency; the last one is told instead.
+const pingTimeout = time.Second
+
+// status says how the tunnel is doing now.
+func (t *tunnel) status(ctx context.Context, client *httvps.Client) status {
+	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
+	defer cancel()
+	_, _ = client.Ping(ctx) // what comes of it is in what follows
+	now := client.Status()
+	s := status{
+		State: "disconnected", Streams: now.Streams, Sent: now.Sent, Received: now.Received,
+		SOCKS: t.socks, HTTP: t.http, Forwards: t.forwards, Version: version, MeasuredAt: time.Now().UTC(),
+	}
+	if !now.Since.IsZero() {
+		since := now.Since.UTC()
+		s.Since = &since
+	}
+	if now.Connected {
+		s.State, s.Gateway, s.Region, s.Session = "connected", host(now.Gateway.URL), now.Gateway.Region, now.Session
+		if now.RoundTrip > 0 {
+			s.LatencyMS = milliseconds(now.RoundTrip)
+		}
+		return s
+	}
+	if now.Err != nil {
+		s.Error = now.Err.Error()
+		if refused, ok := errors.AsType[*httvps.RefusedError](now.Err); ok {
+			s.Reason = refused.Code
+		}
+	}
+	return s
+}
+
+// milliseconds is d with three places, as people compare it.
+func milliseconds(d time.Duration) *float64 {
+	ms := math.Round(float64(d)/float64(time.Millisecond)*1000) / 1000
+	return &ms
+}
+
+// sample is how long status looks at the traffic.
+const sample = 500 * time.Millisecond
+
+func newStatus(around surroundings) *cobra.Command {
+	var (
+		form  format
+		watch bool
+	)
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Say how the running httvps connect is doing",
+		Long: `Say how the running httvps connect is doing: gateway, region, latency, traffic.
+
+Without one that runs with this home it says so and ends with exit code 1; with
+-o json, the state is "stopped" then, and otherwise "connected" or "disconnected".`,
+		Args: usage(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			dir, err := around.dir()
+			if err != nil {
+				return err
+			}
+			for {
+				s, err := measured(cmd.Context(), dir)
+				if wished(cmd) {
+					return nil
+				}
+				if err := form.print(cmd.OutOrStdout(), s, func(w io.Writer) { s.write(w, around.speak) }); err != nil {
+					return err
+				}
+				if err != nil || !watch {
+					return err
+				}
+			}
+		},
+	}
+	form.define(cmd)
+	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "say it again and again, until Ctrl-C")
+	return cmd
+}
+
+// measured asks twice, for the rates in between.
+func measured(ctx context.Context, dir string) (status, error) {
+	var before, s status
+	err := control.Status(ctx, dir, &before)
+	if err == nil {
+		timer := time.NewTimer(sample)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			return s, context.Cause(ctx)
+		}
+		err = control.Status(ctx, dir, &s)
+	}
+	if err != nil {
+		return status{State: "stopped", Forwards: []forwarded{}, Version: version, MeasuredAt: time.Now().UTC()}, err
+	}
+	if took := s.MeasuredAt.Sub(before.MeasuredAt).Seconds(); took > 0 {
+		s.SendRate = math.Round(float64(s.Sent-before.Sent) / took)
+		s.RecvRate = math.Round(float64(s.Received-before.Received) / took)
+	}
+	return s, nil
+}
+
+// write says it to a person.
+func (s status) write(w io.Writer, speak words.Language) {
+	if s.State == "stopped" {
+		return // the error says so
+	}
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	defer func() { _ = table.Flush() }()
+	line := func(name, value string) { _, _ = fmt.Fprintf(table, "%s\t%s\n", speak.Say(name), value) }
+	if s.State == "connected" {
+		_, _ = fmt.Fprintln(table, speak.Say("connected"))
+		line("gateway", s.Gateway)
+		line("region", plainText(s.Region))
+	} else {
+		_, _ = fmt.Fprintln(table, speak.Say("not connected"))
+		reason := s.Error
+		if s.Reason != "" {
+			reason = s.Reason + ". " + speak.Explain(s.Reason)
+		}
+		line("reason", plainText(reason))
+	}
+	if s.Since != nil {
+		line("since", s.Since.Local().Format(time.DateTime))
+	}
+	if s.LatencyMS != nil {
+		line("latency", fmt.Sprintf("%.1f ms", *s.LatencyMS))
+	}
+	line("received", speak.Say("%s (now %s/s)", size(float64(s.Received)), size(s.RecvRate)))
+	line("sent", speak.Say("%s (now %s/s)", size(float64(s.Sent)), size(s.SendRate)))
+	line("streams", fmt.Sprint(s.Streams))
+	line("SOCKS5 proxy", s.SOCKS)
+	if s.HTTP != "" {
+		line("HTTP proxy", s.HTTP)
+	}
+	for _, f := range s.Forwards {
+		line("forward", f.Proto+" "+f.Listen+" → "+plainText(f.Target))
+	}
+}
+
+// size is a number of bytes as people read it.
+func size(bytes float64) string {
+	for _, unit := range []string{"B", "KiB", "MiB", "GiB"} {
+		if bytes < 1024 {
+			if unit == "B" {
+				return fmt.Sprintf("%.0f B", bytes)
+			}
+			return fmt.Sprintf("%.1f %s", bytes, unit)
+		}
+		bytes /= 1024
+	}
+	return fmt.Sprintf("%.1f TiB", bytes)
+}
+
+// plainText is what others wrote, without anything that a terminal would act on.
+func plainText(text string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r >= 0x7f && r < 0xa0 {
+			return '?'
+		}
+		return r
+	}, text)
+}
+
+// format is how a command answers.
+type format struct{ name string }
+
+func (f *format) define(cmd *cobra.Command) {
+	cmd.Flags().StringVarP(&f.name, "output", "o", "text", "text, or json for scripts")
+	_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp))
+	check := cmd.RunE
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if f.name != "text" && f.name != "json" {
+			return usagef("--output is %q, want text or json", f.name)
+		}
+		return check(cmd, args)
+	}
+}
+
+// print writes v as one line of JSON, or has text write it for a person.
+func (f *format) print(w io.Writer, v any, text func(w io.Writer)) error {
+	if f.name != "json" {
+		text(w)
+		return nil
+	}
+	line, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(append(line, '\n'))
+	return err
+}

@@ -1,0 +1,62 @@
+package credential
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestOneLineIsReadAndKnownAgain(t *testing.T) {
+	for text, password := range map[string]string{
+		"anna:secret":     "secret",
+		"anna:secret\n":   "secret",
+		"anna:secret\r\n": "secret",
+		"anna:a:b":        "a:b", // only the first colon divides
+		"anna: пароль ":   " пароль ",
+	} {
+		p, err := Parse([]byte(text))
+		if err != nil {
+			t.Errorf("%q: %v", text, err)
+			continue
+		}
+		if !p.Is([]byte("anna"), []byte(password)) {
+			t.Errorf("%q: not known again", text)
+		}
+		for _, other := range [][2]string{{"anna", ""}, {"", password}, {"Anna", password}, {"anna", password + "x"}, {password, "anna"}} {
+			if p.Is([]byte(other[0]), []byte(other[1])) {
+				t.Errorf("%q: %q is taken for it", text, other)
+			}
+		}
+	}
+}
+
+func TestWhatIsNoPairIsAnErrorThatDoesNotRepeatIt(t *testing.T) {
+	for _, text := range []string{
+		"", ":", "anna", "anna:", ":hunter2", "anna:hunter2\nmore", "anna:hunter2\x00", "anna:hunter2\xff",
+		strings.Repeat("a", 256) + ":hunter2", "anna:hunter2" + strings.Repeat("x", 256),
+	} {
+		if p, err := Parse([]byte(text)); err == nil || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%.20q: %v, %v", text, p, err)
+		}
+	}
+}
+
+func TestAFileThatOthersMayReadIsRefused(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "proxy")
+	if err := os.WriteFile(file, []byte("anna:secret\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if p, err := Read(file); err != nil || !p.Is([]byte("anna"), []byte("secret")) {
+		t.Errorf("Read = %v", err)
+	}
+	if err := os.Chmod(file, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Read(file); err == nil || !strings.Contains(err.Error(), "chmod 600") {
+		t.Errorf("Read = %v", err)
+	}
+	if _, err := Read(file + "x"); err == nil {
+		t.Error("a file that is not there was read")
+	}
+}
