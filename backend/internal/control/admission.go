@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -20,29 +21,70 @@ type Standing struct {
 	Entitlements []Entitlement
 }
 
-// Admit returns the entitlement that a session of the device would rest on, or
-// the reason why there can be none; the reason is empty when it may.
+// Admit returns the entitlement that a session of the device would rest on as far
+// as the terms of its plan allow, or the reason why there can be none; the reason
+// is empty when it may.
 func (s Standing) Admit(now time.Time) (Entitlement, reason.Code) {
+	usable, why := s.usable(now)
+	if why != "" {
+		return Entitlement{}, why
+	}
+	return usable[0], ""
+}
+
+// usable returns the entitlements that a session could rest on, the one that lasts
+// longest first, or the reason why there is none. One that awaits its first use is
+// only among them when there is no other.
+func (s Standing) usable(now time.Time) ([]Entitlement, reason.Code) {
 	switch {
 	case s.Device.RevokedAt != nil:
-		return Entitlement{}, reason.DeviceRevoked
+		return nil, reason.DeviceRevoked
 	case s.User.DisabledAt != nil:
-		return Entitlement{}, reason.UserDisabled
+		return nil, reason.UserDisabled
 	}
-	var best *Entitlement
-	for i, e := range s.Entitlements {
-		if e.Status(now) == Active && (best == nil || outlasts(e.EndsAt, best.EndsAt)) {
-			best = &s.Entitlements[i]
+	var running []Entitlement
+	for _, e := range s.Entitlements {
+		if e.Status(now) == Active {
+			running = append(running, e)
 		}
 	}
-	if best != nil {
-		return *best, ""
+	if len(running) > 0 {
+		slices.SortStableFunc(running, func(a, b Entitlement) int {
+			switch {
+			case outlasts(a.EndsAt, b.EndsAt):
+				return -1
+			case outlasts(b.EndsAt, a.EndsAt):
+				return 1
+			default:
+				return 0
+			}
+		})
+		return running, ""
+	}
+	for _, e := range s.Entitlements {
+		if e.AwaitsUse {
+			return []Entitlement{e}, ""
+		}
 	}
 	expired := func(e Entitlement) bool { return e.Status(now) == Expired }
 	if slices.ContainsFunc(s.Entitlements, expired) {
-		return Entitlement{}, reason.SubscriptionExpired
+		return nil, reason.SubscriptionExpired
 	}
-	return Entitlement{}, reason.NoActiveSubscription
+	return nil, reason.NoActiveSubscription
+}
+
+// allowedRegions returns the codes of those that the entitlements allow together;
+// none: all.
+func allowedRegions(entitlements []Entitlement) []string {
+	var codes []string
+	for _, e := range entitlements {
+		if len(e.Plan.Regions) == 0 {
+			return nil
+		}
+		codes = append(codes, e.Plan.Regions...)
+	}
+	slices.Sort(codes)
+	return slices.Compact(codes)
 }
 
 // outlasts reports whether a subscription that ends at a lasts longer than one
@@ -154,46 +196,46 @@ type SessionRequest struct {
 }
 
 // Decision is the answer to a SessionRequest. Reason is empty when the session
-// may run, and only then the rest is set.
+// may run, and only then user, entitlement and grant are set.
 type Decision struct {
 	Reason      reason.Code
 	UserID      string
 	Entitlement Entitlement
+	Grant       Grant // what of the quota the gateway may use
+	// Warnings are of quotas of which a percentage was reached just now, also when
+	// there is a reason against the session.
+	Warnings []Grant
 }
 
 // Decide says whether a device may have a session on a gateway, and if so begins
 // it. Asked again about the same session it answers the same. The question is
 // also a sign of life of the gateway. While there is no room to write, sessions that
-// had begun are decided on, and so are refusals; others cannot begin.
+// had begun are decided on, and so are refusals; others cannot begin, and nothing is
+// given out of quotas.
 func (a *Authority) Decide(ctx context.Context, gateway Gateway, r SessionRequest) (Decision, error) {
 	var decision Decision
 	err := a.store.Write(ctx, func(ctx context.Context, tx Tx) error {
 		now := a.now()
 		err := a.renew(ctx, tx, gateway, Lease{BootID: r.BootID}, now)
 		if err == nil {
-			decision, err = a.decide(ctx, tx, gateway, r, now, a.begin)
+			decision, err = a.decide(ctx, tx, gateway, r, now, nil)
 		}
 		return err
 	})
 	if !errors.Is(err, ErrStorageFull) {
 		return decision, err
 	}
-	cannotBegin := func(context.Context, Tx, Gateway, SessionRequest, Entitlement, time.Time) (reason.Code, error) {
-		return "", err
-	}
 	readErr := a.store.Read(ctx, func(ctx context.Context, tx Tx) error {
-		var err error
-		decision, err = a.decide(ctx, tx, gateway, r, a.now(), cannotBegin)
-		return err
+		var readErr error
+		decision, readErr = a.decide(ctx, tx, gateway, r, a.now(), err)
+		return readErr
 	})
 	return decision, readErr
 }
 
-// decide decides on a session; begin is for one that has not begun.
-func (a *Authority) decide(
-	ctx context.Context, tx Tx, gateway Gateway, r SessionRequest, now time.Time,
-	begin func(context.Context, Tx, Gateway, SessionRequest, Entitlement, time.Time) (reason.Code, error),
-) (Decision, error) {
+// decide decides on a session. What cannot be decided without writing gives full,
+// unless that is nil.
+func (a *Authority) decide(ctx context.Context, tx Tx, gateway Gateway, r SessionRequest, now time.Time, full error) (Decision, error) {
 	s, err := standing(ctx, tx, r.DeviceID)
 	if errors.Is(err, ErrNotFound) {
 		return Decision{Reason: reason.DeviceNotFound}, nil
@@ -204,30 +246,100 @@ func (a *Authority) decide(
 	if s.Device.Thumbprint() != r.KeyThumbprint || s.Device.Generation != r.Generation {
 		return Decision{Reason: reason.DeviceMismatch}, nil
 	}
-	entitlement, why := s.Admit(now)
+	usable, why := s.usable(now)
 	if why != "" {
 		return Decision{Reason: why}, nil
 	}
-	if _, err := tx.LockUser(ctx, entitlement.UserID); err != nil {
+	return a.admit(ctx, tx, gateway, r, usable, now, full)
+}
+
+// admit looks for the first entitlement whose terms allow the session, and begins
+// the session on it. A session that has begun rests on the subscription that it
+// began with as long as that allows it.
+func (a *Authority) admit(ctx context.Context, tx Tx, gateway Gateway, r SessionRequest, usable []Entitlement, now time.Time, full error) (Decision, error) {
+	user, err := tx.LockUser(ctx, usable[0].UserID)
+	if err != nil {
 		return Decision{}, err
 	}
 	earlier, err := tx.Session(ctx, r.SessionID)
+	begun := err == nil
 	switch {
-	case errors.Is(err, ErrNotFound):
-		why, err = begin(ctx, tx, gateway, r, entitlement, now)
-	case err != nil:
-	case earlier.EndedAt == nil && earlier.CloseReason != "":
-		why = reason.Code(earlier.CloseReason)
-	case earlier.EndedAt != nil || earlier.GatewayID != gateway.ID || earlier.DeviceID != r.DeviceID:
-		why = reason.SessionUnknown
+	case begun && earlier.EndedAt == nil && earlier.CloseReason != "":
+		return Decision{Reason: reason.Code(earlier.CloseReason)}, nil
+	case begun && (earlier.EndedAt != nil || earlier.GatewayID != gateway.ID || earlier.DeviceID != r.DeviceID):
+		return Decision{Reason: reason.SessionUnknown}, nil
+	case !begun && !errors.Is(err, ErrNotFound):
+		return Decision{}, err
 	}
-	if err != nil || why != "" {
-		return Decision{Reason: why}, err
+	if own := slices.IndexFunc(usable, func(e Entitlement) bool { return begun && e.ID == earlier.SubscriptionID }); own > 0 {
+		usable = slices.Concat(usable[own:own+1], usable[:own], usable[own+1:])
 	}
-	return Decision{UserID: s.User.ID, Entitlement: entitlement}, nil
+	var (
+		refused reason.Code // by the first
+		reached []Grant
+	)
+	for _, e := range usable {
+		first := e.AwaitsUse
+		if first && full != nil {
+			return Decision{}, full
+		}
+		if first {
+			e = e.begun(now)
+		}
+		why := terms(e.Plan, gateway)
+		var q *quota
+		if why == "" && e.Plan.QuotaBytes != nil {
+			var err error
+			if q, err = openQuota(ctx, tx, e, gateway.ID, r.BootID, now, full == nil); err != nil {
+				return Decision{}, err
+			}
+			if q.reach > 0 {
+				reached = append(reached, Grant{SubscriptionID: e.ID, Quota: q.limit, Used: q.use.Used, Warning: q.reach})
+			}
+			switch {
+			case q.exhausted() && e.Plan.QuotaAction == QuotaBlock:
+				why = reason.QuotaExceeded
+			case begun && e.ID != earlier.SubscriptionID:
+				// Its traffic is booked where it began: it has to begin anew.
+				return Decision{Reason: reason.SessionUnknown, Warnings: reached}, nil
+			}
+		}
+		if why != "" {
+			refused = cmp.Or(refused, why)
+			continue
+		}
+		if !begun && full != nil {
+			return Decision{}, full
+		}
+		if !begun {
+			if why, err := a.begin(ctx, tx, gateway, r, e, now); err != nil || why != "" {
+				return Decision{Reason: why, Warnings: reached}, err
+			}
+		}
+		if first {
+			if _, err := tx.BeginSubscription(ctx, e.Subscription); err != nil {
+				return Decision{}, err
+			}
+		}
+		decision := Decision{UserID: user.ID, Entitlement: e, Grant: Grant{SubscriptionID: e.ID, State: QuotaUnlimited}, Warnings: reached}
+		if q == nil {
+			return decision, nil
+		}
+		decision.Grant, err = q.grant(ctx, LeaseRequest{})
+		return decision, err
+	}
+	return Decision{Reason: refused, Warnings: reached}, nil
 }
 
-// begin makes the row of an admitted session of a user who is held.
+// terms says why a plan does not allow sessions on a gateway, if it does not.
+func terms(plan Plan, gateway Gateway) reason.Code {
+	if len(plan.Regions) > 0 && !slices.Contains(plan.Regions, gateway.Region) {
+		return reason.RegionUnavailable
+	}
+	return ""
+}
+
+// begin makes the row of an admitted session.
 func (a *Authority) begin(ctx context.Context, tx Tx, gateway Gateway, r SessionRequest, e Entitlement, now time.Time) (reason.Code, error) {
 	session := Session{
 		ID: r.SessionID, DeviceID: r.DeviceID, UserID: e.UserID, SubscriptionID: e.ID,

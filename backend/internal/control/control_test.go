@@ -205,14 +205,14 @@ func TestAnAccessTokenIsGoodForAnHourAndAMinute(t *testing.T) {
 	device := ok[control.Enrolled](t)(w.enrol(testKey(1), w.invite(w.subscriber(1, 1)))).Device
 	issued := ok[control.Issued](t)(w.token(testKey(1), device.ID))
 	w.pass(control.AccessTokenTTL + ticket.Leeway)
-	if _, err := w.GatewaysFor(t.Context(), issued.AccessToken); err != nil {
+	if _, err := w.AuthenticateDevice(t.Context(), issued.AccessToken); err != nil {
 		t.Errorf("at the end of the leeway: %v", err)
 	}
 	w.pass(time.Second)
-	if _, err := w.GatewaysFor(t.Context(), issued.AccessToken); !errors.Is(err, control.ErrUnauthorized) || !control.IsTokenExpired(err) {
+	if _, err := w.AuthenticateDevice(t.Context(), issued.AccessToken); !errors.Is(err, control.ErrUnauthorized) || !control.IsTokenExpired(err) {
 		t.Errorf("behind the leeway: %v, want that it expired", err)
 	}
-	if _, err := w.GatewaysFor(t.Context(), issued.AccessToken+"A"); control.IsTokenExpired(err) {
+	if _, err := w.AuthenticateDevice(t.Context(), issued.AccessToken+"A"); control.IsTokenExpired(err) {
 		t.Errorf("a forged token is told its age: %v", err)
 	}
 }

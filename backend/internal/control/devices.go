@@ -6,6 +6,7 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/httvps/httvps/internal/reason"
@@ -41,13 +42,18 @@ type Enrolment struct {
 	Proof     Proof
 	Name      string
 	Platform  string
+	Replace   string // the id of a device of the same user that is revoked for this one; empty: none
 }
+
+// maxReplaceable bounds the devices that are offered to be replaced.
+const maxReplaceable = 100
 
 // Enrolled is the answer to an Enrolment.
 type Enrolled struct {
 	Device   Device
 	UserName string
 	New      bool // false: the same code and key had been enrolled before
+	Replaced string
 	Knock    Knock
 }
 
@@ -90,12 +96,26 @@ func (a *Authority) Enroll(ctx context.Context, e Enrolment) (Enrolled, error) {
 		if !now.Before(invitation.ExpiresAt) {
 			return ErrInvalidInvitation
 		}
+		var old Device
+		if e.Replace != "" { // held before the user, as by who decides about its sessions
+			if old, err = tx.Device(ctx, e.Replace); err != nil && !errors.Is(err, ErrNotFound) {
+				return err
+			}
+		}
 		user, err := tx.LockUser(ctx, invitation.UserID)
 		if err != nil {
 			return err
 		}
 		if user.DisabledAt != nil {
 			return &RefusedError{Reason: reason.UserDisabled}
+		}
+		if e.Replace != "" {
+			if old.UserID != user.ID || old.RevokedAt != nil {
+				return &InvalidError{Fields: []FieldError{{Field: "replace", Detail: "this user has no such device in use"}}}
+			}
+			if err := a.revoke(ctx, tx, old); err != nil {
+				return err
+			}
 		}
 		limit, err := deviceLimit(ctx, tx, user.ID, now)
 		if err != nil {
@@ -108,7 +128,11 @@ func (a *Authority) Enroll(ctx context.Context, e Enrolment) (Enrolled, error) {
 			return err
 		}
 		if !inserted {
-			return &RefusedError{Reason: reason.DeviceLimit}
+			devices, err := tx.DevicesInUse(ctx, user.ID, maxReplaceable)
+			if err != nil {
+				return err
+			}
+			return &RefusedError{Reason: reason.DeviceLimit, Devices: devices}
 		}
 		redeemed, err := tx.RedeemInvitation(ctx, invitation.ID, device.ID, now)
 		if err != nil {
@@ -117,7 +141,7 @@ func (a *Authority) Enroll(ctx context.Context, e Enrolment) (Enrolled, error) {
 		if !redeemed {
 			return ErrInvalidInvitation
 		}
-		enrolled = Enrolled{Device: device, UserName: user.Name, New: true, Knock: told}
+		enrolled = Enrolled{Device: device, UserName: user.Name, New: true, Replaced: e.Replace, Knock: told}
 		return nil
 	})
 	return enrolled, err
@@ -205,7 +229,8 @@ func (a *Authority) issue(ctx context.Context, tx Tx, deviceID string, proof Pro
 	if holds := a.tokenProofHolds(deviceID, key, proof); !holds || err != nil {
 		return Issued{}, ErrUnauthorized
 	}
-	if _, why := s.Admit(now); why != "" {
+	usable, why := s.usable(now)
+	if why != "" {
 		return Issued{}, &RefusedError{Reason: why}
 	}
 	keys, err := a.signingNow(ctx, tx)
@@ -219,7 +244,7 @@ func (a *Authority) issue(ctx context.Context, tx Tx, deviceID string, proof Pro
 	if err != nil {
 		return Issued{}, err
 	}
-	gateways, err := a.liveGateways(ctx, tx, s.Device.ID, now)
+	gateways, err := a.reachable(ctx, tx, s.Device.ID, allowedRegions(usable), now)
 	if err != nil {
 		return Issued{}, err
 	}
@@ -227,10 +252,10 @@ func (a *Authority) issue(ctx context.Context, tx Tx, deviceID string, proof Pro
 	return Issued{AccessToken: token, ExpiresIn: AccessTokenTTL, Gateways: gateways, Knock: told}, err
 }
 
-// GatewaysFor lists the gateways that the bearer of an access token may use,
-// in the order in which it should try them.
-func (a *Authority) GatewaysFor(ctx context.Context, accessToken string) ([]Gateway, error) {
-	var gateways []Gateway
+// AuthenticateDevice returns the id of the device that an access token was made for.
+// A device that is revoked or whose user is disabled is refused for that.
+func (a *Authority) AuthenticateDevice(ctx context.Context, accessToken string) (string, error) {
+	var device string
 	err := a.store.Read(ctx, func(ctx context.Context, tx Tx) error {
 		now := a.now()
 		keys, err := a.signingNow(ctx, tx)
@@ -254,10 +279,41 @@ func (a *Authority) GatewaysFor(ctx context.Context, accessToken string) ([]Gate
 		if s.Device.Thumbprint() != claims.KeyThumbprint || s.Device.Generation != claims.Generation {
 			return ErrUnauthorized
 		}
-		if _, why := s.Admit(now); why != "" {
+		if _, why := s.usable(now); why == reason.DeviceRevoked || why == reason.UserDisabled {
 			return &RefusedError{Reason: why}
 		}
-		gateways, err = a.liveGateways(ctx, tx, s.Device.ID, now)
+		device = s.Device.ID
+		return nil
+	})
+	return device, err
+}
+
+// GatewaysFor lists the gateways that a device may use, all or those of a region, in
+// the order in which it should try them.
+func (a *Authority) GatewaysFor(ctx context.Context, deviceID, region string) ([]Gateway, error) {
+	var gateways []Gateway
+	err := a.store.Read(ctx, func(ctx context.Context, tx Tx) error {
+		now := a.now()
+		gateways = nil
+		s, err := standing(ctx, tx, deviceID)
+		if errors.Is(err, ErrNotFound) {
+			return ErrUnauthorized // it went a moment ago
+		}
+		if err != nil {
+			return err
+		}
+		usable, why := s.usable(now)
+		if why != "" {
+			return &RefusedError{Reason: why}
+		}
+		allowed := allowedRegions(usable)
+		if region != "" {
+			if len(allowed) > 0 && !slices.Contains(allowed, region) {
+				return nil
+			}
+			allowed = []string{region}
+		}
+		gateways, err = a.reachable(ctx, tx, deviceID, allowed, now)
 		return err
 	})
 	return gateways, err
@@ -302,12 +358,16 @@ func (a *Authority) RevokeDevice(ctx context.Context, id string) (Device, error)
 		if err != nil || device.RevokedAt != nil {
 			return err
 		}
-		if err := tx.RevokeDevice(ctx, id, a.now()); err != nil {
-			return err
-		}
-		return a.tellAbout(ctx, tx, Event{
-			Kind: EventDeviceRevoked, DeviceID: id, UserID: device.UserID, Reason: string(reason.DeviceRevoked),
-		})
+		return a.revoke(ctx, tx, device)
+	})
+}
+
+func (a *Authority) revoke(ctx context.Context, tx Tx, device Device) error {
+	if err := tx.RevokeDevice(ctx, device.ID, a.now()); err != nil {
+		return err
+	}
+	return a.tellAbout(ctx, tx, Event{
+		Kind: EventDeviceRevoked, DeviceID: device.ID, UserID: device.UserID, Reason: string(reason.DeviceRevoked),
 	})
 }
 

@@ -43,6 +43,8 @@ func (e *ConflictError) Error() string { return e.Detail }
 // asks for.
 type RefusedError struct {
 	Reason reason.Code
+	// Devices are those of which one can be replaced, with reason.DeviceLimit.
+	Devices []Device
 }
 
 func (e *RefusedError) Error() string { return "refused: " + string(e.Reason) }

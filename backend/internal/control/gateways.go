@@ -2,6 +2,7 @@ package control
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"crypto/sha256"
@@ -296,7 +297,8 @@ type Lease struct {
 const maxClose = 1000
 
 // Heartbeat renews a gateway's lease, and with it all its sessions, and returns
-// the sessions that it should close. A new boot ends those of earlier ones.
+// the sessions that it should close. A new boot ends those of earlier ones. What
+// is leased of quotas is renewed by RenewQuota.
 func (a *Authority) Heartbeat(ctx context.Context, gateway Gateway, l Lease) ([]SessionEnd, error) {
 	var c checks
 	c.that(l.URL == "" || validTunnelURL(l.URL), "url", tunnelURLRule)
@@ -362,19 +364,56 @@ func (a *Authority) EndSessions(ctx context.Context, gateway Gateway, ends []Ses
 	})
 }
 
-const maxGatewaysShown = 64
+const (
+	maxGatewaysShown  = 64
+	maxGatewaysRanked = 1000
+)
 
-// liveGateways lists the gateways that a device may use. The order differs from
-// device to device, so that the load spreads, and is stable for each.
-func (a *Authority) liveGateways(ctx context.Context, tx Tx, deviceID string, now time.Time) ([]Gateway, error) {
-	gateways, err := tx.LiveGateways(ctx, a.leases.time(now), maxGatewaysShown)
+// reachable lists the gateways that a device may use: at most maxGatewaysShown of
+// the regions that are named, or of all. First come those that were heard of
+// lately, then those that carry no more than others do. Beyond that the order
+// differs from device to device, so that the load spreads, and is stable for each.
+func (a *Authority) reachable(ctx context.Context, tx Tx, deviceID string, regions []string, now time.Time) ([]Gateway, error) {
+	now = a.leases.time(now)
+	gateways, err := tx.LiveGateways(ctx, now, regions, maxGatewaysRanked)
 	if err != nil {
 		return nil, err
 	}
-	weight := func(g Gateway) []byte {
-		sum := sha256.Sum256([]byte(deviceID + "|" + g.ID))
-		return sum[:]
+	sessions := 0
+	for _, g := range gateways {
+		sessions += g.Sessions
 	}
-	slices.SortFunc(gateways, func(x, y Gateway) int { return bytes.Compare(weight(x), weight(y)) })
+	mean := sessions / max(len(gateways), 1)
+	type ranked struct {
+		Gateway
+		late   int // heartbeats that did not come
+		busy   int
+		weight [sha256.Size]byte
+	}
+	list := make([]ranked, 0, len(gateways))
+	for _, g := range gateways {
+		r := ranked{Gateway: g, weight: sha256.Sum256([]byte(deviceID + "|" + g.ID))}
+		if g.LeaseUntil.Sub(now) < (leaseIntervals-1)*a.heartbeat-a.heartbeat/2 {
+			r.late = 1
+		}
+		switch {
+		case g.Sessions > 2*mean+crowd:
+			r.busy = 2
+		case g.Sessions > mean+mean/4+crowd:
+			r.busy = 1
+		}
+		list = append(list, r)
+	}
+	slices.SortFunc(list, func(x, y ranked) int {
+		return cmp.Or(cmp.Compare(x.late, y.late), cmp.Compare(x.busy, y.busy), bytes.Compare(x.weight[:], y.weight[:]))
+	})
+	gateways = gateways[:0]
+	for _, r := range list[:min(len(list), maxGatewaysShown)] {
+		gateways = append(gateways, r.Gateway)
+	}
 	return gateways, nil
 }
+
+// crowd is how many sessions more than the others a gateway may carry before it is
+// put behind them: with fewer, the numbers are chance.
+const crowd = 16

@@ -288,10 +288,8 @@ func (a *Authority) openDevSubscription(ctx context.Context, tx Tx, user User, n
 		return err
 	}
 	if len(plans) == 0 {
-		plans = []Plan{{
-			ID: newID(), Name: devName, CreatedAt: now, MaxDevices: DefaultPlanDevices, MaxSessions: DefaultPlanSessions,
-			MaxStreams: DefaultPlanStreams, MaxUDP: DefaultPlanUDP,
-		}}
+		plans = []Plan{newPlan(now)}
+		plans[0].Name = devName
 		if err := tx.InsertPlan(ctx, plans[0]); err != nil {
 			return err
 		}

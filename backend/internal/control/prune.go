@@ -28,6 +28,7 @@ type Pruned struct {
 	APITokens    int
 	Events       int
 	UsageReports int
+	QuotaLeases  int
 }
 
 // Prune deletes what has been over for long, in bounded batches until nothing is
@@ -64,6 +65,9 @@ func (a *Authority) Prune(ctx context.Context) (p Pruned, err error) {
 		}},
 		{&p.APITokens, func(ctx context.Context, tx Tx) (int, error) {
 			return tx.PruneAPITokens(ctx, now.Add(-keepTokens), pruneBatch)
+		}},
+		{&p.QuotaLeases, func(ctx context.Context, tx Tx) (int, error) {
+			return tx.PruneQuotaLeases(ctx, now.Add(-keepLeases), now.Add(-keepUnreported), pruneBatch)
 		}},
 		{&p.Events, func(ctx context.Context, tx Tx) (int, error) {
 			return tx.PruneEvents(ctx, now.Add(-keepEvents), keepEventCount, pruneBatch)

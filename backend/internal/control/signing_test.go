@@ -76,8 +76,8 @@ func TestSigningKeysRotateAndDevicesNoticeNothingOnBothEngines(t *testing.T) {
 		}
 		good := func(token string) bool {
 			t.Helper()
-			_, err1 := w.GatewaysFor(t.Context(), token)
-			_, err2 := other.GatewaysFor(t.Context(), token)
+			_, err1 := w.AuthenticateDevice(t.Context(), token)
+			_, err2 := other.AuthenticateDevice(t.Context(), token)
 			if (err1 == nil) != (err2 == nil) {
 				t.Errorf("one process says %v, the other %v", err1, err2)
 			}
@@ -172,7 +172,7 @@ func TestAForgottenKeysTokenIsNoToken(t *testing.T) {
 	token := ok[control.Issued](t)(w.token(testKey(1), d.device.ID)).AccessToken
 	ok[time.Time](t)(w.RotateSigning(t.Context()))
 	w.pass(15*time.Minute + time.Hour + 5*time.Minute)
-	if _, err := w.GatewaysFor(t.Context(), token); !errors.Is(err, control.ErrUnauthorized) || control.IsTokenExpired(err) {
-		t.Errorf("GatewaysFor = %v, want ErrUnauthorized and no more", err)
+	if _, err := w.AuthenticateDevice(t.Context(), token); !errors.Is(err, control.ErrUnauthorized) || control.IsTokenExpired(err) {
+		t.Errorf("AuthenticateDevice = %v, want ErrUnauthorized and no more", err)
 	}
 }

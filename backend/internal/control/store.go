@@ -36,6 +36,7 @@ type Tx interface {
 	eventRows
 	usageRows
 	outlineRows
+	quotaRows
 	pruning
 }
 
@@ -87,9 +88,14 @@ type subscriptionRows interface {
 	Subscription(ctx context.Context, id string) (Subscription, error)
 	Subscriptions(ctx context.Context, userID string, page Page) ([]Subscription, error)
 	// Entitlements returns a user's subscriptions with their plans: those that
-	// run longest first, at most limit.
+	// run longest first, at most limit, and then the oldest that awaits its first use.
 	Entitlements(ctx context.Context, userID string, limit int) ([]Entitlement, error)
+	// Entitlement returns a subscription with its plan, and holds nothing.
+	Entitlement(ctx context.Context, id string) (Entitlement, error)
 	UpdateSubscription(ctx context.Context, s Subscription) error
+	// BeginSubscription gives one that awaits its first use its times, and reports
+	// whether it did.
+	BeginSubscription(ctx context.Context, s Subscription) (bool, error)
 	DeleteSubscription(ctx context.Context, id string) error
 }
 
@@ -99,6 +105,9 @@ type deviceRows interface {
 	InsertDevice(ctx context.Context, d Device, limit int) (bool, error)
 	Device(ctx context.Context, id string) (Device, error)
 	Devices(ctx context.Context, userID string, page Page) ([]Device, error)
+	// DevicesInUse returns at most limit of a user's devices that are not revoked, the
+	// ones that were not seen for longest first.
+	DevicesInUse(ctx context.Context, userID string, limit int) ([]Device, error)
 	// SearchDevices is for devices what SearchUsers is for users.
 	SearchDevices(ctx context.Context, words string, page Page) ([]Device, error)
 	RenameDevice(ctx context.Context, id, name string) error
@@ -130,8 +139,9 @@ type gatewayRows interface {
 	Gateway(ctx context.Context, id string) (Gateway, error)
 	GatewayByJoinCode(ctx context.Context, codeHash []byte) (Gateway, error)
 	Gateways(ctx context.Context, regionID string, page Page) ([]Gateway, error)
-	// LiveGateways returns at most limit gateways whose lease holds at now.
-	LiveGateways(ctx context.Context, now time.Time, limit int) ([]Gateway, error)
+	// LiveGateways returns at most limit gateways whose lease holds at now, of those
+	// regions whose codes are given or, without any, of all.
+	LiveGateways(ctx context.Context, now time.Time, regions []string, limit int) ([]Gateway, error)
 	// RedeemJoin gives a pending gateway its key and address, and reports whether
 	// it did: of several joiners one succeeds.
 	RedeemJoin(ctx context.Context, id string, j Joined) (bool, error)

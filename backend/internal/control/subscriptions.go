@@ -8,11 +8,14 @@ import (
 
 // Subscription is a user's plan for a period.
 type Subscription struct {
-	ID        string
-	UserID    string
-	PlanID    string
-	StartsAt  time.Time
-	EndsAt    *time.Time // nil: without end
+	ID       string
+	UserID   string
+	PlanID   string
+	StartsAt time.Time
+	EndsAt   *time.Time // nil: without end
+	// AwaitsUse says that it begins with the first session that may rest on it.
+	// Until then StartsAt is when it was made, and there is no end.
+	AwaitsUse bool
 	CreatedAt time.Time
 }
 
@@ -35,6 +38,8 @@ const (
 // Status returns the subscription's status at now.
 func (s Subscription) Status(now time.Time) Status {
 	switch {
+	case s.AwaitsUse:
+		return Scheduled
 	case s.EndsAt != nil && !now.Before(*s.EndsAt):
 		return Expired
 	case now.Before(s.StartsAt):
@@ -44,8 +49,25 @@ func (s Subscription) Status(now time.Time) Status {
 	}
 }
 
-// NewSubscription is what an operator says about a new subscription. StartsAt
-// is now and EndsAt follows from the plan when they are nil.
+// begun returns the entitlement as it is when the subscription begins at start.
+func (e Entitlement) begun(start time.Time) Entitlement {
+	e.StartsAt, e.AwaitsUse = start, false
+	e.endByPlan(e.Plan)
+	e.normalize()
+	return e
+}
+
+// endByPlan gives a subscription without an end that of its plan.
+func (s *Subscription) endByPlan(plan Plan) {
+	if s.EndsAt == nil && plan.DurationDays != nil {
+		ends := s.StartsAt.AddDate(0, 0, *plan.DurationDays)
+		s.EndsAt = &ends
+	}
+}
+
+// NewSubscription is what an operator says about a new subscription. When they are
+// nil, StartsAt is now, or the first use when the plan says so, and EndsAt follows
+// from the plan.
 type NewSubscription struct {
 	UserID   string
 	PlanID   string
@@ -73,7 +95,9 @@ func (s *Subscription) normalize() {
 func (s Subscription) validate() error {
 	var c checks
 	c.between(s.StartsAt.Year(), 1970, 9999, "starts_at", "want a year from 1970 to 9999 in UTC")
-	if s.EndsAt != nil {
+	if s.AwaitsUse {
+		c.that(s.EndsAt == nil, "ends_at", "give starts_at, too: the subscription begins with its first use")
+	} else if s.EndsAt != nil {
 		c.that(s.EndsAt.After(s.StartsAt), "ends_at", "want a time after starts_at")
 		c.that(s.EndsAt.Year() <= 9999, "ends_at", "want a year up to 9999 in UTC")
 	}
@@ -97,12 +121,13 @@ func (a *Authority) CreateSubscription(ctx context.Context, n NewSubscription, o
 			return err
 		}
 		c.that(err == nil, "plan_id", "no such plan")
+		sub.AwaitsUse = plan.StartsOnFirstUse && n.StartsAt == nil
+		c.that(!sub.AwaitsUse || sub.EndsAt == nil, "ends_at", "give starts_at, too: the plan's subscriptions begin with their first use")
 		if err := c.err(); err != nil {
 			return err
 		}
-		if sub.EndsAt == nil && plan.DurationDays != nil {
-			ends := sub.StartsAt.AddDate(0, 0, *plan.DurationDays)
-			sub.EndsAt = &ends
+		if !sub.AwaitsUse {
+			sub.endByPlan(plan)
 		}
 		sub.normalize()
 		if err := sub.validate(); err != nil {
@@ -126,7 +151,8 @@ func (a *Authority) Subscriptions(ctx context.Context, userID string, page Page)
 	return list(ctx, a, func(ctx context.Context, tx Tx) ([]Subscription, error) { return tx.Subscriptions(ctx, userID, page) })
 }
 
-// UpdateSubscription moves a subscription's times.
+// UpdateSubscription moves a subscription's times. One that awaits its first use
+// begins, when it is given a start, at that.
 func (a *Authority) UpdateSubscription(ctx context.Context, id string, f SubscriptionFields) (Subscription, error) {
 	var sub Subscription
 	err := a.store.Write(ctx, func(ctx context.Context, tx Tx) error {
@@ -138,6 +164,14 @@ func (a *Authority) UpdateSubscription(ctx context.Context, id string, f Subscri
 		set(&sub.StartsAt, f.StartsAt)
 		if f.EndsAt != nil {
 			sub.EndsAt = f.EndsAt
+		}
+		if sub.AwaitsUse && f.StartsAt != nil {
+			plan, err := tx.Plan(ctx, sub.PlanID)
+			if err != nil {
+				return err
+			}
+			sub.AwaitsUse = false
+			sub.endByPlan(plan)
 		}
 		sub.normalize()
 		if err := sub.validate(); err != nil {

@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
+	"math"
 	"slices"
 	"time"
 )
@@ -165,7 +167,7 @@ func (a *Authority) ReportUsage(ctx context.Context, gateway Gateway, entries []
 	err := a.store.Write(ctx, func(ctx context.Context, tx Tx) error {
 		b := usageBatch{
 			tx: tx, gatewayID: gateway.ID, now: a.now().UTC().Truncate(time.Microsecond),
-			entries: entries, sums: make(map[UsageSum]Traffic), answer: UsageAnswer{Results: make([]UsageResult, len(entries))},
+			entries: entries, sums: make(map[UsageSum]Traffic), processes: make(map[string]map[string]int64), answer: UsageAnswer{Results: make([]UsageResult, len(entries))},
 		}
 		if err := b.book(ctx); err != nil {
 			return err
@@ -182,7 +184,8 @@ type usageBatch struct {
 	gatewayID string
 	now       time.Time
 	entries   []UsageEntry
-	sums      map[UsageSum]Traffic // what buckets gain; negative where it moves to another
+	sums      map[UsageSum]Traffic        // what buckets gain; negative where it moves to another
+	processes map[string]map[string]int64 // what processes have told: by subscription and boot
 	answer    UsageAnswer
 }
 
@@ -215,16 +218,74 @@ func (b *usageBatch) book(ctx context.Context) error {
 		}
 		order = order[n:]
 	}
-	for _, sum := range slices.SortedFunc(maps.Keys(b.sums), func(x, y UsageSum) int {
+	sums := slices.SortedFunc(maps.Keys(b.sums), func(x, y UsageSum) int {
 		return cmp.Or(cmp.Compare(x.SubscriptionID, y.SubscriptionID), cmp.Compare(x.Bucket, y.Bucket))
-	}) {
-		gain := b.sums[sum]
-		if gain == (Traffic{}) {
-			continue
-		}
-		sum.Traffic = gain
-		if err := b.tx.AddUsage(ctx, sum); err != nil {
+	})
+	for part := range chunksBy(sums, func(s UsageSum) string { return s.SubscriptionID }) {
+		if err := b.quota(ctx, part); err != nil {
 			return err
+		}
+		for _, sum := range part {
+			sum.Traffic = b.sums[sum]
+			if sum.Traffic == (Traffic{}) {
+				continue
+			}
+			if err := b.tx.AddUsage(ctx, sum); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// chunksBy yields the parts of a list in which what follows each other has the same key.
+func chunksBy[T any, K comparable](list []T, key func(T) K) iter.Seq[[]T] {
+	return func(yield func([]T) bool) {
+		for len(list) > 0 {
+			first := key(list[0])
+			n := slices.IndexFunc(list, func(e T) bool { return key(e) != first })
+			if n < 0 {
+				n = len(list)
+			}
+			if !yield(list[:n]) {
+				return
+			}
+			list = list[n:]
+		}
+	}
+}
+
+// quota books the sums of a subscription on its quota, when something of that has
+// been given out, and on the leases of the processes.
+func (b *usageBatch) quota(ctx context.Context, sums []UsageSum) error {
+	id := sums[0].SubscriptionID
+	if id == "" {
+		return nil
+	}
+	use, err := b.tx.Quota(ctx, id)
+	if errors.Is(err, ErrNotFound) || err == nil && use.To == 0 {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	used := use.Used
+	for _, sum := range sums {
+		if sum.Bucket >= use.From && sum.Bucket < use.To {
+			used = min(max(used+b.sums[sum].total(), 0), math.MaxInt64/4)
+		}
+	}
+	if used != use.Used {
+		use.Used = used
+		if err := b.tx.PutQuota(ctx, use); err != nil {
+			return err
+		}
+	}
+	for _, boot := range slices.Sorted(maps.Keys(b.processes[id])) {
+		if moved := b.processes[id][boot]; moved != 0 {
+			if err := b.tx.BookQuotaLease(ctx, id, b.gatewayID, boot, moved); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -361,6 +422,12 @@ func (b *usageBatch) after(ctx context.Context, s *UsageSession, r *UsageReport,
 func (b *usageBatch) gain(s *UsageSession, r UsageReport, gain Traffic) {
 	sum := UsageSum{SubscriptionID: s.SubscriptionID, Bucket: r.bucket(), GatewayID: b.gatewayID}
 	b.sums[sum] = b.sums[sum].Plus(gain)
+	boots := b.processes[s.SubscriptionID]
+	if boots == nil {
+		boots = make(map[string]int64)
+		b.processes[s.SubscriptionID] = boots
+	}
+	boots[s.BootID] = min(boots[s.BootID]+gain.total(), math.MaxInt64/4)
 }
 
 // UsedBytes returns what a subscription has used between two moments, each taken

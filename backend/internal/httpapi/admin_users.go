@@ -101,41 +101,81 @@ func (s *server) registerUsers(api huma.API) {
 
 // Plan is what a subscription allows.
 type Plan struct {
-	ID           string    `json:"id"`
-	Name         string    `json:"name"`
-	MaxDevices   int       `json:"max_devices" doc:"Enrolled devices of a user."`
-	MaxSessions  int       `json:"max_sessions" doc:"Sessions of a user at once."`
-	MaxStreams   int       `json:"max_streams" doc:"TCP streams of a session at once."`
-	MaxUDP       int       `json:"max_udp" doc:"UDP flows of a session at once."`
-	DurationDays *int      `json:"duration_days" doc:"Of a new subscription; null: without end."`
-	CreatedAt    time.Time `json:"created_at"`
+	ID               string    `json:"id"`
+	Name             string    `json:"name"`
+	MaxDevices       int       `json:"max_devices" doc:"Enrolled devices of a user."`
+	MaxSessions      int       `json:"max_sessions" doc:"Sessions of a user at once."`
+	MaxStreams       int       `json:"max_streams" doc:"TCP streams of a session at once."`
+	MaxUDP           int       `json:"max_udp" doc:"UDP flows of a session at once."`
+	DurationDays     *int      `json:"duration_days" doc:"Of a new subscription; null: without end."`
+	StartsOnFirstUse bool      `json:"starts_on_first_use" doc:"A new subscription begins with its user's first session instead of at once."`
+	Regions          []string  `json:"regions" doc:"Codes of the regions whose gateways may be used; empty: all."`
+	SpeedUpBPS       *int64    `json:"speed_up_bps" doc:"Bits per second of a session, from the device; null: no limit."`
+	SpeedDownBPS     *int64    `json:"speed_down_bps" doc:"Bits per second of a session, to the device; null: no limit."`
+	QuotaBytes       *int64    `json:"quota_bytes" doc:"Traffic of a subscription in a period, up and down together; null: no quota."`
+	QuotaPeriod      string    `json:"quota_period" doc:"When the quota begins anew: never (none), by the calendar (day, week from Monday, month), or each month counted from the subscription's start (rolling)."`
+	TimeZone         string    `json:"time_zone" doc:"IANA name of the zone in whose calendar periods are."`
+	QuotaAction      string    `json:"quota_action" doc:"What becomes of a subscription whose quota is used up: block or throttle."`
+	ThrottleBPS      *int64    `json:"throttle_bps" doc:"Bits per second of a session in each direction, with throttle."`
+	QuotaWarnings    []int     `json:"quota_warnings" doc:"Of what percentages of the quota the service warns."`
+	CreatedAt        time.Time `json:"created_at"`
 }
 
 func showPlan(p control.Plan) Plan {
 	return Plan{
 		ID: p.ID, Name: p.Name, MaxDevices: p.MaxDevices, MaxSessions: p.MaxSessions, MaxStreams: p.MaxStreams, MaxUDP: p.MaxUDP,
-		DurationDays: p.DurationDays, CreatedAt: p.CreatedAt,
+		DurationDays: p.DurationDays, StartsOnFirstUse: p.StartsOnFirstUse, Regions: orEmpty(p.Regions), SpeedUpBPS: p.SpeedUpBPS,
+		SpeedDownBPS: p.SpeedDownBPS, QuotaBytes: p.QuotaBytes, QuotaPeriod: string(p.QuotaPeriod), TimeZone: p.TimeZone,
+		QuotaAction: string(p.QuotaAction), ThrottleBPS: p.ThrottleBPS, QuotaWarnings: orEmpty(p.QuotaWarnings), CreatedAt: p.CreatedAt,
 	}
+}
+
+// orEmpty makes an absent list one that JSON shows.
+func orEmpty[T any](list []T) []T {
+	if list == nil {
+		return []T{}
+	}
+	return list
 }
 
 // NewPlan is what an operator says about a new plan.
 type NewPlan struct {
-	Name         string `json:"name" minLength:"1" maxLength:"100" doc:"Unique."`
-	MaxDevices   *int   `json:"max_devices,omitempty" minimum:"1" maximum:"1000" doc:"5 when absent."`
-	MaxSessions  *int   `json:"max_sessions,omitempty" minimum:"1" maximum:"1000" doc:"5 when absent."`
-	MaxStreams   *int   `json:"max_streams,omitempty" minimum:"1" maximum:"65535" doc:"1024 when absent."`
-	MaxUDP       *int   `json:"max_udp,omitempty" minimum:"0" maximum:"65535" doc:"256 when absent."`
-	DurationDays *int   `json:"duration_days,omitempty" nullable:"true" minimum:"0" maximum:"36500" doc:"Null, 0 or absent: without end."`
+	Name             string               `json:"name" minLength:"1" maxLength:"100" doc:"Unique."`
+	MaxDevices       *int                 `json:"max_devices,omitempty" minimum:"1" maximum:"1000" doc:"5 when absent."`
+	MaxSessions      *int                 `json:"max_sessions,omitempty" minimum:"1" maximum:"1000" doc:"5 when absent."`
+	MaxStreams       *int                 `json:"max_streams,omitempty" minimum:"1" maximum:"65535" doc:"1024 when absent."`
+	MaxUDP           *int                 `json:"max_udp,omitempty" minimum:"0" maximum:"65535" doc:"256 when absent."`
+	DurationDays     *int                 `json:"duration_days,omitempty" nullable:"true" minimum:"0" maximum:"36500" doc:"Null, 0 or absent: without end."`
+	StartsOnFirstUse *bool                `json:"starts_on_first_use,omitempty" doc:"False when absent."`
+	Regions          *[]string            `json:"regions,omitempty" maxItems:"64" doc:"Codes. Empty or absent: all regions."`
+	SpeedUpBPS       *int64               `json:"speed_up_bps,omitempty" minimum:"0" maximum:"1000000000000" doc:"8,000 to 10^12 bits per second; 0 or absent: no limit."`
+	SpeedDownBPS     *int64               `json:"speed_down_bps,omitempty" minimum:"0" maximum:"1000000000000" doc:"Likewise."`
+	QuotaBytes       *int64               `json:"quota_bytes,omitempty" minimum:"0" maximum:"1125899906842624" doc:"1 MiB to 1 PiB; 0 or absent: no quota."`
+	QuotaPeriod      *control.QuotaPeriod `json:"quota_period,omitempty" enum:"none,day,week,month,rolling" doc:"None when absent: the quota is for the whole subscription."`
+	TimeZone         *string              `json:"time_zone,omitempty" maxLength:"64" doc:"An IANA name. UTC when absent."`
+	QuotaAction      *control.QuotaAction `json:"quota_action,omitempty" enum:"block,throttle" doc:"Block when absent."`
+	ThrottleBPS      *int64               `json:"throttle_bps,omitempty" minimum:"0" maximum:"1000000000000" doc:"8,000 to 10^12 bits per second; needed with throttle."`
+	QuotaWarnings    *[]int               `json:"quota_warnings,omitempty" maxItems:"8" doc:"Percentages from 1 to 99. 80 and 95 when absent."`
 }
 
 // PlanChange is what an operator may change about a plan.
 type PlanChange struct {
-	Name         *string `json:"name,omitempty" minLength:"1" maxLength:"100"`
-	MaxDevices   *int    `json:"max_devices,omitempty" minimum:"1" maximum:"1000"`
-	MaxSessions  *int    `json:"max_sessions,omitempty" minimum:"1" maximum:"1000"`
-	MaxStreams   *int    `json:"max_streams,omitempty" minimum:"1" maximum:"65535"`
-	MaxUDP       *int    `json:"max_udp,omitempty" minimum:"0" maximum:"65535"`
-	DurationDays *int    `json:"duration_days,omitempty" minimum:"0" maximum:"36500" doc:"0: without end."`
+	Name             *string              `json:"name,omitempty" minLength:"1" maxLength:"100"`
+	MaxDevices       *int                 `json:"max_devices,omitempty" minimum:"1" maximum:"1000"`
+	MaxSessions      *int                 `json:"max_sessions,omitempty" minimum:"1" maximum:"1000"`
+	MaxStreams       *int                 `json:"max_streams,omitempty" minimum:"1" maximum:"65535"`
+	MaxUDP           *int                 `json:"max_udp,omitempty" minimum:"0" maximum:"65535"`
+	DurationDays     *int                 `json:"duration_days,omitempty" minimum:"0" maximum:"36500" doc:"0: without end."`
+	StartsOnFirstUse *bool                `json:"starts_on_first_use,omitempty" doc:"Of subscriptions that are made afterwards."`
+	Regions          *[]string            `json:"regions,omitempty" maxItems:"64" doc:"Codes. Empty: all regions."`
+	SpeedUpBPS       *int64               `json:"speed_up_bps,omitempty" minimum:"0" maximum:"1000000000000" doc:"8,000 to 10^12 bits per second; 0: no limit."`
+	SpeedDownBPS     *int64               `json:"speed_down_bps,omitempty" minimum:"0" maximum:"1000000000000" doc:"Likewise."`
+	QuotaBytes       *int64               `json:"quota_bytes,omitempty" minimum:"0" maximum:"1125899906842624" doc:"1 MiB to 1 PiB; 0: no quota."`
+	QuotaPeriod      *control.QuotaPeriod `json:"quota_period,omitempty" enum:"none,day,week,month,rolling"`
+	TimeZone         *string              `json:"time_zone,omitempty" maxLength:"64" doc:"An IANA name."`
+	QuotaAction      *control.QuotaAction `json:"quota_action,omitempty" enum:"block,throttle"`
+	ThrottleBPS      *int64               `json:"throttle_bps,omitempty" minimum:"0" maximum:"1000000000000" doc:"8,000 to 10^12 bits per second; 0: none."`
+	QuotaWarnings    *[]int               `json:"quota_warnings,omitempty" maxItems:"8" doc:"Percentages from 1 to 99."`
 }
 
 type planChangeInput struct {
@@ -149,7 +189,9 @@ func (s *server) registerPlans(api huma.API) {
 			b := in.Body
 			plan, replayed, err := s.authority.CreatePlan(ctx, control.PlanFields{
 				Name: &b.Name, MaxDevices: b.MaxDevices, MaxSessions: b.MaxSessions, MaxStreams: b.MaxStreams, MaxUDP: b.MaxUDP,
-				DurationDays: b.DurationDays,
+				DurationDays: b.DurationDays, StartsOnFirstUse: b.StartsOnFirstUse, Regions: b.Regions, SpeedUpBPS: b.SpeedUpBPS,
+				SpeedDownBPS: b.SpeedDownBPS, QuotaBytes: b.QuotaBytes, QuotaPeriod: b.QuotaPeriod, TimeZone: b.TimeZone,
+				QuotaAction: b.QuotaAction, ThrottleBPS: b.ThrottleBPS, QuotaWarnings: b.QuotaWarnings,
 			}, in.once(ctx, "create-plan"))
 			return createdAs(showPlan(plan), replayed), err
 		})
@@ -179,16 +221,17 @@ type Subscription struct {
 	ID        string     `json:"id"`
 	UserID    string     `json:"user_id"`
 	PlanID    string     `json:"plan_id"`
-	StartsAt  time.Time  `json:"starts_at"`
-	EndsAt    *time.Time `json:"ends_at" doc:"Null: without end."`
+	StartsAt  time.Time  `json:"starts_at" doc:"With awaits_use: when the subscription was made."`
+	EndsAt    *time.Time `json:"ends_at" doc:"Null: without end, or with awaits_use not known yet."`
 	Status    string     `json:"status" enum:"scheduled,active,expired"`
+	AwaitsUse bool       `json:"awaits_use" doc:"It is scheduled and begins with the user's first session while no other subscription is active."`
 	CreatedAt time.Time  `json:"created_at"`
 }
 
 func (s *server) showSubscription(b control.Subscription) Subscription {
 	return Subscription{
 		ID: b.ID, UserID: b.UserID, PlanID: b.PlanID, StartsAt: b.StartsAt.UTC(), EndsAt: utc(b.EndsAt),
-		Status: string(b.Status(s.authority.Now())), CreatedAt: b.CreatedAt,
+		Status: string(b.Status(s.authority.Now())), AwaitsUse: b.AwaitsUse, CreatedAt: b.CreatedAt,
 	}
 }
 
@@ -204,7 +247,7 @@ func utc(t *time.Time) *time.Time {
 type NewSubscription struct {
 	UserID   string     `json:"user_id" minLength:"36" maxLength:"36" pattern:"^[0-9a-f-]*$"`
 	PlanID   string     `json:"plan_id" minLength:"36" maxLength:"36" pattern:"^[0-9a-f-]*$"`
-	StartsAt *time.Time `json:"starts_at,omitempty" nullable:"true" doc:"Null or absent: now."`
+	StartsAt *time.Time `json:"starts_at,omitempty" nullable:"true" doc:"Null or absent: now, or the first use when the plan says so."`
 	EndsAt   *time.Time `json:"ends_at,omitempty" nullable:"true" doc:"Null or absent: what the plan's duration says."`
 }
 

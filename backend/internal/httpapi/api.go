@@ -48,6 +48,10 @@ type Observer interface {
 	// OutlineProbe says what a gateway's probe through an Outline server saw: a
 	// failure, or nothing when it worked.
 	OutlineProbe(failure string)
+	// QuotaLease says in which state a quota was when a gateway renewed its lease of it.
+	QuotaLease(state string)
+	// QuotaReached says that a part of a quota that is to be warned of was used, or the whole.
+	QuotaReached(whole bool)
 }
 
 // Options are what the handlers need.
@@ -112,9 +116,11 @@ func New(opts Options) (Handlers, error) {
 	outer := &front{prefix: opts.Authority.Identity().Prefix}
 	api := s.router()
 	s.registerDevice(api.api)
+	s.registerMe(api.api)
 	s.registerGateway(api.api)
 	s.registerUsage(api.api)
 	s.registerOutline(api.api)
+	s.registerQuota(api.api)
 	s.registerEvents(api.api)
 	if opts.AdminApart {
 		outer.inner = s.wrap(api.router)
@@ -175,9 +181,11 @@ func OpenAPI() ([]byte, error) {
 	s := &server{}
 	r := s.router()
 	s.registerDevice(r.api)
+	s.registerMe(r.api)
 	s.registerGateway(r.api)
 	s.registerUsage(r.api)
 	s.registerOutline(r.api)
+	s.registerQuota(r.api)
 	s.registerEvents(r.api)
 	s.registerAdmin(r.api)
 	s.registerClose(r.api)

@@ -61,6 +61,7 @@ type Enrol struct {
 	Signature string `json:"signature" minLength:"86" maxLength:"86" pattern:"^[A-Za-z0-9_-]*$" doc:"Ed25519 over \"HTTVPS1 enrol\", a zero byte, SHA-256 of the code in upper case, the public key and the nonce; base64url."`
 	Name      string `json:"name" minLength:"1" maxLength:"100" doc:"What the person calls the device."`
 	Platform  string `json:"platform,omitempty" maxLength:"64" doc:"Such as linux/amd64."`
+	Replace   string `json:"replace,omitempty" maxLength:"36" pattern:"^[0-9a-f-]*$" doc:"The id of a device of the same user, from the refusal device_limit: it is revoked, and this one takes its place."`
 }
 
 // Enrolled is what a device needs to know about itself and the service.
@@ -168,7 +169,8 @@ func (s *server) registerDevice(api huma.API) {
 	register(s, api, huma.Operation{
 		OperationID: "enroll", Method: http.MethodPost, Path: "/api/v1/devices/enroll", Tags: []string{"device"},
 		Summary: "Redeem an invitation for a device's key", DefaultStatus: http.StatusCreated,
-		Description: "The same code with the same key again gives the same device, with status 200.",
+		Description: "The same code with the same key again gives the same device, with status 200. The refusal device_limit has the user's devices, " +
+			"of which the request may name one to replace.",
 	}, s.enroll)
 	register(s, api, huma.Operation{
 		OperationID: "token", Method: http.MethodPost, Path: "/api/v1/auth/token", Tags: []string{"device"},
@@ -190,14 +192,14 @@ func (s *server) registerDevice(api huma.API) {
 	}
 	register(s, api, huma.Operation{
 		OperationID: "list-reachable-gateways", Method: http.MethodGet, Path: "/api/v1/gateways", Tags: []string{"device"},
-		Summary: "List the gateways that are up, in the order to try them", Security: []map[string][]string{{secureDevice: {}}},
-		Middlewares: s.authenticate(func(ctx context.Context, credential string) (context.Context, error) {
-			list, err := s.authority.GatewaysFor(ctx, credential)
-			return context.WithValue(ctx, keyGateway, list), err
-		}),
-	}, func(ctx context.Context, _ *struct{}) (*body[gateways], error) {
-		list, _ := ctx.Value(keyGateway).([]control.Gateway)
-		return &body[gateways]{gateways{Gateways: reachable(list)}}, nil
+		Summary: "List the gateways that are up and may be used, in the order to try them", Security: []map[string][]string{{secureDevice: {}}},
+		Middlewares: s.asDevice(),
+	}, func(ctx context.Context, in *struct {
+		Region string `query:"region" maxLength:"32" pattern:"^[a-z0-9-]*$" doc:"Only those in the region with this code."`
+	},
+	) (*body[gateways], error) {
+		list, err := s.authority.GatewaysFor(ctx, deviceOf(ctx), in.Region)
+		return &body[gateways]{gateways{Gateways: reachable(list)}}, err
 	})
 	register(s, api, huma.Operation{
 		OperationID: "jwks", Method: http.MethodGet, Path: "/.well-known/jwks.json", Tags: []string{"device", "gateway"},
@@ -218,7 +220,8 @@ func (s *server) enroll(ctx context.Context, in *enrolInput) (*answer[Enrolled],
 	err := s.limited(in.address, func() (err error) {
 		enrolled, err = s.authority.Enroll(ctx, control.Enrolment{
 			Code: in.Body.Code, PublicKey: decode64(in.Body.PublicKey), Name: in.Body.Name, Platform: in.Body.Platform,
-			Proof: control.Proof{Nonce: decode64(in.Body.Nonce), Signature: decode64(in.Body.Signature)},
+			Replace: in.Body.Replace,
+			Proof:   control.Proof{Nonce: decode64(in.Body.Nonce), Signature: decode64(in.Body.Signature)},
 		})
 		return err
 	})
@@ -234,6 +237,9 @@ func (s *server) enroll(ctx context.Context, in *enrolInput) (*answer[Enrolled],
 	if enrolled.New {
 		out.Status = http.StatusCreated
 		s.log.InfoContext(ctx, "device enrolled", "device_id", enrolled.Device.ID, "user_id", enrolled.Device.UserID)
+		if enrolled.Replaced != "" {
+			s.log.InfoContext(ctx, "device replaced", "device_id", enrolled.Replaced, "by_device_id", enrolled.Device.ID)
+		}
 		s.observer.Enrolment("enrolled")
 	} else {
 		s.observer.Enrolment("repeated")

@@ -43,6 +43,8 @@ func (quiet) OutlineProbe(string)                {}
 func (quiet) Streams(int)                        {}
 func (quiet) StreamEnded(string)                 {}
 func (quiet) EventSent(string, time.Duration)    {}
+func (quiet) QuotaLease(string)                  {}
+func (quiet) QuotaReached(bool)                  {}
 func (quiet) Woken(string)                       {}
 func (quiet) Announced(bool)                     {}
 
@@ -157,7 +159,7 @@ func (f *fixture) do(ctx context.Context, method, path, body string, header ...s
 // ofGateways reports whether a path is for gateways.
 func ofGateways(path string) bool {
 	return slices.ContainsFunc([]string{
-		"/api/v1/gateway/", "/api/v1/usage/", "/api/v1/auth/validate-device", "/api/v1/nodes/", "/api/v1/outline/",
+		"/api/v1/gateway/", "/api/v1/usage/", "/api/v1/quota/", "/api/v1/auth/validate-device", "/api/v1/nodes/", "/api/v1/outline/",
 	}, func(prefix string) bool { return strings.HasPrefix(path, prefix) })
 }
 
@@ -177,6 +179,10 @@ type field struct {
 	MaxLength *int   `json:"maxLength"`
 	Minimum   *int   `json:"minimum"`
 	Maximum   *int   `json:"maximum"`
+	Enum      []any  `json:"enum"`
+	Items     struct {
+		Type string `json:"type"`
+	} `json:"items"`
 }
 
 // valid draws a value that the document allows.
@@ -187,6 +193,20 @@ func (f field) valid() *rapid.Generator[any] {
 		return rapid.SampledFrom([]any{"wss://a.example/t", "wss://[::1]:1/t", "https://a/t"})
 	case f.Format == "date-time":
 		return rapid.SampledFrom([]any{"2026-01-01T00:00:00Z", "2030-01-01T00:00:00.5+05:00", "9999-12-31T23:59:59Z", "0001-01-01T00:00:00Z"})
+	case len(f.Enum) > 0:
+		return rapid.SampledFrom(f.Enum)
+	case f.name == "leases":
+		return rapid.Custom(func(t *rapid.T) any {
+			number := rapid.OneOf(rapid.Int64(), rapid.Int64Range(0, 100))
+			return []any{map[string]any{
+				"subscription_id": rapid.StringMatching("[0-9a-f-]{36}").Draw(t, "subscription"), "used": number.Draw(t, "used"),
+				"version": number.Draw(t, "version"), "hold": number.Draw(t, "hold"),
+			}}
+		})
+	case f.Items.Type == "string":
+		return rapid.SampledFrom([]any{[]string{}, []string{"local"}, []string{"local", "x"}})
+	case f.Items.Type == "integer":
+		return rapid.SampledFrom([]any{[]int{}, []int{50, 90}, []int{100}})
 	case strings.Contains(kind, "integer"):
 		return rapid.Map(rapid.IntRange(*f.Minimum, cmp.Or(deref(f.Maximum), 1000)), func(n int) any { return n })
 	case strings.Contains(kind, "boolean"):

@@ -65,12 +65,15 @@ type Decision struct {
 	PlanID         string         `json:"plan_id,omitempty"`
 	Limits         *SessionLimits `json:"limits,omitempty"`
 	ExpiresAt      *time.Time     `json:"expires_at,omitempty" doc:"When the subscription ends; absent when it does not."`
+	Quota          *QuotaGrant    `json:"quota,omitempty" doc:"What the gateway may use of the subscription's quota; absent when there is none."`
 }
 
 // SessionLimits are the plan's limits of one session.
 type SessionLimits struct {
-	MaxStreams int `json:"max_streams"`
-	MaxUDP     int `json:"max_udp"`
+	MaxStreams   int    `json:"max_streams"`
+	MaxUDP       int    `json:"max_udp"`
+	SpeedUpBPS   *int64 `json:"speed_up_bps,omitempty" doc:"Bits per second from the device; absent: no limit."`
+	SpeedDownBPS *int64 `json:"speed_down_bps,omitempty" doc:"Bits per second to the device; absent: no limit."`
 }
 
 // Heartbeat is what a gateway says about itself.
@@ -80,6 +83,8 @@ type Heartbeat struct {
 	URL      string `json:"url,omitempty" maxLength:"500"`
 	Sessions int    `json:"sessions" minimum:"0" maximum:"10000000"`
 	Streams  int    `json:"streams" minimum:"0" maximum:"1000000000"`
+
+	Leases []QuotaLease `json:"leases,omitempty" maxItems:"1000" doc:"Of quotas, to be renewed as by POST /quota/leases."`
 }
 
 // HeartbeatAnswer is what a gateway is to do.
@@ -87,6 +92,7 @@ type HeartbeatAnswer struct {
 	IntervalMS int64          `json:"interval_ms" doc:"Until the next heartbeat. The lease is three of them."`
 	ServerTime time.Time      `json:"server_time"`
 	Close      []SessionClose `json:"close" doc:"Sessions to close now, at most 1,000; the next heartbeat brings the rest."`
+	Quotas     []QuotaGrant   `json:"quotas,omitempty" doc:"For each of the leases, in their order."`
 }
 
 // SessionClose names a session and why it is over.
@@ -144,7 +150,7 @@ func (s *server) registerGateway(api huma.API) {
 	register(s, api, huma.Operation{
 		OperationID: "gateway-heartbeat", Method: http.MethodPost, Path: "/api/v1/gateway/heartbeat", Tags: []string{"gateway"},
 		Summary: "Renew a gateway's lease and with it its sessions", Security: secure, Middlewares: s.asGateway(),
-		DefaultStatus: http.StatusOK,
+		DefaultStatus: http.StatusOK, MaxBodyBytes: maxEndsBody,
 	}, func(ctx context.Context, in *body[Heartbeat]) (*body[HeartbeatAnswer], error) {
 		ends, err := s.authority.Heartbeat(ctx, gatewayOf(ctx), control.Lease{
 			BootID: in.Body.BootID, URL: in.Body.URL, Version: in.Body.Version, Sessions: &in.Body.Sessions, Streams: &in.Body.Streams,
@@ -152,9 +158,13 @@ func (s *server) registerGateway(api huma.API) {
 		if err != nil {
 			return nil, err
 		}
+		quotas, err := s.renewQuota(ctx, in.Body.BootID, in.Body.Leases)
+		if err != nil {
+			return nil, err
+		}
 		out := HeartbeatAnswer{
 			IntervalMS: s.authority.HeartbeatInterval().Milliseconds(), ServerTime: s.authority.Now().UTC(),
-			Close: make([]SessionClose, 0, len(ends)),
+			Close: make([]SessionClose, 0, len(ends)), Quotas: quotas,
 		}
 		for _, end := range ends {
 			out.Close = append(out.Close, SessionClose{SessionID: end.ID, Reason: end.Reason})
@@ -209,14 +219,25 @@ func (s *server) validateDevice(ctx context.Context, in *body[ValidateDevice]) (
 	if err != nil {
 		return nil, err
 	}
+	for _, reached := range decision.Warnings {
+		s.quotaReached(ctx, reached)
+	}
 	if decision.Reason != "" {
 		s.observer.Decision(string(decision.Reason))
 		return &body[Decision]{Decision{Reason: string(decision.Reason)}}, nil
 	}
 	s.observer.Decision("allowed")
 	plan := decision.Entitlement.Plan
+	var quota *QuotaGrant
+	if decision.Grant.State != control.QuotaUnlimited {
+		shown := showGrant(decision.Grant)
+		quota = &shown
+	}
 	return &body[Decision]{Decision{
 		Allowed: true, UserID: decision.UserID, SubscriptionID: decision.Entitlement.ID, PlanID: plan.ID,
-		Limits: &SessionLimits{MaxStreams: plan.MaxStreams, MaxUDP: plan.MaxUDP}, ExpiresAt: decision.Entitlement.EndsAt,
+		Limits: &SessionLimits{
+			MaxStreams: plan.MaxStreams, MaxUDP: plan.MaxUDP, SpeedUpBPS: plan.SpeedUpBPS, SpeedDownBPS: plan.SpeedDownBPS,
+		},
+		ExpiresAt: decision.Entitlement.EndsAt, Quota: quota,
 	}}, nil
 }

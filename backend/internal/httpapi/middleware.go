@@ -29,6 +29,7 @@ const (
 	keyRequestID contextKey = iota
 	keyOperator
 	keyGateway
+	keyDevice
 	keyStay
 	keyUnbounded
 )
@@ -169,6 +170,19 @@ func (s *server) asGateway() huma.Middlewares {
 		}
 		return context.WithValue(ctx, keyGateway, gateway), err
 	})
+}
+
+func (s *server) asDevice() huma.Middlewares {
+	return s.authenticate(func(ctx context.Context, credential string) (context.Context, error) {
+		device, err := s.authority.AuthenticateDevice(ctx, credential)
+		return context.WithValue(ctx, keyDevice, device), err
+	})
+}
+
+// deviceOf returns the id of the device that asks.
+func deviceOf(ctx context.Context) string {
+	device, _ := ctx.Value(keyDevice).(string)
+	return device
 }
 
 func operatorOf(ctx context.Context) control.Operator {

@@ -40,6 +40,8 @@ type Problem struct { //nolint:errname // the name of its schema in the API
 	Code   string         `json:"code" doc:"Which problem it is, for programs. Stable."`
 	Detail string         `json:"detail,omitempty" doc:"What went wrong, for people."`
 	Errors []ProblemField `json:"errors,omitempty" doc:"Everything that is wrong with the request. Never holds the rejected values."`
+
+	Devices []MyDevice `json:"devices,omitempty" doc:"With device_limit: the user's devices, of which one can be replaced, the ones that were not seen for longest first; at most 100."`
 }
 
 // ProblemField is what is wrong with one part of a request.
@@ -81,7 +83,11 @@ func problemOf(err error) *Problem {
 	case errors.As(err, &own):
 		return own
 	case errors.As(err, &refused):
-		return newProblem(http.StatusForbidden, string(refused.Reason), refusals[refused.Reason])
+		p := newProblem(http.StatusForbidden, string(refused.Reason), refusals[refused.Reason])
+		for _, device := range refused.Devices {
+			p.Devices = append(p.Devices, showMyDevice(device))
+		}
+		return p
 	case errors.As(err, &invalid):
 		p := newProblem(http.StatusUnprocessableEntity, codeInvalidRequest, "the request is not valid")
 		for _, f := range invalid.Fields {
@@ -129,7 +135,7 @@ var refusals = map[reason.Code]string{
 	reason.QuotaExceeded:           "this user's quota is used up",
 	reason.SessionLimit:            "this user has as many sessions as the plan allows",
 	reason.DeviceLimit:             "this user has as many devices as the plan allows",
-	reason.RegionUnavailable:       "there is no gateway in this region",
+	reason.RegionUnavailable:       "there is no gateway in a region that the plan allows",
 	reason.NoOutlineNodesAvailable: "there is no way out to the internet at the moment",
 }
 

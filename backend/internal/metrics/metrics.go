@@ -40,6 +40,8 @@ type Metrics struct {
 	outlineServers  *prometheus.GaugeVec
 	outlineSessions prometheus.Gauge
 	outlineCapacity prometheus.Gauge
+	quotaLeases     *prometheus.CounterVec
+	quotaReached    *prometheus.CounterVec
 }
 
 // New returns metrics with a registry of their own.
@@ -115,12 +117,19 @@ func New() *Metrics {
 		outlineCapacity: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "httvps_backend_outline_capacity", Help: "How many sessions the Outline servers take at once that are neither down nor disabled.",
 		}),
+		quotaLeases: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "httvps_backend_quota_leases_total", Help: "Leases of quotas that gateways renewed, by the quota's state.",
+		}, []string{"state"}),
+		quotaReached: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "httvps_backend_quotas_reached_total", Help: "Times that a subscription reached a part of its quota that is to be warned of, or the whole.",
+		}, []string{"part"}),
 	}
 	m.registry.MustRegister(
 		m.requests, m.durations, m.decisions, m.enrolments, m.pruned, m.turnedAway, m.ready,
 		m.streams, m.streamsEnded, m.eventsSent, m.eventAge, m.wakeUps, m.announced, m.busConnected,
 		m.usage, m.usageLag,
 		m.exits, m.outlineFailures, m.outlineProbes, m.outlineServers, m.outlineSessions, m.outlineCapacity,
+		m.quotaLeases, m.quotaReached,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
 	return m
@@ -173,6 +182,18 @@ func (m *Metrics) OutlineServers(status string, n int) {
 func (m *Metrics) OutlinePlaces(sessions, capacity int) {
 	m.outlineSessions.Set(float64(sessions))
 	m.outlineCapacity.Set(float64(capacity))
+}
+
+// QuotaLease counts a renewed lease.
+func (m *Metrics) QuotaLease(state string) { m.quotaLeases.WithLabelValues(state).Inc() }
+
+// QuotaReached counts a subscription that reached a part of its quota.
+func (m *Metrics) QuotaReached(whole bool) {
+	part := "warning"
+	if whole {
+		part = "whole"
+	}
+	m.quotaReached.WithLabelValues(part).Inc()
 }
 
 // Pruned counts records that a clean-up removed or ended.

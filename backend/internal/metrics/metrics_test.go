@@ -30,6 +30,9 @@ func TestWhatHappenedIsExported(t *testing.T) {
 	m.OutlineProbe("timeout")
 	m.OutlineServers("up", 3)
 	m.OutlinePlaces(7, 3000)
+	m.QuotaLease("open")
+	m.QuotaReached(false)
+	m.QuotaReached(true)
 	w := httptest.NewRecorder()
 	m.Handler().ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", nil))
 	for _, want := range []string{
@@ -56,6 +59,9 @@ func TestWhatHappenedIsExported(t *testing.T) {
 		`httvps_backend_outline_servers{status="up"} 3`,
 		`httvps_backend_outline_sessions 7`,
 		`httvps_backend_outline_capacity 3000`,
+		`httvps_backend_quota_leases_total{state="open"} 1`,
+		`httvps_backend_quotas_reached_total{part="warning"} 1`,
+		`httvps_backend_quotas_reached_total{part="whole"} 1`,
 		`go_goroutines`,
 	} {
 		if !strings.Contains(w.Body.String(), want) {

@@ -44,6 +44,11 @@ func devicesOf(userID string, page control.Page) *listing {
 	return l
 }
 
+func (t *tx) DevicesInUse(ctx context.Context, userID string, limit int) ([]control.Device, error) {
+	return many(ctx, t, scanDevice, "SELECT "+deviceColumns+` FROM devices WHERE user_id = $1 AND revoked_at IS NULL
+		ORDER BY COALESCE(last_seen_at, created_at), id LIMIT $2`, userID, limit)
+}
+
 func (t *tx) SearchDevices(ctx context.Context, words string, page control.Page) ([]control.Device, error) {
 	return part(ctx, t, scanDevice, t.search("SELECT "+deviceColumns+" FROM devices", "devices", words, page), page)
 }

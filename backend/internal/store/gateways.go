@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"github.com/httvps/httvps/backend/internal/control"
@@ -40,7 +41,7 @@ func (t *tx) UpdateRegion(ctx context.Context, r control.Region) error {
 }
 
 func (t *tx) DeleteRegion(ctx context.Context, id string) error {
-	return t.execOne(ctx, "the region has gateways or Outline servers", "DELETE FROM regions WHERE id = $1", id)
+	return t.execOne(ctx, "the region has gateways or Outline servers, or a plan names it", "DELETE FROM regions WHERE id = $1", id)
 }
 
 const gatewayColumns = `g.id, g.name, g.region_id, r.code, g.join_code_hash, g.join_expires_at, g.joined_at, g.public_key,
@@ -82,9 +83,17 @@ func gatewaysIn(regionID string, page control.Page) *listing {
 	return l
 }
 
-func (t *tx) LiveGateways(ctx context.Context, now time.Time, limit int) ([]control.Gateway, error) {
-	return many(ctx, t, scanGateway, "SELECT "+gatewayColumns+gatewayTables+
-		"WHERE g.lease_until > $1 ORDER BY g.id LIMIT $2", micros(now), limit)
+func (t *tx) LiveGateways(ctx context.Context, now time.Time, regions []string, limit int) ([]control.Gateway, error) {
+	l := &listing{from: "SELECT " + gatewayColumns + gatewayTables, order: "g.id"}
+	l.that("g.lease_until > ?", micros(now))
+	if len(regions) > 0 {
+		codes := make([]any, 0, len(regions))
+		for _, code := range regions {
+			codes = append(codes, code)
+		}
+		l.that("r.code IN ("+strings.Repeat("?, ", len(codes)-1)+"?)", codes...)
+	}
+	return part(ctx, t, scanGateway, l, control.Page{Limit: limit})
 }
 
 func (t *tx) RedeemJoin(ctx context.Context, id string, j control.Joined) (bool, error) {

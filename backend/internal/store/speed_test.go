@@ -182,6 +182,8 @@ func (unobserved) Decision(string)                    {}
 func (unobserved) Enrolment(string)                   {}
 func (unobserved) Usage(string)                       {}
 func (unobserved) UsageLag(time.Duration)             {}
+func (unobserved) QuotaLease(string)                  {}
+func (unobserved) QuotaReached(bool)                  {}
 func (unobserved) Exit(string)                        {}
 func (unobserved) OutlineFailure(string)              {}
 func (unobserved) OutlineProbe(string)                {}

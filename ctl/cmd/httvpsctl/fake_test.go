@@ -57,7 +57,7 @@ type schema struct {
 
 var schemas = map[string]schema{
 	"users":         {defaults: object{"name": nil, "note": "", "disabled": false}, fixed: object{"created_at": fakeNow}, filters: []string{"name"}},
-	"plans":         {defaults: object{"name": nil, "max_devices": 5, "max_sessions": 5, "max_streams": 1000, "max_udp": 100, "duration_days": 30}, filters: []string{"name"}},
+	"plans":         {defaults: object{"name": nil, "max_devices": 5, "max_sessions": 5, "max_streams": 1000, "max_udp": 100, "duration_days": 30, "quota_bytes": 0, "speed_down_bps": 0, "regions": []string{}, "quota_warnings": []int{}}, filters: []string{"name"}},
 	"subscriptions": {defaults: object{"user_id": nil, "plan_id": nil, "starts_at": fakeNow, "ends_at": "2026-06-01T00:00:00Z"}, fixed: object{"status": "active"}, filters: []string{"user_id"}},
 	"devices":       {defaults: object{"name": nil}, filters: []string{"user_id"}},
 	"regions":       {defaults: object{"code": nil, "name": nil}, filters: []string{"code"}},
@@ -243,8 +243,10 @@ func (f *fake) create(r *http.Request, noun string, s schema, body object) answe
 	row := maps.Clone(s.defaults)
 	maps.Copy(row, s.fixed)
 	maps.Copy(row, body)
-	if row["duration_days"] == 0.0 {
-		row["duration_days"] = nil
+	for _, name := range []string{"duration_days", "quota_bytes", "speed_down_bps"} {
+		if row[name] == 0 || row[name] == 0.0 {
+			row[name] = nil
+		}
 	}
 	for name, value := range row {
 		if value == nil && s.defaults[name] == nil && name != "id" {

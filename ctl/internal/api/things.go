@@ -20,6 +20,17 @@ type Plan struct {
 	MaxStreams   int    `json:"max_streams"`
 	MaxUDP       int    `json:"max_udp"`
 	DurationDays *int   `json:"duration_days"` // nil: without end
+
+	StartsOnFirstUse bool     `json:"starts_on_first_use"`
+	Regions          []string `json:"regions"`      // codes; empty: all
+	SpeedUpBPS       *int64   `json:"speed_up_bps"` // nil: no limit
+	SpeedDownBPS     *int64   `json:"speed_down_bps"`
+	QuotaBytes       *int64   `json:"quota_bytes"` // nil: no quota
+	QuotaPeriod      string   `json:"quota_period"`
+	TimeZone         string   `json:"time_zone"`
+	QuotaAction      string   `json:"quota_action"`
+	ThrottleBPS      *int64   `json:"throttle_bps"`
+	QuotaWarnings    []int    `json:"quota_warnings"`
 }
 
 // Subscription is a user's plan for a period.
@@ -30,6 +41,9 @@ type Subscription struct {
 	StartsAt time.Time  `json:"starts_at"`
 	EndsAt   *time.Time `json:"ends_at"` // nil: without end
 	Status   string     `json:"status"`
+	// AwaitsUse says that it begins with the first session; StartsAt and EndsAt mean
+	// nothing until then.
+	AwaitsUse bool `json:"awaits_use"`
 }
 
 // Device is one enrolled key pair of a user.

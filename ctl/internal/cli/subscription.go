@@ -17,8 +17,18 @@ var subscriptions = kind[api.Subscription]{
 		{"USER", func(s api.Subscription) string { return s.UserID }},
 		{"PLAN", func(s api.Subscription) string { return s.PlanID }},
 		{"STATUS", func(s api.Subscription) string { return s.Status }},
-		{"STARTS", func(s api.Subscription) string { return at(s.StartsAt) }},
-		{"ENDS", func(s api.Subscription) string { return atOr(s.EndsAt, "never") }},
+		{"STARTS", func(s api.Subscription) string {
+			if s.AwaitsUse {
+				return "on first use"
+			}
+			return at(s.StartsAt)
+		}},
+		{"ENDS", func(s api.Subscription) string {
+			if s.AwaitsUse {
+				return ""
+			}
+			return atOr(s.EndsAt, "never")
+		}},
 	},
 }
 
@@ -34,7 +44,7 @@ func (a *app) subscriptionCreate() *cobra.Command {
 	cmd := &cobra.Command{Use: "create --user USER --plan PLAN", Short: "Give a user a plan", Args: exactly(0)}
 	cmd.Flags().StringVar(&user, "user", "", "whose (id or name)")
 	cmd.Flags().StringVar(&plan, "plan", "", "which plan (id or name)")
-	cmd.Flags().StringVar(&starts, "starts-at", "", "`TIME` like 2027-01-31 or 2027-01-31T12:00:00Z (default: now)")
+	cmd.Flags().StringVar(&starts, "starts-at", "", "`TIME` like 2027-01-31 or 2027-01-31T12:00:00Z (default: now, or the first use when the plan says so)")
 	cmd.Flags().StringVar(&ends, "ends-at", "", "`TIME` likewise (default: as the plan says)")
 	key := keyFlag(cmd)
 	cmd.RunE = a.asking(func(cmd *cobra.Command, c *api.Client, _ []string) error {

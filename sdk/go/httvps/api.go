@@ -25,6 +25,7 @@ const (
 	maxBody     = 1 << 20
 	maxNonce    = 1024
 	maxGateways = 64
+	maxDevices  = 100
 	callTimeout = 20 * time.Second
 )
 
@@ -174,7 +175,8 @@ func (a *api) call(ctx context.Context, method, address, bearer string, in, out 
 // problem turns an error answer into an error.
 func problem(resp *http.Response, host, media string, answer []byte) error {
 	var doc struct {
-		Code string `json:"code"`
+		Code    string   `json:"code"`
+		Devices []Device `json:"devices"`
 	}
 	if media != "application/problem+json" || json.Unmarshal(answer, &doc) != nil || !isCode(doc.Code) {
 		if resp.StatusCode >= http.StatusInternalServerError {
@@ -183,7 +185,7 @@ func problem(resp *http.Response, host, media string, answer []byte) error {
 		}
 		return strange("HTTP %d without a reason", resp.StatusCode)
 	}
-	refused := &RefusedError{Code: doc.Code, By: host}
+	refused := &RefusedError{Code: doc.Code, By: host, Devices: doc.Devices[:min(len(doc.Devices), maxDevices)]}
 	if seconds, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && seconds > 0 {
 		refused.RetryAfter = min(time.Duration(min(seconds, 1<<20))*time.Second, maxRetryAfter)
 	}

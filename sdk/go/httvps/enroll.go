@@ -23,6 +23,10 @@ type EnrollOptions struct {
 	// Go calls it.
 	Platform string
 
+	// Replace is the id of a device of the same user that gives its place to this
+	// one: it is revoked. The refusal device_limit has those that can be named.
+	Replace string
+
 	// NetDial opens the connections; nil means net.Dialer.
 	NetDial NetDial
 }
@@ -93,6 +97,9 @@ func Enroll(ctx context.Context, inv Invitation, opts EnrollOptions) (Profile, e
 				"signature":  signature,
 				"name":       opts.Name,
 				"platform":   opts.Platform,
+			}
+			if opts.Replace != "" {
+				request["replace"] = opts.Replace
 			}
 			return service.call(ctx, http.MethodPost, base+"/api/v1/devices/enroll", "", request, &answer)
 		})

@@ -321,6 +321,35 @@ func TestEnrollingEndsWithItsContext(t *testing.T) {
 	}
 }
 
+func TestAtTheLimitTheDevicesThatCanBeReplacedAreNamed(t *testing.T) {
+	var replaced string
+	inv := oddService(t, func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "/challenge") {
+			w.Header().Set("Content-Type", "application/json")
+			_, _ = io.WriteString(w, `{"nonce":"AAAA"}`)
+			return
+		}
+		var request struct {
+			Replace string `json:"replace"`
+		}
+		_ = json.NewDecoder(r.Body).Decode(&request)
+		replaced = request.Replace
+		w.Header().Set("Content-Type", "application/problem+json")
+		w.WriteHeader(http.StatusForbidden)
+		_, _ = io.WriteString(w, `{"code":"device_limit","devices":[`+
+			`{"id":"d1","name":"old phone","platform":"android","last_seen_at":null},{"id":"d2","name":"laptop","last_seen_at":"2026-03-01T12:00:00Z"}]}`)
+	}, nil)
+	_, err := httvps.Enroll(t.Context(), inv, httvps.EnrollOptions{Store: httvps.NewMemoryStore(), Replace: "d0"})
+	refused, ok := errors.AsType[*httvps.RefusedError](err)
+	if !ok || len(refused.Devices) != 2 || replaced != "d0" {
+		t.Fatalf("%v with %+v, asked to replace %q", err, refused, replaced)
+	}
+	first, second := refused.Devices[0], refused.Devices[1]
+	if first.ID != "d1" || first.Name != "old phone" || !first.LastSeen.IsZero() || second.LastSeen.IsZero() {
+		t.Errorf("devices are %+v", refused.Devices)
+	}
+}
+
 func TestARefusedEnrolmentSaysWhatHelps(t *testing.T) {
 	for _, code := range []string{"invalid_invitation", "device_limit", "invalid_request", "conflict"} {
 		inv := oddService(t, func(w http.ResponseWriter, _ *http.Request) {

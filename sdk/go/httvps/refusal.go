@@ -20,6 +20,19 @@ type RefusedError struct {
 
 	// By is the host that answered.
 	By string
+
+	// Devices are, with device_limit, those of the user, of which
+	// EnrollOptions.Replace may name one; the ones that were not seen for longest
+	// come first.
+	Devices []Device
+}
+
+// Device is one of a user's devices.
+type Device struct {
+	ID       string    `json:"id"`
+	Name     string    `json:"name"`
+	Platform string    `json:"platform"`
+	LastSeen time.Time `json:"last_seen_at"` // zero: never
 }
 
 func (e *RefusedError) Error() string { return "refused by the service: " + e.Code }
@@ -144,7 +157,7 @@ var reasons = map[string]reason{
 	},
 	"device_limit": {
 		final,
-		"The plan has no place for another device. Ask the operator to remove one or to raise the limit.",
+		"The plan has no place for another device. Enrol in place of one of the others, or ask the operator to raise the limit.",
 	},
 	"invalid_invitation": {
 		final,

@@ -130,7 +130,7 @@ func testLostGateway(f fixture) {
 		if err := tx.RenewLease(ctx, second.ID, control.Lease{BootID: "b", Until: later.Add(time.Minute)}); err != nil {
 			return err
 		}
-		live, err := tx.LiveGateways(ctx, later, 10)
+		live, err := tx.LiveGateways(ctx, later, nil, 10)
 		if err != nil {
 			return err
 		}

@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -43,6 +44,10 @@ func Run(t *testing.T, open func(t *testing.T) control.Store) {
 		"a new boot ends the sessions of others":        testBoots,
 		"unwanted sessions are found with their reason": testUnwanted,
 		"entitlements come longest first":               testEntitlements,
+		"a subscription begins with its first use once": testFirstUse,
+		"live gateways are found by their regions":      testLiveGateways,
+		"who counts a quota is alone with it":           testQuotaHeld,
+		"leases of quotas are summed and forgotten":     testQuotaLeases,
 		"pruning is bounded and spares what is young":   testPrune,
 		"deleting a user takes what is its own":         testDeleteUser,
 		"the session limit holds while sessions end":    testLimitWhileSessionsEnd,
@@ -105,6 +110,7 @@ func (f fixture) plan(t *testing.T) control.Plan {
 	t.Helper()
 	p := control.Plan{
 		ID: id(), Name: "plan " + id(), MaxDevices: 1, MaxSessions: 2, MaxStreams: 3, MaxUDP: 0, DurationDays: new(30), CreatedAt: now,
+		Quota: control.Quota{QuotaPeriod: control.PeriodNone, TimeZone: "UTC", QuotaAction: control.QuotaBlock},
 	}
 	f.write(t, func(ctx context.Context, tx control.Tx) error { return tx.InsertPlan(ctx, p) })
 	return p
@@ -204,11 +210,18 @@ func testRoundTrip(f fixture) {
 	sub := f.subscription(t, user, plan, now, &ends)
 	device := f.device(t, user)
 	invitation := f.invitation(t, user, ends)
-	gateway := f.pendingGateway(t)
+	gateway, pending := f.pendingGateway(t), f.pendingGateway(t)
 	session := f.session(t, device, f.gateway(t, "b"), "b")
 	f.write(t, func(ctx context.Context, tx control.Tx) error {
 		user.DisabledAt, user.Note = &now, "changed"
 		plan.DurationDays, plan.MaxUDP = nil, 7
+		plan.StartsOnFirstUse, plan.SpeedUpBPS, plan.SpeedDownBPS = true, new(int64(1_000_000)), new(int64(1<<40))
+		plan.Regions = []string{pending.Region, gateway.Region}
+		slices.Sort(plan.Regions)
+		plan.Quota = control.Quota{
+			QuotaBytes: new(int64(1 << 50)), QuotaPeriod: control.PeriodRolling, TimeZone: "Asia/Kathmandu",
+			QuotaAction: control.QuotaThrottle, ThrottleBPS: new(int64(64_000)), QuotaWarnings: []int{50, 99},
+		}
 		sub.EndsAt = nil
 		device.RevokedAt, device.LastSeenAt, device.Name = &now, &now, "desktop"
 		return errors.Join(
@@ -222,6 +235,7 @@ func testRoundTrip(f fixture) {
 		byName, err2 := tx.UserByName(ctx, user.Name)
 		gotPlan, err3 := tx.Plan(ctx, plan.ID)
 		gotSub, err4 := tx.Subscription(ctx, sub.ID)
+		entitlements, err9 := tx.Entitlements(ctx, user.ID, 10)
 		gotDevice, err5 := tx.Device(ctx, device.ID)
 		gotInvitation, err6 := tx.InvitationByCode(ctx, invitation.CodeHash)
 		gotGateway, err7 := tx.GatewayByJoinCode(ctx, gateway.JoinCodeHash)
@@ -230,11 +244,12 @@ func testRoundTrip(f fixture) {
 		same(t, user, byName)
 		same(t, plan, gotPlan)
 		same(t, sub, gotSub)
+		same(t, []control.Entitlement{{Subscription: sub, Plan: plan}}, entitlements)
 		same(t, device, gotDevice)
 		same(t, invitation, gotInvitation)
 		same(t, gateway, gotGateway)
 		same(t, session, gotSession)
-		return errors.Join(err1, err2, err3, err4, err5, err6, err7, err8)
+		return errors.Join(err1, err2, err3, err4, err5, err6, err7, err8, err9)
 	}
 	if err := f.Read(t.Context(), check); err != nil {
 		t.Error(err)
@@ -372,6 +387,15 @@ func testClashes(f fixture) {
 		"two plans of a name": func(ctx context.Context, tx control.Tx) error { p := plan; p.ID = id(); return tx.InsertPlan(ctx, p) },
 		"a plan in use":       func(ctx context.Context, tx control.Tx) error { return tx.DeletePlan(ctx, plan.ID) },
 		"a region in use":     func(ctx context.Context, tx control.Tx) error { return tx.DeleteRegion(ctx, gateway.RegionID) },
+		"a region that a plan names": func(ctx context.Context, tx control.Tx) error {
+			r := control.Region{ID: id(), Code: "named", CreatedAt: now}
+			p := plan
+			p.Regions = []string{r.Code}
+			if err := errors.Join(tx.InsertRegion(ctx, r), tx.UpdatePlan(ctx, p)); err != nil {
+				return err
+			}
+			return tx.DeleteRegion(ctx, r.ID)
+		},
 		"a region's code": func(ctx context.Context, tx control.Tx) error {
 			return tx.InsertRegion(ctx, control.Region{ID: id(), Code: gateway.Region, CreatedAt: now})
 		},

@@ -14,7 +14,7 @@ import (
 )
 
 func newEnroll(around surroundings) *cobra.Command {
-	var name string
+	var name, replace string
 	cmd := &cobra.Command{
 		Use:   "enroll LINK|-",
 		Short: "Enrol this device with an invitation link",
@@ -36,14 +36,15 @@ nothing; another link is refused: use another --home, or remove the old one.`,
 				}
 				link = string(text)
 			}
-			return enroll(cmd, around, link, name)
+			return enroll(cmd, around, link, name, replace)
 		},
 	}
 	cmd.Flags().StringVar(&name, "name", "", "what the operator sees (default this machine's name)")
+	cmd.Flags().StringVar(&replace, "replace", "", "the `ID` of another device of yours that gives its place to this one, when the plan allows no more; it is revoked")
 	return cmd
 }
 
-func enroll(cmd *cobra.Command, around surroundings, link, name string) error {
+func enroll(cmd *cobra.Command, around surroundings, link, name, replace string) error {
 	invitation, err := httvps.ParseInvitation(link)
 	if err != nil {
 		return err
@@ -64,7 +65,7 @@ func enroll(cmd *cobra.Command, around surroundings, link, name string) error {
 	case !errors.Is(err, httvps.ErrNotEnrolled):
 		return err
 	}
-	profile, err := httvps.Enroll(cmd.Context(), invitation, httvps.EnrollOptions{Store: store, Name: deviceName(name)})
+	profile, err := httvps.Enroll(cmd.Context(), invitation, httvps.EnrollOptions{Store: store, Name: deviceName(name), Replace: replace})
 	if err != nil {
 		return err
 	}

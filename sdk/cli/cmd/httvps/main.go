@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -101,6 +102,15 @@ func tell(w io.Writer, speak words.Language, err error) {
 	_, _ = fmt.Fprintf(w, "httvps: %v\n", err)
 	for _, line := range waysOut(speak, err) {
 		_, _ = fmt.Fprintln(w, line)
+	}
+	if refused, ok := errors.AsType[*httvps.RefusedError](err); ok {
+		for _, d := range refused.Devices {
+			seen := "-"
+			if !d.LastSeen.IsZero() {
+				seen = d.LastSeen.UTC().Format(time.RFC3339)
+			}
+			_, _ = fmt.Fprintf(w, "  --replace %q  %q  %s\n", d.ID, d.Name, seen)
+		}
 	}
 }
 

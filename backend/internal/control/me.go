@@ -1,0 +1,95 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/httvps/httvps/internal/reason"
+)
+
+// Me is what a device may know about itself and its user's plan.
+type Me struct {
+	Device      Device
+	User        User
+	Refused     reason.Code  // why it gets no session; empty: it may have one
+	Entitlement *Entitlement // what its next session rests on, or what it last had; nil: it never had one
+	Quota       *MyQuota     // nil: there is none
+}
+
+// MyQuota is what is used of the quota of a device's user.
+type MyQuota struct {
+	Period
+	Used    int64
+	Left    int64
+	Warning int // the highest percentage that was reached and is to be warned of; 0: none
+}
+
+// Me returns what a device may know. Of several subscriptions it is the one that
+// lasts longest of those that have something left.
+func (a *Authority) Me(ctx context.Context, deviceID string) (Me, error) {
+	var me Me
+	err := a.store.Read(ctx, func(ctx context.Context, tx Tx) error {
+		now := a.now()
+		s, err := standing(ctx, tx, deviceID)
+		if errors.Is(err, ErrNotFound) {
+			return ErrUnauthorized // it went a moment ago
+		}
+		if err != nil {
+			return err
+		}
+		me = Me{Device: s.Device, User: s.User}
+		usable, why := s.usable(now)
+		if why != "" {
+			me.Refused = why
+			if len(s.Entitlements) > 0 {
+				me.Entitlement = &s.Entitlements[0]
+			}
+			return nil
+		}
+		for i, e := range usable {
+			used, err := myQuota(ctx, tx, e, now)
+			if err != nil {
+				return err
+			}
+			left := used == nil || used.Left > 0 || e.Plan.QuotaAction == QuotaThrottle
+			if i == 0 || left {
+				me.Entitlement, me.Quota, me.Refused = &usable[i], used, ""
+			}
+			if left {
+				return nil
+			}
+			me.Refused = reason.QuotaExceeded
+		}
+		return nil
+	})
+	return me, err
+}
+
+// myQuota returns what is used of an entitlement's quota, nil when it has none.
+func myQuota(ctx context.Context, tx Tx, e Entitlement, now time.Time) (*MyQuota, error) {
+	if e.Plan.QuotaBytes == nil {
+		return nil, nil //nolint:nilnil // documented
+	}
+	mine := MyQuota{Left: *e.Plan.QuotaBytes}
+	if e.AwaitsUse {
+		return &mine, nil
+	}
+	mine.Period = e.Plan.At(e.StartsAt, now)
+	from, to := mine.buckets()
+	use, err := tx.Quota(ctx, e.ID)
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return nil, err
+	}
+	mine.Used = use.Used
+	if use.From != from || use.To != to { // nobody has asked since the period began
+		used, err := tx.UsedBytes(ctx, e.ID, from, to)
+		if err != nil {
+			return nil, err
+		}
+		mine.Used = used.total()
+	}
+	mine.Left = max(*e.Plan.QuotaBytes-mine.Used, 0)
+	mine.Warning = e.Plan.reached(mine.Used)
+	return &mine, nil
+}
