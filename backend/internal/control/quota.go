@@ -17,8 +17,9 @@ import (
 const (
 	// leasePart of a quota, within bounds, is what a gateway has in advance.
 	leasePart = 64
-	// MinQuotaLease and MaxQuotaLease are those bounds.
+	// MinQuotaLease is the lower of those bounds, in bytes.
 	MinQuotaLease = 1 << 20
+	// MaxQuotaLease is the upper one.
 	MaxQuotaLease = 64 << 20
 	// smallLease is what is not divided any more when a quota comes to its end.
 	smallLease = 256 << 10
