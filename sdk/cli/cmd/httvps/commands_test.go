@@ -169,8 +169,9 @@ func TestTheDoctorFindsWhatIsWrongAndSaysWhatToDo(t *testing.T) {
 		t.Errorf("not enrolled: exit %d, %s%s", code, stdout, stderr)
 	}
 	s.Close()
-	if code, stdout, _ := call(t, "doctor", "--home", dir); code != 4 || !strings.Contains(stdout, "Try another network") {
-		t.Errorf("a service that is gone: exit %d, %s", code, stdout)
+	if code, stdout, stderr := call(t, "doctor", "--home", dir); code != 4 || !strings.Contains(stdout, "Try another network") ||
+		strings.Count(stderr, "\n") != 1 || strings.Contains(stderr, "httvps doctor") {
+		t.Errorf("a service that is gone: exit %d, %s%s", code, stdout, stderr)
 	}
 }
 
@@ -179,7 +180,7 @@ func TestLogoutLeavesNothingOfTheDevice(t *testing.T) {
 	dir := enrolled(t, s)
 	ready, _, end := begin(t, "connect", "--home", dir, "--socks", ":0")
 	ready.waitFor(t, "\n")
-	if code, _, stderr := call(t, "logout", "--home", dir); code != 1 || !strings.Contains(stderr, "another httvps") {
+	if code, _, stderr := call(t, "logout", "--home", dir); code != 1 || !strings.Contains(stderr, "another httvps") || !strings.Contains(stderr, "httvps status") {
 		t.Errorf("beside connect: exit %d, %s", code, stderr)
 	}
 	end()
@@ -190,7 +191,7 @@ func TestLogoutLeavesNothingOfTheDevice(t *testing.T) {
 	if err != nil || len(entries) != 1 || entries[0].Name() != "lock" {
 		t.Errorf("the home has %v, %v", entries, err)
 	}
-	if code, _, stderr := call(t, "logout", "--home", dir); code != 0 {
+	if code, _, stderr := call(t, "logout", "--home", dir); code != 0 || !strings.Contains(stderr, "nothing to remove") || strings.Contains(stderr, "logged out") {
 		t.Errorf("again: exit %d, %s", code, stderr)
 	}
 	if code, _, _ := call(t, "enroll", s.Invitation(), "--home", dir); code != 0 {
