@@ -130,6 +130,9 @@ func waysOut(speak words.Language, command string, err error) (lines []string) {
 	case unreachable:
 		lines = append(lines, speak.Say("Check this device's network. If other sites work, the service may be down or blocked here; httvps doctor says more."))
 	}
+	if open, ok := errors.AsType[*httvps.OpenError](err); ok {
+		lines = append(lines, speak.Explain(open.Code))
+	}
 	if errors.Is(err, httvps.ErrNotEnrolled) {
 		lines = append(lines, speak.Say("Ask the operator of your service for an invitation link, then: httvps enroll LINK"))
 	}
