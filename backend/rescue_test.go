@@ -28,7 +28,7 @@ func TestARescueRevokesAllTokensAndLetsTheOwnerBackInOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	cfg.PublicURL = "https://" + base.Host
-	if link, err := backend.Rescue(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "another process is using it") {
+	if link, err := backend.Rescue(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "another process is using it: stop that first") {
 		t.Errorf("rescue of a running service = %q, %v", link, err)
 	}
 	s.get("/api/v1/admin/whoami", second).want(http.StatusOK, "")

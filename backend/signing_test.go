@@ -79,7 +79,7 @@ func TestTheOperatorRotatesTheSigningKeyAndDevicesNoticeNothingOnBothEngines(t *
 		before, version := gw.told()
 		cfg := testConfig(t, dir)
 		cfg.TLS, _ = testTLS(t)
-		if _, err := backend.RotateSigning(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "another process is using it") {
+		if _, err := backend.RotateSigning(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "another process is using it: stop that first") {
 			t.Errorf("rotation beside a running service: %v", err)
 		}
 		if err := s.stop(); err != nil {

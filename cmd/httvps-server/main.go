@@ -74,6 +74,9 @@ func serve(cmd *cobra.Command, s *settings) error {
 		return err
 	}
 	if err := cfg.Validate(); err != nil {
+		if s.file == "" && !s.dev {
+			err = fmt.Errorf("%w\nGive it in --config FILE; or only try it, with --dev", err)
+		}
 		return fmt.Errorf("configuration: %w", err)
 	}
 	if err := cfg.open(cmd.Context()); err != nil {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -39,6 +40,7 @@ func TestCommandLines(t *testing.T) {
 		"an unknown flag":           {args: []string{"--data", data, "--prot", "1"}, code: 2, stderr: "--prot"},
 		"half a command":            {args: []string{"config"}, code: 2, stderr: "config needs a command"},
 		"an unknown half":           {args: []string{"config", "chekc"}, code: 2, stderr: "chekc"},
+		"nothing to serve by":       {args: []string{"--data", data}, code: 1, stderr: "\nGive it in --config FILE; or only try it, with --dev"},
 		"no data directory":         {code: 2, stderr: "--data DIR is needed"},
 		"a check of nothing":        {args: []string{"config", "check"}, code: 1, stderr: "gateway:\nurl"},
 		"help":                      {args: []string{"--help"}, stdout: "--dev"},
@@ -109,6 +111,23 @@ func TestDevPrintsOneLineWhenDevicesCanConnect(t *testing.T) {
 	}
 	if _, err := os.Stat(ready.CA); err != nil {
 		t.Errorf("the authority that the line names: %v", err)
+	}
+}
+
+// A service of --dev has the same addresses again: a second start finds the first.
+func TestAPortInUseIsToldWithTheWayOut(t *testing.T) {
+	ln, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = ln.Close() }()
+	for _, flag := range []string{"--listen", "--api"} {
+		var stdout, stderr bytes.Buffer
+		code := run(t.Context(), []string{"--data", t.TempDir(), "--dev", flag, ln.Addr().String()}, nil, &stdout, &stderr)
+		if code != 1 || !strings.Contains(stderr.String(), ln.Addr().String()) ||
+			!strings.Contains(stderr.String(), "maybe this service itself: stop that, or choose another address with "+flag) {
+			t.Errorf("%s: exit %d, %s", flag, code, &stderr)
+		}
 	}
 }
 

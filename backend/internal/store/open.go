@@ -15,7 +15,7 @@ var migrations embed.FS
 
 var (
 	// ErrInUse says that another process has the database open.
-	ErrInUse = errors.New("another process is using it")
+	ErrInUse = errors.New("another process is using it: stop that first")
 	// ErrCorrupt says that a database is damaged.
 	ErrCorrupt = errors.New("the database is damaged: restore a backup")
 	// ErrForeign says that something is not a database of this program.

@@ -185,6 +185,8 @@ func (f *fake) resource(r *http.Request, path []string, body object) answer {
 	case route == "POST revoke" && noun == "devices":
 		row["revoked_at"] = fakeNow
 		return answer{200, row}
+	case route == "POST close" && noun == "sessions":
+		return answer{200, row} // it is live until its gateway says otherwise
 	case route == "GET invitations" && noun == "users":
 		return answer{200, object{"items": f.invitations, "next": nil}}
 	case strings.HasPrefix(route, "DELETE invitations/") && noun == "users":

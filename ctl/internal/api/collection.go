@@ -157,6 +157,14 @@ func (c *Client) RevokeDevice(ctx context.Context, id string) (Object[Device], e
 	})
 }
 
+// CloseSession has a session ended; its device may begin another one.
+func (c *Client) CloseSession(ctx context.Context, id string) (Object[Session], error) {
+	return one[Session](ctx, c, call{
+		method: http.MethodPost, path: c.Sessions().pathOf(id) + "/close", body: struct{}{},
+		what: Thing{"session", id},
+	})
+}
+
 // Invitations is every invitation of a user. One that is listed has no link.
 func (c *Client) Invitations(user string) Collection[Invitation] {
 	return Collection[Invitation]{c, "invitation", c.Users().pathOf(user) + "/invitations"}

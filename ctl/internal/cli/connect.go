@@ -35,6 +35,9 @@ func (a *app) client(cmd *cobra.Command) (*api.Client, error) {
 	tokenText, ca := a.given(a.flags.token, "HTTVPS_TOKEN"), a.given(a.flags.ca, "HTTVPS_CA")
 	if endpoint.IsZero() || tokenText == "" {
 		saved, err := a.savedLogin()
+		if errors.Is(err, errNoLogin) && !endpoint.IsZero() {
+			return nil, fmt.Errorf("there is no token for %s: give it in HTTVPS_TOKEN, or run httvpsctl login --api %s", endpoint, endpoint)
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -75,6 +78,8 @@ func (a *app) endpoint(cmd *cobra.Command) (api.Endpoint, error) {
 	return endpoint, nil
 }
 
+var errNoLogin = errors.New("you are not logged in: run httvpsctl login, or give --api and HTTVPS_TOKEN")
+
 func (a *app) savedLogin() (login.Login, error) {
 	path, err := login.Path(a.Getenv)
 	if err != nil {
@@ -82,7 +87,7 @@ func (a *app) savedLogin() (login.Login, error) {
 	}
 	saved, err := login.Load(path)
 	if errors.Is(err, login.ErrNone) {
-		return login.Login{}, errors.New("you are not logged in: run httvpsctl login, or give --api and HTTVPS_TOKEN")
+		return login.Login{}, errNoLogin
 	}
 	return saved, err
 }

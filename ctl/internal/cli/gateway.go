@@ -53,7 +53,7 @@ gateway: pass it on as you would a password.`,
 			return err
 		}
 		return printSecretLink(a, gateway, gateway.Value.Join,
-			"Link for gateway "+gateway.Value.Name+", which works once. On the gateway: httvps-gateway join LINK")
+			"Link for gateway "+gateway.Value.Name+", which works once. On the gateway: httvps-gateway join LINK --config FILE")
 	})
 	return cmd
 }

@@ -10,8 +10,10 @@ import (
 	"github.com/httvps/httvps/ctl/internal/api"
 )
 
+var findSession = byID("session", "session list", isSessionID)
+
 var sessions = kind[api.Session]{
-	name: "session", arg: "ID", things: (*api.Client).Sessions, find: byID("session", "session list", isSessionID),
+	name: "session", arg: "ID", things: (*api.Client).Sessions, find: findSession,
 	columns: []column[api.Session]{
 		{"ID", func(s api.Session) string { return s.ID }},
 		{"USER", func(s api.Session) string { return s.UserID }},
@@ -34,7 +36,28 @@ func (a *app) sessionCommand() *cobra.Command {
 			filterBy("state", "which `STATE`: live, ended or all (default: live)", "state", state),
 			filterBy("user", "only those of this `USER` (id or name)", "user_id", findUser),
 		),
-		showCommand(a, sessions))
+		showCommand(a, sessions), a.sessionClose())
+}
+
+func (a *app) sessionClose() *cobra.Command {
+	return &cobra.Command{
+		Use: "close ID", Short: "Have a session ended", Args: exactly(1),
+		Long: `Have a session ended.
+
+Its gateway ends it within a heartbeat; until then it is shown as live. Its device
+may begin another one at once. To keep a device out: device revoke, or user disable.`,
+		RunE: a.asking(func(cmd *cobra.Command, c *api.Client, args []string) error {
+			id, err := findSession(cmd.Context(), c, args[0])
+			if err != nil {
+				return err
+			}
+			session, err := c.CloseSession(cmd.Context(), id)
+			if err != nil {
+				return err
+			}
+			return printObject(a, session, sessions.all())
+		}),
+	}
 }
 
 var sessionID = regexp.MustCompile(`^[0-9A-Fa-f]{32}$`)

@@ -98,7 +98,7 @@ func newServe(s *settings) *cobra.Command {
 			}
 			err = gateway.Run(cmd.Context(), cfg)
 			if errors.Is(err, gateway.ErrNotJoined) {
-				return fmt.Errorf("%w\nmake a join link with `httvpsctl gateway create` and run `httvps-gateway join LINK`", err)
+				return fmt.Errorf("%w\nmake a join link with `httvpsctl gateway create` and run `httvps-gateway join LINK` with the same configuration", err)
 			}
 			return err
 		},

@@ -73,7 +73,7 @@ func TestFlagsOverrideTheEnvironmentAndTheEnvironmentTheFile(t *testing.T) {
 func TestServeWithoutMembershipSaysHowToGetOne(t *testing.T) {
 	dir := t.TempDir()
 	code, stdout, stderr := exec(t, nil, "", "serve", "--config", example, "--data", dir)
-	if code != command.ExitFailure || stdout != "" || !strings.Contains(stderr, dir) || !strings.Contains(stderr, "httvps-gateway join") {
+	if code != command.ExitFailure || stdout != "" || !strings.Contains(stderr, dir) || !strings.Contains(stderr, "httvps-gateway join LINK` with the same configuration") {
 		t.Errorf("exit %d, stdout %q, stderr %q", code, stdout, stderr)
 	}
 }
@@ -95,5 +95,23 @@ func TestHealthOfNoGatewayExitsWith1(t *testing.T) {
 func TestVersion(t *testing.T) {
 	if code, stdout, _ := exec(t, nil, "", "version"); code != 0 || stdout != "httvps-gateway "+version+"\n" {
 		t.Errorf("exit %d, %q", code, stdout)
+	}
+}
+
+func TestJoiningAgainSaysWhatToDo(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "gateway.json"), []byte("{}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	code, _, stderr := exec(t, nil, "", "join", "https://127.0.0.1:1/gateway-join#code=ABCDEFGHIJKLMNOPQRSTUVWXY2", "--data", dir, "--url", "wss://h/t")
+	if code != command.ExitFailure || !strings.Contains(stderr, "joined a service already") || !strings.Contains(stderr, "another data directory") {
+		t.Errorf("exit %d, %s", code, stderr)
+	}
+}
+
+func TestAnInvitationOfADeviceIsToldFromAJoinLink(t *testing.T) {
+	code, _, stderr := exec(t, nil, "", "join", "https://h/p/join#code=ABCDEFGHIJKLMNOPQRSTUVWXY2", "--data", t.TempDir(), "--url", "wss://h/t")
+	if code != command.ExitFailure || !strings.Contains(stderr, "it is an invitation for a device") || strings.Contains(stderr, "ABCDEFG") {
+		t.Errorf("exit %d, %s", code, stderr)
 	}
 }

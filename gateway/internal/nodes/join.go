@@ -65,6 +65,8 @@ func parseLink(text string) (joinLink, error) {
 	switch {
 	case u.Scheme != "https":
 		return joinLink{}, errors.New("the join link is damaged: it does not begin with https://")
+	case strings.HasSuffix(u.Path, "/join"):
+		return joinLink{}, errors.New("the link is not a join link: it is an invitation for a device; `httvpsctl gateway create` makes join links")
 	case u.Hostname() == "" || u.User != nil || u.RawQuery != "" || !ok:
 		return joinLink{}, errors.New("the join link is damaged: want https://host/gateway-join#code=…")
 	}
@@ -93,7 +95,7 @@ func Join(ctx context.Context, m Membership) (State, error) {
 	}
 	switch _, err := os.Stat(filepath.Join(m.Dir, stateFile)); {
 	case err == nil:
-		return State{}, fmt.Errorf("%w: %s", ErrJoined, filepath.Join(m.Dir, stateFile))
+		return State{}, fmt.Errorf("%w: %s; serve it, or join as another gateway with another data directory", ErrJoined, filepath.Join(m.Dir, stateFile))
 	case !errors.Is(err, fs.ErrNotExist):
 		return State{}, fmt.Errorf("data directory: %w", err)
 	}

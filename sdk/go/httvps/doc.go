@@ -22,7 +22,7 @@
 // network nor its resolver learns it. With "udp" it keeps datagrams apart, as the
 // net package does; [Client.ListenPacket] is for those who have many peers.
 //
-//	store := httvps.NewMemoryStore() // real programs keep it: see Store
+//	store := httvps.NewMemoryStore() // real programs keep it: the example of Store does, in files
 //	invitation, err := httvps.ParseInvitation(link)
 //	// …
 //	_, err = httvps.Enroll(ctx, invitation, httvps.EnrollOptions{Store: store})

@@ -65,6 +65,10 @@ The ready line names each of them, in the order of the flags, as
 			if err != nil {
 				return err
 			}
+			doors, err := proxy.parse()
+			if err != nil {
+				return err
+			}
 			store, err := takeHome(cmd.Context(), around.open, around.speak, cmd.ErrOrStderr())
 			if cmd.Context().Err() != nil {
 				return nil // the user's wish
@@ -78,8 +82,7 @@ The ready line names each of them, in the order of the flags, as
 			if _, err := store.Profile(cmd.Context()); err != nil {
 				return err
 			}
-			doors, err := proxy.listen(cmd.Context())
-			if err != nil {
+			if err := doors.listen(cmd.Context()); err != nil {
 				return err
 			}
 			defer doors.close()

@@ -98,11 +98,11 @@ func (s surroundings) judge(f httvps.Finding) finding {
 	item.Error = f.Err.Error()
 	if refused, ok := errors.AsType[*httvps.RefusedError](f.Err); ok {
 		item.Reason = refused.Code
-		item.Advice = append(item.Advice, waysOut(s.speak, refused)...)
+		item.Advice = append(item.Advice, waysOut(s.speak, "doctor", refused)...)
 		return item
 	}
 	if errors.Is(f.Err, httvps.ErrNotEnrolled) {
-		item.Advice = append(item.Advice, waysOut(s.speak, httvps.ErrNotEnrolled)...)
+		item.Advice = append(item.Advice, waysOut(s.speak, "doctor", httvps.ErrNotEnrolled)...)
 		return item
 	}
 	if text, ok := advice[f.Step]; ok {

@@ -26,7 +26,12 @@ neither in the list of processes nor in the shell's history.
 
 A home holds one device. Repeating the link that it was enrolled with does
 nothing; another link is refused: use another --home, or remove the old one.`,
-		Args: usage(cobra.ExactArgs(1)),
+		Args: usage(func(_ *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return errors.New("enroll wants the invitation link, or - to read it from standard input")
+			}
+			return nil
+		}),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			link := args[0]
 			if link == "-" {

@@ -1,9 +1,13 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/spf13/cobra"
+
+	"github.com/httvps/httvps/sdk/cli/internal/home"
+	"github.com/httvps/httvps/sdk/go/httvps"
 )
 
 func newLogout(around surroundings) *cobra.Command {
@@ -21,11 +25,16 @@ there. httvps connect has to be ended first.`,
 				return err
 			}
 			defer func() { _ = store.Close() }()
-			// A profile that is damaged is a reason to remove it.
-			if _, err := store.Key(cmd.Context()); err != nil {
+			// A key that is damaged is a reason to remove it.
+			if _, err := home.Look(store.Path()).Key(cmd.Context()); err != nil && !errors.Is(err, httvps.ErrNotEnrolled) {
 				_, _ = fmt.Fprintln(cmd.ErrOrStderr(), err)
 			}
-			if err := store.Remove(); err != nil {
+			removed, err := store.Remove()
+			if err != nil {
+				return err
+			}
+			if !removed {
+				_, err = fmt.Fprintln(cmd.ErrOrStderr(), around.speak.Say("nothing to remove: this device is not enrolled"))
 				return err
 			}
 			_, err = fmt.Fprintf(cmd.ErrOrStderr(), "%s\n%s\n", around.speak.Say("logged out: key and profile are removed."),

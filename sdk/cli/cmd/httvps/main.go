@@ -50,10 +50,10 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	root.SetIn(stdin)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	code := exitCode(err)
 	if code != exitOK {
-		tell(stderr, speak, err)
+		tell(stderr, speak, cmd.Name(), err)
 	}
 	return code
 }
@@ -97,10 +97,14 @@ func exitCode(err error) int {
 	return exitFailure
 }
 
-// tell writes an error and, where there is one, the way out.
-func tell(w io.Writer, speak words.Language, err error) {
+// tell writes the error of a command and, where there is one, the way out. The
+// doctor has told that already.
+func tell(w io.Writer, speak words.Language, command string, err error) {
 	_, _ = fmt.Fprintf(w, "httvps: %v\n", err)
-	for _, line := range waysOut(speak, err) {
+	if command == "doctor" {
+		return
+	}
+	for _, line := range waysOut(speak, command, err) {
 		_, _ = fmt.Fprintln(w, line)
 	}
 	if refused, ok := errors.AsType[*httvps.RefusedError](err); ok {
@@ -114,8 +118,8 @@ func tell(w io.Writer, speak words.Language, err error) {
 	}
 }
 
-// waysOut says what helps against an error.
-func waysOut(speak words.Language, err error) (lines []string) {
+// waysOut says what helps against an error of a command.
+func waysOut(speak words.Language, command string, err error) (lines []string) {
 	refused, _ := errors.AsType[*httvps.RefusedError](err)
 	_, stranger := errors.AsType[*httvps.StrangerError](err)
 	_, unreachable := errors.AsType[*httvps.UnreachableError](err)
@@ -125,13 +129,28 @@ func waysOut(speak words.Language, err error) (lines []string) {
 			lines = append(lines, speak.Say("The operator can make room: ask to remove a device that you no longer use (httvpsctl device revoke)."))
 		}
 		lines = append(lines, speak.Explain(refused.Code))
+		switch refused.Code {
+		case "device_revoked", "device_mismatch", "device_not_found", "conflict":
+			lines = append(lines, speak.Say("With a new link: httvps logout, then httvps enroll LINK"))
+		}
 	case stranger:
 		lines = append(lines, speak.Say("The address or the pin in the link may be wrong, or this device does not know the service's certificate authority. Ask the operator for a new link."))
+	case unreachable && command == "enroll": // the doctor wants a device
+		lines = append(lines, speak.Say("Check this device's network. If other sites work, the service may be down or blocked here."))
 	case unreachable:
 		lines = append(lines, speak.Say("Check this device's network. If other sites work, the service may be down or blocked here; httvps doctor says more."))
 	}
+	if open, ok := errors.AsType[*httvps.OpenError](err); ok {
+		lines = append(lines, speak.Explain(open.Code))
+	}
 	if errors.Is(err, httvps.ErrNotEnrolled) {
 		lines = append(lines, speak.Say("Ask the operator of your service for an invitation link, then: httvps enroll LINK"))
+	}
+	if errors.Is(err, home.ErrInUse) {
+		lines = append(lines, speak.Say("End it first (httvps status says how it goes), or give this one another directory with --home."))
+	}
+	if errors.Is(err, syscall.EADDRINUSE) {
+		lines = append(lines, speak.Say("Another program listens there: end it, or choose another port (0: any free one)."))
 	}
 	if errors.Is(err, control.ErrNobody) {
 		lines = append(lines, speak.Say("Start it: httvps connect"))

@@ -260,7 +260,7 @@ func TestUsageErrorsExitWith2(t *testing.T) {
 		"an unknown command":       {[]string{"conect"}, "conect"},
 		"an unknown flag":          {[]string{"connect", "--sock", "x"}, "--sock"},
 		"too many arguments":       {[]string{"connect", "x"}, "--help"},
-		"no link":                  {[]string{"enroll"}, "--help"},
+		"no link":                  {[]string{"enroll"}, "enroll wants the invitation link, or - to read it from standard input; see httvps enroll --help"},
 		"two links":                {[]string{"enroll", link, link}, "--help"},
 		"something else":           {[]string{"enroll", "hello", "--home", t.TempDir()}, "invitation link: "},
 		"a link cut short":         {[]string{"enroll", link[:len(link)-60], "--home", t.TempDir()}, "invitation link: "},
@@ -331,7 +331,7 @@ func TestARefusalExitsWith3AndSaysWhatHelps(t *testing.T) {
 		stdout, stderr, end := begin(t, "connect", "--home", home, "--socks", ":0")
 		stdout.waitFor(t, "\n")
 		s.Disconnect(wire.CodeDeviceRevoked)
-		stderr.waitFor(t, httvps.Explain("device_revoked"))
+		stderr.waitFor(t, httvps.Explain("device_revoked")+"\nWith a new link: httvps logout, then httvps enroll LINK")
 		if code := end(); code != 3 {
 			t.Errorf("exit %d", code)
 		}
@@ -355,7 +355,7 @@ func TestAServiceThatIsAwayExitsWith4(t *testing.T) {
 		t.Errorf("connect: exit %d, stdout %q, stderr %q", code, stdout, stderr)
 	}
 	code, _, stderr = call(t, "enroll", unused, "--home", t.TempDir())
-	if code != 4 || !strings.Contains(stderr, "could not be reached") {
+	if code != 4 || !strings.Contains(stderr, "could not be reached") || strings.Contains(stderr, "doctor") {
 		t.Errorf("enroll: exit %d, %s", code, stderr)
 	}
 	if strings.Contains(stderr, "k3jd84hf") {
@@ -438,6 +438,26 @@ func TestConnectWaitsForAnotherToEnd(t *testing.T) {
 	second.waitFor(t, `"ready":true`)
 }
 
+// Nobody waits for another connect to end only to be told of a slip in the flags.
+func TestMistakesAreToldBeforeAnotherConnectIsWaitedFor(t *testing.T) {
+	s := start(t, httvpstest.Options{})
+	dir := enrolled(t, s)
+	stdout, _, _ := begin(t, "connect", "--home", dir, "--socks", ":0")
+	stdout.waitFor(t, "\n")
+	for name, flags := range map[string][]string{
+		"no host":           {"--socks", "1080"},
+		"no port":           {"--http", "127.0.0.1:http"},
+		"for all the world": {"--socks", "0.0.0.0:1080"},
+		"no rule":           {"--direct", "a/b"},
+		"no such file":      {"--proxy-login", filepath.Join(dir, "none")},
+	} {
+		code, _, stderr := call(t, append([]string{"connect", "--home", dir}, flags...)...)
+		if code != 2 || strings.Contains(stderr, "waiting") || !strings.Contains(stderr, flags[0]) {
+			t.Errorf("%s: exit %d, %s", name, code, stderr)
+		}
+	}
+}
+
 func TestWhatIsInTheWayExitsWith1AndIsNamed(t *testing.T) {
 	s := start(t, httvpstest.Options{})
 	home := enrolled(t, s)
@@ -448,7 +468,7 @@ func TestWhatIsInTheWayExitsWith1AndIsNamed(t *testing.T) {
 		}
 		defer func() { _ = ln.Close() }()
 		code, _, stderr := call(t, "connect", "--home", home, "--socks", ln.Addr().String())
-		if code != 1 || !strings.Contains(stderr, ln.Addr().String()) || !strings.Contains(stderr, "in use") {
+		if code != 1 || !strings.Contains(stderr, ln.Addr().String()) || !strings.Contains(stderr, "in use") || !strings.Contains(stderr, "choose another port") {
 			t.Errorf("exit %d, %s", code, stderr)
 		}
 	})

@@ -42,14 +42,15 @@ func (f *proxyFlags) define(cmd *cobra.Command) {
 
 // proxies are what programs on this machine reach the tunnel by.
 type proxies struct {
+	given       *proxyFlags
 	login       *credential.Pair
 	rules       *direct.Rules
 	socks, http net.Listener // http: nil when there is none
 }
 
-// listen opens the proxies, or none.
-func (f *proxyFlags) listen(ctx context.Context) (*proxies, error) {
-	p := &proxies{}
+// parse reads what was given. A mistake is a usage error that names the flag.
+func (f *proxyFlags) parse() (*proxies, error) {
+	p := &proxies{given: f}
 	var err error
 	if p.rules, err = f.rules(); err != nil {
 		return nil, err
@@ -59,17 +60,45 @@ func (f *proxyFlags) listen(ctx context.Context) (*proxies, error) {
 			return nil, usagef("--proxy-login: %w", err)
 		}
 	}
-	if p.socks, err = listenFor(ctx, "--socks", f.socks, f.socksPublic, p.login != nil); err != nil {
+	if err := judge("--socks", f.socks, f.socksPublic, p.login != nil); err != nil {
 		return nil, err
 	}
 	if f.http == "" {
 		return p, nil
 	}
-	if p.http, err = listenFor(ctx, "--http", f.http, f.httpPublic, p.login != nil); err != nil {
-		p.close()
-		return nil, err
+	return p, judge("--http", f.http, f.httpPublic, p.login != nil)
+}
+
+// judge refuses an address that is none, or one that others reach unless that is
+// wanted.
+func judge(flag, address string, public, guarded bool) error {
+	_, err := relay.Address(address, public)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, relay.ErrPublic) && !guarded:
+		return usagef("%s: %w; the proxy asks for no password, so anybody who reaches it would use your tunnel (%s-public if that is what you want)", flag, err, flag)
+	case errors.Is(err, relay.ErrPublic):
+		return usagef("%s: %w (%s-public if that is what you want)", flag, err, flag)
+	default:
+		return usagef("%s: %w", flag, err)
 	}
-	return p, nil
+}
+
+// listen opens the proxies, or none.
+func (p *proxies) listen(ctx context.Context) error {
+	var err error
+	if p.socks, err = relay.Listen(ctx, p.given.socks, p.given.socksPublic); err != nil {
+		return fmt.Errorf("--socks: %w", err)
+	}
+	if p.given.http == "" {
+		return nil
+	}
+	if p.http, err = relay.Listen(ctx, p.given.http, p.given.httpPublic); err != nil {
+		p.close()
+		return fmt.Errorf("--http: %w", err)
+	}
+	return nil
 }
 
 // maxRuleFile bounds what --direct-file reads.
@@ -108,20 +137,6 @@ func (f *proxyFlags) rules() (*direct.Rules, error) {
 		return nil, usagef("--direct and --direct-file: %w", err)
 	}
 	return rules, nil
-}
-
-func listenFor(ctx context.Context, flag, address string, public, guarded bool) (net.Listener, error) {
-	ln, err := relay.Listen(ctx, address, public)
-	if errors.Is(err, relay.ErrPublic) {
-		if guarded {
-			return nil, usagef("%s: %w (%s-public if that is what you want)", flag, err, flag)
-		}
-		return nil, usagef("%s: %w; the proxy asks for no password, so anybody who reaches it would use your tunnel (%s-public if that is what you want)", flag, err, flag)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", flag, err)
-	}
-	return ln, nil
 }
 
 func (p *proxies) close() {

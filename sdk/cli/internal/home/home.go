@@ -91,19 +91,22 @@ func (s *Store) Close() error {
 }
 
 // Remove removes key and profile, the profile first: without it, the directory is
-// that of a device which is not enrolled yet.
-func (s *Store) Remove() error {
+// that of a device which is not enrolled yet. It reports whether one was there.
+func (s *Store) Remove() (removed bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.lock == nil {
-		return errLooks
+		return false, errLooks
 	}
 	for _, name := range []string{profileFile, keyFile} {
-		if err := os.Remove(filepath.Join(s.dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
+		switch err := os.Remove(filepath.Join(s.dir, name)); {
+		case err == nil:
+			removed = true
+		case !errors.Is(err, fs.ErrNotExist):
+			return removed, err
 		}
 	}
-	return syncDir(s.dir)
+	return removed, syncDir(s.dir)
 }
 
 var errLooks = errors.New("the home was opened to be looked at only")

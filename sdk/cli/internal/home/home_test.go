@@ -205,7 +205,7 @@ func TestWhoLooksSeesTheDeviceAndChangesNothing(t *testing.T) {
 	if err := home.Look(dir).SaveProfile(t.Context(), httvps.Profile{}); err == nil {
 		t.Error("a profile was saved")
 	}
-	if err := home.Look(dir).Remove(); err == nil {
+	if _, err := home.Look(dir).Remove(); err == nil {
 		t.Error("the device was removed")
 	}
 	if entries, _ := os.ReadDir(dir); len(entries) > 0 {
@@ -224,9 +224,9 @@ func TestWhoLooksSeesTheDeviceAndChangesNothing(t *testing.T) {
 	if err != nil || !seen.Public().(ed25519.PublicKey).Equal(key.Public()) {
 		t.Errorf("beside the owner: %v", err)
 	}
-	for range 2 {
-		if err := s.Remove(); err != nil {
-			t.Error(err)
+	for _, there := range []bool{true, false} {
+		if removed, err := s.Remove(); err != nil || removed != there {
+			t.Errorf("Remove = %v, %v, want %v", removed, err, there)
 		}
 	}
 	if _, err := os.Stat(filepath.Join(dir, "device.key")); !errors.Is(err, fs.ErrNotExist) {
