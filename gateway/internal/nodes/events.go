@@ -153,12 +153,13 @@ func newMessages(r io.Reader) messages {
 func (m messages) next() (message, error) {
 	var (
 		next message
+		data strings.Builder
 		some bool // a line of data came
 	)
 	for m.in.Scan() {
 		line := m.in.Text()
 		if line == "" {
-			if next != (message{}) {
+			if next.data = data.String(); next != (message{}) {
 				return next, nil
 			}
 			continue
@@ -175,10 +176,10 @@ func (m messages) next() (message, error) {
 			next.kind = value
 		case "data":
 			if some {
-				next.data += "\n"
+				data.WriteByte('\n')
 			}
 			some = true
-			if next.data += value; len(next.data) > maxMessage {
+			if data.WriteString(value); data.Len() > maxMessage {
 				return message{}, fmt.Errorf("an event is larger than %d bytes", maxMessage)
 			}
 		}
