@@ -91,6 +91,7 @@ func TestEventsAreFollowedFromWhereTheyEnded(t *testing.T) {
 			case 3:
 				say(w, "id: 11\r\nevent: from.the.future\r\ndata: {\"kind\":\"from.the.future\"}\r\n\r\n")
 				say(w, ": a word in between\nid: 12\nevent: outline.changed\ndata: {\"kind\":\n\n")
+				say(w, "id: 12\nevent: outline.changed\ndata: {\"kind\":\"keys.changed\"}\n\n")
 				say(w, "id: 13\nevent: outline.changed\ndata: cut off")
 			default:
 				say(w, "id: 12\n\n")
@@ -108,7 +109,7 @@ func TestEventsAreFollowedFromWhereTheyEnded(t *testing.T) {
 		if diff := cmp.Diff(want, asks); diff != "" {
 			t.Errorf("asked (-want +got):\n%s", diff)
 		}
-		wantEvents := []Event{{Kind: EventsMissed}, {OutlineChanged, "s"}, {Kind: "from.the.future"}, {Kind: EventsMissed}}
+		wantEvents := []Event{{Kind: EventsMissed}, {OutlineChanged, "s"}, {Kind: "from.the.future"}, {Kind: EventsMissed}, {Kind: EventsMissed}}
 		if diff := cmp.Diff(wantEvents, c.events); diff != "" {
 			t.Errorf("events (-want +got):\n%s", diff)
 		}
@@ -126,6 +127,11 @@ func TestAStreamThatIsNoneIsLeft(t *testing.T) {
 		"it is silent": {func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Type", typeSSE)
 			say(w, "id: 1\n\n")
+			<-r.Context().Done()
+		}, "nothing came for 45s", eventSilence},
+		"it says nothing at all": {func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", typeSSE)
+			say(w, ": here\n\n")
 			<-r.Context().Done()
 		}, "nothing came for 45s", eventSilence},
 		"it is a page":                 {func(w http.ResponseWriter, _ *http.Request) { say(w, "<html>") }, "no stream", 0},

@@ -161,9 +161,9 @@ func NewOutline(cfg OutlineConfig) (*Outline, error) {
 }
 
 // Watch replaces the servers that are probed while no session uses them, and the
-// pause between two probes of one. Sessions of a server that was there before, and
-// is now another or not there, ask again with their next stream. The error says
-// which servers cannot be used; the others are watched.
+// pause between two probes of one. Sessions whose server is not among them, or not
+// as it is here, ask again with their next stream, once. The error says which
+// servers cannot be used; the others are watched.
 func (o *Outline) Watch(servers []Server, interval time.Duration) error {
 	var problems []error
 	next := make(map[string]*exit, len(servers))
@@ -182,11 +182,16 @@ func (o *Outline) Watch(servers []Server, interval time.Duration) error {
 	o.mu.Lock()
 	before := o.watched
 	o.watched = next
-	o.mu.Unlock()
-	for id, e := range before {
-		if next[id] != e {
-			o.Changed(id)
+	n := o.changes.Add(1)
+	for _, e := range o.exits {
+		listed := next[e.server.ID] == e
+		if !listed && !e.unlisted {
+			e.changed.Store(n)
 		}
+		e.unlisted = !listed
+	}
+	o.mu.Unlock()
+	for _, e := range before {
 		o.leave(e)
 	}
 	select {

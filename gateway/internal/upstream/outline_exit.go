@@ -38,11 +38,12 @@ const (
 
 // exit is one server that sessions leave through.
 type exit struct {
-	server  Server
-	key     *shadowsocks.Key
-	outline *Outline
-	users   int          // guarded by the outline's mutex
-	changed atomic.Int64 // which of the outline's changes was the last about it
+	server   Server
+	key      *shadowsocks.Key
+	outline  *Outline
+	users    int          // guarded by the outline's mutex, as is the next field
+	unlisted bool         // it was not among the servers to watch, which its sessions know
+	changed  atomic.Int64 // which of the outline's changes was the last about it
 
 	names names
 

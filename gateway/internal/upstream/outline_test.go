@@ -727,6 +727,15 @@ func TestTheListOfWatchedServersIsReplaced(t *testing.T) {
 	for _, e := range o.used() {
 		watched = append(watched, e.server.ID+" "+e.server.Password)
 	}
+	for _, id := range []string{"a", "b", "c"} { // what was said once is not said again
+		asked := len(f.asked)
+		if err := o.Watch([]Server{server("a", "x"), server("b", "z")}, time.Minute); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := sessions[id].through(t.Context(), failing{}); err != nil || len(f.asked)-asked != map[string]int{"c": 2}[id] {
+			t.Errorf("%s asked %d times more, %v", id, (len(f.asked)-asked)/2, err)
+		}
+	}
 	slices.Sort(watched)
 	if diff := cmp.Diff([]string{"a x", "b y", "b z", "c z"}, watched); diff != "" {
 		t.Errorf("in use (-want +got): %s", diff)
