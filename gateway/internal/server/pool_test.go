@@ -200,6 +200,13 @@ func TestHeartbeatsTellWhatProbesSaw(t *testing.T) {
 		if len(p.down) != 0 {
 			t.Errorf("remembered: %v", p.down)
 		}
+		probed("a", "")
+		untold := p.take()
+		probed("a", upstream.WhyTimeout) // meanwhile
+		p.giveBack(untold)
+		if diff := cmp.Diff([]nodes.OutlineSeen{{ID: "a", Failure: nodes.OutlineTimeout}}, p.take()); diff != "" {
+			t.Errorf("to tell (-want +got):\n%s", diff)
+		}
 		for i := range 2 * nodes.MaxOutlineSeen {
 			probed(strings.Repeat("x", i), "")
 		}
