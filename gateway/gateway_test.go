@@ -48,6 +48,7 @@ type service struct {
 	cfg       gateway.Config
 	log       *lockedBuffer
 	stop      func() // the gateway
+	away      func() // ends the backend
 }
 
 // lockedBuffer collects logs.
@@ -113,7 +114,7 @@ func (s *service) startBackend(t *testing.T) {
 	cfg.GatewayHeartbeat = configfile.Duration(time.Second)
 	ready := make(chan backend.Ready, 1)
 	cfg.OnReady = func(r backend.Ready) { ready <- r }
-	s.backend = running(t, ready, func(ctx context.Context) error { return backend.Run(ctx, cfg) })
+	s.backend, s.away = running(t, ready, func(ctx context.Context) error { return backend.Run(ctx, cfg) })
 }
 
 func (s *service) startGateway(t *testing.T) {
@@ -139,24 +140,25 @@ func (s *service) startGateway(t *testing.T) {
 	}
 }
 
-// running runs something until the test ends and returns what it says when
-// it is ready.
-func running[R any](t *testing.T, ready <-chan R, run func(context.Context) error) R {
+// running runs something until the test ends, or stop is called, and returns what it
+// says when it is ready.
+func running[R any](t *testing.T, ready <-chan R, run func(context.Context) error) (r R, stop func()) {
 	t.Helper()
-	ctx, stop := context.WithCancel(t.Context())
+	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- run(ctx) }()
 	select {
 	case r := <-ready:
-		t.Cleanup(func() {
-			stop()
+		stop = sync.OnceFunc(func() {
+			cancel()
 			if err := <-ended; err != nil {
 				t.Errorf("Run = %v", err)
 			}
 		})
-		return r
+		t.Cleanup(stop)
+		return r, stop
 	case err := <-ended:
-		stop()
+		cancel()
 		t.Fatalf("Run = %v", err)
 		panic("unreachable")
 	}

@@ -158,6 +158,7 @@ func Default() Config {
 		Upstream: Upstream{
 			Mode: Direct, DeniedPorts: []uint16{25, 465, 587},
 			Outline: OutlineServers{
+				Source:    Control,
 				Resolvers: []netip.AddrPort{netip.MustParseAddrPort("1.1.1.1:53"), netip.MustParseAddrPort("9.9.9.9:53")},
 				Probe:     "1.1.1.1:80", ProbeInterval: configfile.Duration(30 * time.Second),
 			},

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -23,9 +24,20 @@ const (
 	maxResolvers   = 8
 )
 
+// The sources of servers.
+const (
+	Control = "control" // the control plane says which one each session leaves through
+	Keys    = "keys"    // Keys and KeysFile list them
+)
+
+// Sources lists the sources of servers.
+func Sources() []string { return []string{Control, Keys} }
+
 // OutlineServers are the servers that streams leave through, and how they are
 // used.
 type OutlineServers struct {
+	// Source is one of Sources.
+	Source string `yaml:"source" env:"SOURCE"`
 	// Keys are access keys, ss:// links, and secret.
 	Keys []OutlineKey `yaml:"keys" env:"KEYS"`
 	// KeysFile holds further ones, one in a line. Empty lines and those that begin
@@ -39,7 +51,8 @@ type OutlineServers struct {
 	// Probe is host:port of a web server that is asked through each server to see
 	// whether it works. Empty: none is probed.
 	Probe string `yaml:"probe" env:"PROBE"`
-	// ProbeInterval is the pause between two probes of a server.
+	// ProbeInterval is the pause between two probes of a server. For the servers of
+	// the control plane that says it itself.
 	ProbeInterval configfile.Duration `yaml:"probe_interval" env:"PROBE_INTERVAL"`
 }
 
@@ -61,8 +74,19 @@ func (k *OutlineKey) UnmarshalText(text []byte) error {
 func (k OutlineKey) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
 
 func (o OutlineServers) validate(p *problems, used bool) {
-	if used && len(o.Keys) == 0 && o.KeysFile == "" {
-		p.add("upstream.outline.keys and upstream.outline.keys_file are both empty, want the access keys of the servers to leave through")
+	none := len(o.Keys) == 0 && o.KeysFile == ""
+	switch {
+	case !slices.Contains(Sources(), o.Source):
+		p.add("upstream.outline.source is %q, want one of %q", o.Source, Sources())
+	case used && o.Source == Keys && none:
+		p.add("upstream.outline.keys and upstream.outline.keys_file are both empty, want the access keys of the servers to leave through, " +
+			"or upstream.outline.source: control, for the servers that the control plane knows")
+	case used && o.Source == Control && !none:
+		p.add("upstream.outline.keys or upstream.outline.keys_file is set, but upstream.outline.source is control: " +
+			"want source: keys to use them, or no keys and the servers added with httvpsctl outline create")
+	}
+	if used && o.Source == Control && o.SendNames {
+		p.add("upstream.outline.send_names is for upstream.outline.source: keys; the control plane says for each server whether it is managed")
 	}
 	if len(o.Keys) > maxOutlineKeys {
 		p.add("upstream.outline.keys are %d, want at most %d", len(o.Keys), maxOutlineKeys)

@@ -95,19 +95,19 @@ func asGateway(key ed25519.PrivateKey, id string) func() (string, error) {
 	return func() (string, error) { return ticket.SignAssertion(key, id, time.Now()) }
 }
 
-// call sends body (nil: none) and reads the answer into answer (nil: none).
-func (a *api) call(ctx context.Context, method, path string, body, answer any) error {
+// request makes a request with body (nil: none).
+func (a *api) request(ctx context.Context, method, path string, body any) (*http.Request, error) {
 	var payload io.Reader
 	if body != nil {
 		text, err := json.Marshal(body)
 		if err != nil {
-			return fmt.Errorf("%s: encode: %w", path, err)
+			return nil, fmt.Errorf("%s: encode: %w", path, err)
 		}
 		payload = bytes.NewReader(text)
 	}
 	req, err := http.NewRequestWithContext(ctx, method, a.base+path, payload)
 	if err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	req.Header.Set("Accept", "application/json, application/problem+json")
 	if body != nil {
@@ -116,9 +116,26 @@ func (a *api) call(ctx context.Context, method, path string, body, answer any) e
 	if a.bear != nil {
 		credential, err := a.bear()
 		if err != nil {
-			return fmt.Errorf("%s: %w", path, err)
+			return nil, fmt.Errorf("%s: %w", path, err)
 		}
 		req.Header.Set("Authorization", "Bearer "+credential)
+	}
+	return req, nil
+}
+
+// endless is a client for answers that do not end by themselves. Their requests end
+// with their context.
+func (a *api) endless() *http.Client {
+	client := *a.http
+	client.Timeout = 0
+	return &client
+}
+
+// call sends body (nil: none) and reads the answer into answer (nil: none).
+func (a *api) call(ctx context.Context, method, path string, body, answer any) error {
+	req, err := a.request(ctx, method, path, body)
+	if err != nil {
+		return err
 	}
 	resp, err := a.http.Do(req)
 	if err != nil {

@@ -62,6 +62,8 @@ type Config struct {
 	Load func() Load
 	// Close is told which session must end.
 	Close func(Closing)
+	// Event, unless nil, is told of events. It must not block.
+	Event func(Event)
 	// Observe is told how each request went.
 	Observe func(call string, err error)
 	Log     *slog.Logger
@@ -132,8 +134,8 @@ func (n *Node) Joined() bool {
 	return heard != 0 && time.Since(time.Unix(0, heard)) < missed*time.Duration(n.interval.Load())
 }
 
-// Run speaks with the control plane until ctx ends: keys, heartbeats, the word
-// about ended sessions. Errors of the control plane are logged and never end
+// Run speaks with the control plane until ctx ends: keys, heartbeats, events, the
+// word about ended sessions. Errors of the control plane are logged and never end
 // it. Before it returns it tells of the sessions that have ended by then, as
 // far as that takes no more than a few seconds.
 func (n *Node) Run(ctx context.Context) {
@@ -144,6 +146,15 @@ func (n *Node) Run(ctx context.Context) {
 		n.tellEnded(ctx)
 	}()
 	defer func() { <-told }()
+
+	followed := make(chan struct{})
+	go func() {
+		defer close(followed)
+		if n.cfg.Event != nil {
+			n.followEvents(ctx)
+		}
+	}()
+	defer func() { <-followed }()
 
 	refreshed := make(chan struct{})
 	go func() {

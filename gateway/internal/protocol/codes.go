@@ -16,6 +16,7 @@ var failures = map[string]wire.Code{
 	"net_unreachable":  wire.CodeNetUnreach,
 	"host_unreachable": wire.CodeHostUnreach,
 	"egress_lost":      wire.CodeEgressLost,
+	"no_server":        wire.CodeNoOutlineNodesAvailable,
 	"cancelled":        wire.CodeCancelled,
 	"internal":         wire.CodeInternal,
 }

@@ -4,12 +4,15 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
+	"strings"
 	"sync"
 
 	"github.com/httvps/httvps/gateway/internal/config"
 	"github.com/httvps/httvps/gateway/internal/metrics"
+	"github.com/httvps/httvps/gateway/internal/nodes"
 	"github.com/httvps/httvps/gateway/internal/protocol"
 	"github.com/httvps/httvps/gateway/internal/upstream"
 	"github.com/httvps/httvps/sdk/go/wire"
@@ -39,6 +42,9 @@ type exits struct {
 	forSession func(id [16]byte) (out egress, done func())
 	// run does what has to be done meanwhile, until ctx ends. Nil: nothing.
 	run func(ctx context.Context)
+	// event is told what the control plane says; it is nil unless the servers are
+	// the control plane's.
+	event func(nodes.Event)
 	// probes are what was seen of Outline servers.
 	probes func() []metrics.Probe
 }
@@ -61,9 +67,15 @@ func simple(mode string, forSession func() egress) *exits {
 	}
 }
 
+// usesPool reports whether the control plane says which server a session leaves
+// through.
+func usesPool(cfg config.Upstream) bool {
+	return cfg.Mode == config.Outline && cfg.Outline.Source == config.Control
+}
+
 // newExits returns how the sessions of a gateway leave. own are the listeners that
 // nothing reaches; counters are asked for when something happens.
-func newExits(cfg config.Upstream, own []net.Addr, log *slog.Logger, counters func() *metrics.Metrics) (*exits, error) {
+func newExits(cfg config.Upstream, own []net.Addr, control outlineControl, log *slog.Logger, counters func() *metrics.Metrics) (*exits, error) {
 	switch cfg.Mode {
 	case config.Echo:
 		return simple(cfg.Mode, func() egress { return upstream.Echo{} }), nil
@@ -78,7 +90,7 @@ func newExits(cfg config.Upstream, own []net.Addr, log *slog.Logger, counters fu
 		return nil, err
 	}
 	if cfg.Mode == config.Outline {
-		return newOutline(cfg.Outline, policy, log, counters)
+		return newOutline(cfg, policy, control, log, counters)
 	}
 	direct := upstream.NewDirect(upstream.DirectConfig{Policy: policy})
 	return simple(cfg.Mode, func() egress { return direct.ForSession() }), nil
@@ -107,8 +119,8 @@ func newPolicy(cfg config.Upstream, own []net.Addr) (*upstream.Policy, error) {
 	return policy, nil
 }
 
-// newOutline leaves through the servers of the configuration.
-func newOutline(cfg config.OutlineServers, policy *upstream.Policy, log *slog.Logger, counters func() *metrics.Metrics) (*exits, error) {
+// serversOf returns the servers of the configuration.
+func serversOf(cfg config.OutlineServers) ([]upstream.Server, error) {
 	keys, err := cfg.Load()
 	if err != nil {
 		return nil, err
@@ -120,7 +132,29 @@ func newOutline(cfg config.OutlineServers, policy *upstream.Policy, log *slog.Lo
 			Managed: cfg.SendNames && key.Outline,
 		}
 	}
-	var probe wire.Addr
+	return servers, nil
+}
+
+// newOutline leaves through Outline servers: those of the configuration, or those of
+// the control plane.
+func newOutline(up config.Upstream, policy *upstream.Policy, control outlineControl, log *slog.Logger, counters func() *metrics.Metrics) (*exits, error) {
+	var (
+		cfg      = up.Outline
+		servers  []upstream.Server
+		shared   *pool
+		assigner upstream.Assigner
+		probe    wire.Addr
+		err      error
+	)
+	if usesPool(up) {
+		shared = newPool(control, log)
+		assigner = shared
+	} else {
+		if servers, err = serversOf(cfg); err != nil {
+			return nil, err
+		}
+		assigner = upstream.NewStatic(servers)
+	}
 	if cfg.Probe != "" {
 		if probe, err = config.ParseTarget(cfg.Probe); err != nil {
 			return nil, fmt.Errorf("upstream.outline.probe: %w", err)
@@ -128,7 +162,7 @@ func newOutline(cfg config.OutlineServers, policy *upstream.Policy, log *slog.Lo
 	}
 	seen := watch{log: log, down: make(map[string]bool)}
 	outline, err := upstream.NewOutline(upstream.OutlineConfig{
-		Policy: policy, Assigner: upstream.NewStatic(servers), Servers: servers,
+		Policy: policy, Assigner: assigner, Servers: servers,
 		Resolvers: cfg.Resolvers, Probe: probe, ProbeInterval: cfg.ProbeInterval.Std(),
 		Switched: func() { counters().Switched() },
 		Probed: func(p upstream.Probe) {
@@ -141,7 +175,7 @@ func newOutline(cfg config.OutlineServers, policy *upstream.Policy, log *slog.Lo
 	if err != nil {
 		return nil, fmt.Errorf("upstream.outline: %w", err)
 	}
-	return &exits{
+	leave := &exits{
 		mode: config.Outline,
 		forSession: func(id [16]byte) (egress, func()) {
 			session := outline.ForSession(id)
@@ -155,7 +189,26 @@ func newOutline(cfg config.OutlineServers, policy *upstream.Policy, log *slog.Lo
 			}
 			return list
 		},
-	}, nil
+	}
+	if shared != nil {
+		leave.event = func(e nodes.Event) {
+			switch e.Kind {
+			case nodes.OutlineChanged:
+				outline.Changed(e.OutlineServerID)
+			case nodes.EventsMissed:
+				outline.Changed("")
+			}
+		}
+		leave.run = func(ctx context.Context) {
+			var beating sync.WaitGroup
+			if probe != (wire.Addr{}) { // without results there is nothing to tell
+				beating.Go(func() { shared.beat(ctx, outline, seen.keep) })
+			}
+			outline.Run(ctx)
+			beating.Wait()
+		}
+	}
+	return leave, nil
 }
 
 // halves is a probe as metrics have it.
@@ -164,6 +217,16 @@ func halves(p upstream.Probe) []metrics.Probe {
 		return metrics.Probe{Server: p.Server.ID, Network: network, OK: s.OK, Took: s.Took, Why: s.Why}
 	}
 	return []metrics.Probe{half("tcp", p.TCP), half("udp", p.UDP)}
+}
+
+// keep forgets servers that are not among these.
+func (w *watch) keep(servers map[string]bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	maps.DeleteFunc(w.down, func(key string, _ bool) bool {
+		id, _, _ := strings.Cut(key, " ")
+		return !servers[id]
+	})
 }
 
 // watch logs when a server fails its probes, and when it works again.

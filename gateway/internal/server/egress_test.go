@@ -60,7 +60,7 @@ func device(t *testing.T, up config.Upstream) *mux.Session {
 	if err != nil {
 		t.Fatal(err)
 	}
-	leave, err := newExits(up, nil, slog.New(slog.DiscardHandler), func() *metrics.Metrics { return counters })
+	leave, err := newExits(up, nil, nil, slog.New(slog.DiscardHandler), func() *metrics.Metrics { return counters })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -95,7 +95,7 @@ func TestDatagramsOfADeviceReachTheirTargets(t *testing.T) {
 		"echo":   {Mode: config.Echo},
 		"outline": {
 			Mode: config.Outline, Allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
-			Outline: config.OutlineServers{Keys: []config.OutlineKey{key}},
+			Outline: config.OutlineServers{Source: config.Keys, Keys: []config.OutlineKey{key}},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -143,7 +143,7 @@ func TestAStreamThroughALostServerEndsWithTheWordForIt(t *testing.T) {
 	addr := target.Addr().(*net.TCPAddr).AddrPort()
 	client := device(t, config.Upstream{
 		Mode: config.Outline, Allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
-		Outline: config.OutlineServers{Keys: []config.OutlineKey{accessKey(server.Addr)}},
+		Outline: config.OutlineServers{Source: config.Keys, Keys: []config.OutlineKey{accessKey(server.Addr)}},
 	})
 	stream, err := client.Open(t.Context(), wire.Addr{IP: addr.Addr(), Port: addr.Port()})
 	if err != nil {

@@ -135,10 +135,6 @@ type gateway struct {
 // build makes the parts. It starts nothing.
 func (g *gateway) build(member nodes.Config) error {
 	var err error
-	g.exits, err = newExits(g.cfg.Upstream, append(g.listeners.addrs(), g.cfg.Own...), g.cfg.Log, func() *metrics.Metrics { return g.metrics })
-	if err != nil {
-		return err
-	}
 	limits := g.cfg.Limits
 	g.registry = sessions.New(limits.Sessions)
 	g.gate = gate.New(g.listeners.public, gate.Limits{
@@ -153,7 +149,14 @@ func (g *gateway) build(member nodes.Config) error {
 	}
 	member.Close = func(c nodes.Closing) { g.registry.End(c.Session, c.Reason.Wire()) }
 	member.Observe = func(call string, err error) { g.metrics.Control(call, err) }
+	if usesPool(g.cfg.Upstream) {
+		member.Event = func(e nodes.Event) { g.exits.event(e) }
+	}
 	if g.node, err = nodes.New(member); err != nil {
+		return err
+	}
+	g.exits, err = newExits(g.cfg.Upstream, append(g.listeners.addrs(), g.cfg.Own...), g.node, g.cfg.Log, func() *metrics.Metrics { return g.metrics })
+	if err != nil {
 		return err
 	}
 	g.knocks = newKnocks(g.cfg.Knock, g.node.Knock)

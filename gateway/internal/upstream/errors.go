@@ -21,14 +21,15 @@ const (
 	Timeout         Failure = "timeout"          // the target did not answer
 	NetUnreachable  Failure = "net_unreachable"  // no route
 	HostUnreachable Failure = "host_unreachable" // a route, but no host at its end
-	EgressLost      Failure = "egress_lost"      // the way to the target broke, or there is none
+	EgressLost      Failure = "egress_lost"      // the way to the target broke
+	NoServer        Failure = "no_server"        // there is no Outline server for the session
 	Cancelled       Failure = "cancelled"        // nobody waits for the answer any more
 	Internal        Failure = "internal"         // the gateway's own fault, such as no free descriptors
 )
 
 // Failures lists every failure.
 func Failures() []Failure {
-	return []Failure{Denied, DNS, Refused, Timeout, NetUnreachable, HostUnreachable, EgressLost, Cancelled, Internal}
+	return []Failure{Denied, DNS, Refused, Timeout, NetUnreachable, HostUnreachable, EgressLost, NoServer, Cancelled, Internal}
 }
 
 // Error is a failed dial. Its text may name the target and belongs in no log

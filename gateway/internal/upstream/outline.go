@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/httvps/httvps/gateway/internal/shadowsocks"
@@ -25,8 +27,12 @@ const (
 	assignTimeout = 5 * time.Second
 	// askPause is how long an answer stands that brought no other server.
 	askPause = 3 * time.Second
+	// mostPause bounds what an [Assigner] may say about it.
+	mostPause = time.Minute
 	// idleExits that no session uses are kept, with what was seen of them.
 	idleExits = 64
+	// MaxWatched is how many servers are probed that no session uses.
+	MaxWatched = 256
 )
 
 var (
@@ -59,13 +65,35 @@ func (s Server) String() string { return s.ID }
 // GoString returns what String does.
 func (s Server) GoString() string { return fmt.Sprintf("upstream.Server(%q)", s.ID) }
 
+// Failed is a server that a session cannot use. The zero Failed is none.
+type Failed struct {
+	ID  string
+	Why string // one of Why…
+}
+
+// Why a server cannot be used. The texts are stable: they are labels of metrics,
+// and other programs are told them.
+const (
+	WhyConnect = "connect"   // it cannot be connected to
+	WhyTimeout = "timeout"   // nothing came in time
+	WhyClosed  = "no_answer" // it closed without a byte: target, or key
+	WhyBroken  = "broken"    // what came is not under the key, or cut off
+)
+
+// Assignment is the answer of an [Assigner].
+type Assignment struct {
+	Server Server
+	// RetryAfter is when to ask again where Server is the one that failed; 0: in 3 s.
+	RetryAfter time.Duration
+}
+
 // An Assigner says which server a session leaves through. It is safe for
 // concurrent use.
 type Assigner interface {
-	// Assign returns a session's server, which stays the same until it fails. failed
-	// is the ID of one that has failed, or empty. Where there is no other, that one
-	// may be the answer again. The error is [ErrNoServer] when there is none.
-	Assign(ctx context.Context, session [16]byte, failed string) (Server, error)
+	// Assign returns a session's server, which stays the same until it fails. Where
+	// there is no other than the one that failed, that may be the answer again. The
+	// error is [ErrNoServer] when the session may have none.
+	Assign(ctx context.Context, session [16]byte, failed Failed) (Assignment, error)
 	// Release says that a session with a server is over. It does not wait.
 	Release(session [16]byte)
 	// Probed is told what a probe of a server saw. It does not wait.
@@ -76,7 +104,8 @@ type Assigner interface {
 type OutlineConfig struct {
 	Policy   *Policy
 	Assigner Assigner
-	// Servers are probed also while no session uses them.
+	// Servers are probed also while no session uses them, until [Outline.Watch] says
+	// otherwise.
 	Servers []Server
 	// Resolvers are name servers, asked through the servers.
 	Resolvers []netip.AddrPort
@@ -97,12 +126,16 @@ type OutlineConfig struct {
 // Outline sends streams and flows out through Shadowsocks servers. [Outline.Run]
 // probes them.
 type Outline struct {
-	cfg     OutlineConfig
-	lookups places
-	suspect chan *exit
+	cfg      OutlineConfig
+	lookups  places
+	suspect  chan *exit
+	interval atomic.Int64  // between two probes of a server
+	watching chan struct{} // holds one token when that, or what is watched, is new
+	changes  atomic.Int64  // how often something was told to have changed
 
-	mu    sync.Mutex // guards the following field
-	exits map[Server]*exit
+	mu      sync.Mutex // guards the following fields
+	exits   map[Server]*exit
+	watched map[string]*exit // by ID: those that are probed in any case
 }
 
 // NewOutline returns an Outline. The error says which server of the configuration
@@ -110,8 +143,10 @@ type Outline struct {
 func NewOutline(cfg OutlineConfig) (*Outline, error) {
 	o := &Outline{
 		cfg: cfg, lookups: newPlaces(cmp.Or(cfg.MaxLookups, maxLookups)),
-		suspect: make(chan *exit, idleExits), exits: make(map[Server]*exit),
+		suspect: make(chan *exit, idleExits), watching: make(chan struct{}, 1),
+		exits: make(map[Server]*exit), watched: make(map[string]*exit),
 	}
+	o.interval.Store(int64(cfg.ProbeInterval))
 	if o.cfg.Switched == nil {
 		o.cfg.Switched = func() {}
 	}
@@ -119,12 +154,64 @@ func NewOutline(cfg OutlineConfig) (*Outline, error) {
 	if o.cfg.Probed == nil {
 		o.cfg.Probed = func(Probe) {}
 	}
-	for _, s := range cfg.Servers {
-		if _, err := o.use(s); err != nil {
-			return nil, fmt.Errorf("server %s: %w", s.ID, err)
-		}
+	if err := o.Watch(cfg.Servers, cfg.ProbeInterval); err != nil {
+		return nil, err
 	}
 	return o, nil
+}
+
+// Watch replaces the servers that are probed while no session uses them, and the
+// pause between two probes of one. Sessions whose server is not among them, or not
+// as it is here, ask again with their next stream, once. The error says which
+// servers cannot be used; the others are watched.
+func (o *Outline) Watch(servers []Server, interval time.Duration) error {
+	var problems []error
+	next := make(map[string]*exit, len(servers))
+	for _, s := range servers[:min(len(servers), MaxWatched)] {
+		if next[s.ID] != nil {
+			continue
+		}
+		e, err := o.use(s)
+		if err != nil {
+			problems = append(problems, fmt.Errorf("server %s: %w", s.ID, err))
+			continue
+		}
+		next[s.ID] = e
+	}
+	o.interval.Store(int64(interval))
+	o.mu.Lock()
+	before := o.watched
+	o.watched = next
+	n := o.changes.Add(1)
+	for _, e := range o.exits {
+		listed := next[e.server.ID] == e
+		if !listed && !e.unlisted {
+			e.changed.Store(n)
+		}
+		e.unlisted = !listed
+	}
+	o.mu.Unlock()
+	for _, e := range before {
+		o.leave(e)
+	}
+	select {
+	case o.watching <- struct{}{}:
+	default:
+	}
+	return errors.Join(problems...)
+}
+
+// Changed has the sessions of a server ask again for one with their next stream;
+// those of all servers, when id is empty. Streams that are open go on.
+func (o *Outline) Changed(id string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	n := o.changes.Add(1)
+	for server, e := range o.exits {
+		if id == "" || server.ID == id {
+			e.changed.Store(n)
+		}
+	}
 }
 
 // use returns the exit of a server and counts a user of it.
@@ -144,6 +231,7 @@ func (o *Outline) use(s Server) (*exit, error) {
 	}
 	e := newExit(s, key, o)
 	e.users = 1
+	e.changed.Store(o.changes.Load()) // who asked before that asks again: it may have been about this one
 	o.exits[s] = e
 	return e, nil
 }
@@ -187,7 +275,9 @@ type OutlineSession struct {
 	mu     sync.Mutex // guards the following fields
 	exit   *exit      // nil: there is none yet
 	err    error      // why the last question brought none
-	until  time.Time  // nothing is asked before
+	until  time.Time  // nothing is asked before, unless something changes
+	heard  int64      // what had changed when the last answer was asked for
+	asked  int64      // likewise, of the last question, answered or not
 	closed bool
 }
 
@@ -203,25 +293,37 @@ func (s *OutlineSession) Close() {
 	}
 }
 
+// failing is a server that a stream could not use.
+type failing struct {
+	exit *exit // nil: none
+	why  string
+}
+
 // known returns the session's exit where nothing is to be asked: it works, or it is
-// too early for another. failed is one that does not work.
+// too early for another.
 func (s *OutlineSession) known(failed *exit) (e *exit, known bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	works := s.exit != nil && s.exit != failed && !s.exit.isLost()
-	if early := time.Now().Before(s.until); !works && early && s.err != nil {
+	changed := s.exit != nil && s.exit.changed.Load() > s.heard
+	early := time.Now().Before(s.until) && (s.exit == nil || s.exit.changed.Load() <= s.asked)
+	switch {
+	case works && !changed:
+		return s.exit, true, nil
+	case early && s.err != nil && (!works || errors.Is(s.err, ErrNoServer)):
 		return s.exit, true, s.err
-	} else if works || early || s.closed {
+	case early, s.closed:
 		return s.exit, s.exit != nil, nil
+	default:
+		return s.exit, false, nil
 	}
-	return s.exit, false, nil
 }
 
 // through returns the exit that the session leaves through. It asks for a server
-// when there is none, when it is lost, and when it is the one that failed. Who
-// comes meanwhile waits for the answer.
-func (s *OutlineSession) through(ctx context.Context, failed *exit) (*exit, error) {
-	if e, known, err := s.known(failed); known {
+// when there is none, when it is lost or was changed, and when it is the one that
+// failed. Who comes meanwhile waits for the answer.
+func (s *OutlineSession) through(ctx context.Context, failed failing) (*exit, error) {
+	if e, known, err := s.known(failed.exit); known {
 		return e, err
 	}
 	select {
@@ -230,55 +332,96 @@ func (s *OutlineSession) through(ctx context.Context, failed *exit) (*exit, erro
 	case <-ctx.Done():
 		return nil, &Error{Failure: lostOr(ctx), Err: ctx.Err()}
 	}
-	before, known, err := s.known(failed)
+	before, known, err := s.known(failed.exit)
 	if known { // somebody has asked
 		return before, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, assignTimeout)
 	defer cancel()
-	e, err := s.ask(ctx, before)
+	changes := s.outline.changes.Load() // what comes later may not be in the answer
+	report := reportOf(before, failed)
+	e, pause, err := s.ask(ctx, report)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
 	case err != nil && errors.Is(ctx.Err(), context.Canceled):
 		return nil, &Error{Failure: Cancelled, Err: err} // it was not the server's fault
 	case err != nil:
-		s.err, s.until = &Error{Failure: EgressLost, Err: err}, time.Now().Add(askPause)
-		return nil, s.err
+		return s.unanswered(err, changes, failed.exit)
 	case s.closed:
 		s.outline.leave(e)
 		s.outline.cfg.Assigner.Release(s.id)
 		return nil, &Error{Failure: Cancelled, Err: net.ErrClosed}
 	}
-	s.exit, s.err = e, nil
-	switch before {
-	case nil:
+	s.exit, s.err, s.heard, s.asked, s.until = e, nil, changes, changes, time.Time{}
+	if before == nil {
 		return e, nil
-	case e:
-		s.until = time.Now().Add(askPause)
-	default:
+	}
+	s.outline.leave(before)
+	switch {
+	case before == e && report.ID != "":
+		s.until = time.Now().Add(min(max(pause, askPause), mostPause))
+	case before.server.ID != e.server.ID:
 		s.until = time.Now().Add(switchPause)
 		s.outline.cfg.Switched()
 	}
-	s.outline.leave(before)
 	return e, nil
 }
 
-// ask asks for another server than before, which is nil at first.
-func (s *OutlineSession) ask(ctx context.Context, before *exit) (*exit, error) {
-	failed := ""
-	if before != nil {
-		failed = before.server.ID
+// unanswered takes down that a question brought no server. A session whose server
+// works keeps it, unless it may not have it any more. Called with mu held.
+func (s *OutlineSession) unanswered(err error, changes int64, failed *exit) (*exit, error) {
+	failure := EgressLost
+	if errors.Is(err, ErrNoServer) {
+		failure = NoServer
 	}
-	server, err := s.outline.cfg.Assigner.Assign(ctx, s.id, failed)
+	s.err, s.until, s.asked = &Error{Failure: failure, Err: err}, time.Now().Add(askPause), changes
+	if failure == EgressLost && s.exit != nil && s.exit != failed && !s.exit.isLost() {
+		return s.exit, nil
+	}
+	return nil, s.err
+}
+
+// reportOf is what there is to say about the server before, which may be nil.
+func reportOf(before *exit, failed failing) Failed {
+	if before == nil {
+		return Failed{}
+	}
+	if before == failed.exit {
+		return Failed{ID: before.server.ID, Why: failed.why}
+	}
+	if why, lost := before.lostWhy(); lost {
+		return Failed{ID: before.server.ID, Why: why}
+	}
+	return Failed{}
+}
+
+// ask asks for a server. pause is how long to wait before the next question when it
+// is the one that failed.
+func (s *OutlineSession) ask(ctx context.Context, report Failed) (e *exit, pause time.Duration, err error) {
+	answer, err := s.outline.cfg.Assigner.Assign(ctx, s.id, report)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	e, err := s.outline.use(server)
+	e, err = s.outline.use(answer.Server)
 	if err != nil {
-		return nil, fmt.Errorf("server %s: %w", server.ID, err)
+		return nil, 0, fmt.Errorf("server %s: %w", answer.Server.ID, err)
 	}
-	return e, nil
+	return e, answer.RetryAfter, nil
+}
+
+// whyOf is why a server cannot be used, by the error that it led to.
+func whyOf(err error) string {
+	switch {
+	case errors.Is(err, errConnect):
+		return WhyConnect
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, syscall.ETIMEDOUT):
+		return WhyTimeout
+	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, shadowsocks.ErrNoAnswer):
+		return WhyClosed
+	default:
+		return WhyBroken
+	}
 }
 
 // lostOr is the failure of what ended with ctx or without it.
@@ -292,7 +435,7 @@ func lostOr(ctx context.Context) Failure {
 // try does something through the session's server, and when that turns out to be
 // lost once more through the next one, if there is one.
 func (s *OutlineSession) try(ctx context.Context, do func(context.Context, *exit) error) error {
-	e, err := s.through(ctx, nil)
+	e, err := s.through(ctx, failing{})
 	if err != nil {
 		return err
 	}
@@ -300,8 +443,11 @@ func (s *OutlineSession) try(ctx context.Context, do func(context.Context, *exit
 	if !errors.Is(err, errLost) || ctx.Err() != nil {
 		return err
 	}
-	next, switchErr := s.through(ctx, e)
-	if switchErr != nil || next == e {
+	next, switchErr := s.through(ctx, failing{e, whyOf(err)})
+	switch {
+	case errors.Is(switchErr, ErrNoServer):
+		return switchErr
+	case switchErr != nil, next == e:
 		return err
 	}
 	return do(ctx, next)

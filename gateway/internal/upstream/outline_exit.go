@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/httvps/httvps/gateway/internal/shadowsocks"
@@ -37,10 +38,12 @@ const (
 
 // exit is one server that sessions leave through.
 type exit struct {
-	server  Server
-	key     *shadowsocks.Key
-	outline *Outline
-	users   int // guarded by the outline's mutex
+	server   Server
+	key      *shadowsocks.Key
+	outline  *Outline
+	users    int          // guarded by the outline's mutex, as is the next field
+	unlisted bool         // it was not among the servers to watch, which its sessions know
+	changed  atomic.Int64 // which of the outline's changes was the last about it
 
 	names names
 
@@ -76,6 +79,13 @@ func (e *exit) isLost() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.lost
+}
+
+// lostWhy returns whether the server is lost, and why its last probe failed.
+func (e *exit) lostWhy() (why string, lost bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.result.TCP.Why, e.lost
 }
 
 func (e *exit) keep(c lostable) {
@@ -195,7 +205,7 @@ func (e *exit) dialPacket(ctx context.Context, peer netip.AddrPort, policy *Poli
 	defer cancel()
 	addrs, err := e.addresses(ctx)
 	if err != nil {
-		return nil, lostError(err)
+		return nil, lostError(fmt.Errorf("%w: %w", errConnect, err))
 	}
 	var first error
 	for _, addr := range addrs {
@@ -209,7 +219,7 @@ func (e *exit) dialPacket(ctx context.Context, peer netip.AddrPort, policy *Poli
 			first = err
 		}
 	}
-	return nil, lostError(first)
+	return nil, lostError(fmt.Errorf("%w: %w", errConnect, first))
 }
 
 // listens reports whether the server takes connections and keeps them, by making

@@ -23,6 +23,8 @@ const (
 	// lostProbes in a row that fail make a server lost. A second one follows a
 	// first at once.
 	lostProbes = 2
+	// maxProbes are under way at once.
+	maxProbes = 64
 )
 
 // Probe is what a probe of a server saw.
@@ -37,20 +39,11 @@ type Probe struct {
 type Seen struct {
 	OK   bool
 	Took time.Duration // until the first byte of the answer
-	Why  string        // of a failure: one of a few words
+	Why  string        // of a failure: one of Why…
 }
 
-// Why a probe failed. The texts are stable.
-const (
-	whyConnect = "connect"   // the server cannot be connected to
-	whyTimeout = "timeout"   // nothing came in time
-	whyClosed  = "no_answer" // the server closed without a byte: target, or key
-	whyBroken  = "broken"    // what came is not under the key, or cut off
-)
-
-// Run probes servers until ctx ends: those of the configuration and those that
-// sessions use, each in turn at the configured interval and when something about it
-// is suspicious.
+// Run probes servers until ctx ends: those that are watched and those that
+// sessions use, each at the interval and when something about it is suspicious.
 func (o *Outline) Run(ctx context.Context) {
 	if o.cfg.Probe == (wire.Addr{}) {
 		<-ctx.Done()
@@ -58,19 +51,31 @@ func (o *Outline) Run(ctx context.Context) {
 	}
 	var probes sync.WaitGroup
 	defer probes.Wait()
+	slots := make(chan struct{}, maxProbes)
 	start := func(e *exit, least time.Duration) {
 		if e.beginProbe(least) {
-			probes.Go(func() { o.probe(ctx, e) })
+			probes.Go(func() {
+				select {
+				case slots <- struct{}{}:
+					o.probe(ctx, e)
+					<-slots
+				case <-ctx.Done():
+				}
+			})
 		}
 	}
-	ticker := time.NewTicker(max(time.Second, o.cfg.ProbeInterval/8))
+	step := func() time.Duration { return max(time.Second, time.Duration(o.interval.Load())/8) }
+	ticker := time.NewTicker(step())
 	defer ticker.Stop()
 	for {
 		for _, e := range o.used() {
-			start(e, o.cfg.ProbeInterval)
+			// Rather a step too early than one too late.
+			start(e, time.Duration(o.interval.Load())-step())
 		}
 		select {
 		case <-ticker.C:
+		case <-o.watching:
+			ticker.Reset(step())
 		case e := <-o.suspect:
 			start(e, probePause)
 		case <-ctx.Done():
@@ -167,15 +172,15 @@ func seen(ctx context.Context, look func(context.Context) error) Seen {
 	switch {
 	case err == nil:
 	case ctx.Err() != nil:
-		s.Why = whyTimeout
+		s.Why = WhyTimeout
 	case errors.Is(err, errNoAnswer):
-		s.Why = whyTimeout
+		s.Why = WhyTimeout
 	case errors.As(err, &failed) && failed.Failure == Refused:
-		s.Why = whyClosed
+		s.Why = WhyClosed
 	case errors.Is(err, errConnect):
-		s.Why = whyConnect
+		s.Why = WhyConnect
 	default:
-		s.Why = whyBroken
+		s.Why = WhyBroken
 	}
 	return s
 }

@@ -36,27 +36,27 @@ func NewStatic(servers []Server) *Static {
 }
 
 // Assign implements [Assigner].
-func (s *Static) Assign(_ context.Context, session [16]byte, failed string) (Server, error) {
+func (s *Static) Assign(_ context.Context, session [16]byte, failed Failed) (Assignment, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := time.Now()
 	current := s.sessions[session]
-	if current != nil && current.server.ID != failed {
-		return current.server, nil
+	if current != nil && current.server.ID != failed.ID {
+		return Assignment{Server: current.server}, nil
 	}
 	if current != nil {
 		current.badUntil = now.Add(badFor)
 	}
 	best := s.best(now)
 	if best == nil {
-		return Server{}, ErrNoServer
+		return Assignment{}, ErrNoServer
 	}
 	if current != nil {
 		current.sessions--
 	}
 	best.sessions++
 	s.sessions[session] = best
-	return best.server, nil
+	return Assignment{Server: best.server}, nil
 }
 
 // best returns the server with the fewest sessions of those that work, or of all

@@ -535,13 +535,15 @@ type fakeAssigner struct {
 	asked    []string
 	released int
 	answer   func(failed string) (Server, error)
+	pause    time.Duration
 }
 
-func (f *fakeAssigner) Assign(_ context.Context, _ [16]byte, failed string) (Server, error) {
+func (f *fakeAssigner) Assign(_ context.Context, _ [16]byte, failed Failed) (Assignment, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.asked = append(f.asked, failed)
-	return f.answer(failed)
+	f.asked = append(f.asked, failed.ID)
+	server, err := f.answer(failed.ID)
+	return Assignment{Server: server, RetryAfter: f.pause}, err
 }
 func (f *fakeAssigner) Release([16]byte) { f.mu.Lock(); defer f.mu.Unlock(); f.released++ }
 func (f *fakeAssigner) Probed(Probe)     {}
@@ -555,38 +557,41 @@ func TestASessionAsksNoMoreOftenThanItShould(t *testing.T) {
 	next := map[string]string{"": "a", "a": "b", "b": "c", "c": "a"}
 	for name, tc := range map[string]struct {
 		answer func(string) (Server, error)
+		said   time.Duration // by the answer
 		pause  time.Duration
-		fails  bool
+		fails  Failure
 	}{
-		"there is always another": {func(failed string) (Server, error) { return server(next[failed]), nil }, 30 * time.Second, false},
-		"there is no other":       {func(string) (Server, error) { return server("a"), nil }, 3 * time.Second, false},
-		"there is none":           {func(string) (Server, error) { return Server{}, ErrNoServer }, 3 * time.Second, true},
+		"there is always another":   {func(failed string) (Server, error) { return server(next[failed]), nil }, 0, 30 * time.Second, ""},
+		"there is no other":         {func(string) (Server, error) { return server("a"), nil }, 0, 3 * time.Second, ""},
+		"nor will be for a while":   {func(string) (Server, error) { return server("a"), nil }, 20 * time.Second, 20 * time.Second, ""},
+		"nor for longer than it is": {func(string) (Server, error) { return server("a"), nil }, time.Hour, time.Minute, ""},
+		"there is none":             {func(string) (Server, error) { return Server{}, ErrNoServer }, 0, 3 * time.Second, NoServer},
 		"it is of no use": {func(string) (Server, error) {
 			return Server{ID: "x", Cipher: "rc4", Password: "x"}, nil
-		}, 3 * time.Second, true},
+		}, 0, 3 * time.Second, EgressLost},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				f := &fakeAssigner{answer: tc.answer}
+				f := &fakeAssigner{answer: tc.answer, pause: tc.said}
 				o, err := NewOutline(OutlineConfig{Assigner: f})
 				if err != nil {
 					t.Fatal(err)
 				}
 				s := o.ForSession([16]byte{1})
-				e, _ := s.through(t.Context(), nil)
-				if !tc.fails {
-					if e, err = s.through(t.Context(), e); err != nil { // the first has failed
+				e, _ := s.through(t.Context(), failing{})
+				if tc.fails == "" {
+					if e, err = s.through(t.Context(), failing{exit: e}); err != nil { // the first has failed
 						t.Fatal(err)
 					}
 				}
 				before := len(f.asked)
 				began := time.Now()
 				for len(f.asked) == before {
-					if e, err = s.through(t.Context(), e); (err != nil) != tc.fails {
+					if e, err = s.through(t.Context(), failing{exit: e}); (err != nil) != (tc.fails != "") {
 						t.Fatal(err)
 					}
-					if tc.fails {
-						wantFailure(t, err, EgressLost)
+					if tc.fails != "" {
+						wantFailure(t, err, tc.fails)
 					}
 					<-time.After(100 * time.Millisecond)
 				}
@@ -594,7 +599,7 @@ func TestASessionAsksNoMoreOftenThanItShould(t *testing.T) {
 					t.Errorf("asked again after %v, want %v", took, tc.pause)
 				}
 				s.Close()
-				if want := map[bool]int{false: 1}[tc.fails]; f.released != want {
+				if want := map[Failure]int{"": 1}[tc.fails]; f.released != want {
 					t.Errorf("released %d times, want %d", f.released, want)
 				}
 				if used := o.used(); len(used) != 0 {
@@ -602,6 +607,147 @@ func TestASessionAsksNoMoreOftenThanItShould(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// TestASessionHearsThatItsServerChanged: it asks again with its next stream, also
+// soon after it was switched. Nobody there to ask: it keeps what it has. A refusal
+// holds.
+func TestASessionHearsThatItsServerChanged(t *testing.T) {
+	server := func(id string, generation int64) Server {
+		return Server{ID: id, Generation: generation, Host: "192.0.2.1", Port: 1, Cipher: shadowsocks.DefaultCipher, Password: "x"}
+	}
+	errAway := errors.New("nobody answers")
+	synctest.Test(t, func(t *testing.T) {
+		f := &fakeAssigner{}
+		answers := func(s Server, err error) { f.answer = func(string) (Server, error) { return s, err } }
+		switched := 0
+		o, err := NewOutline(OutlineConfig{Assigner: f, Switched: func() { switched++ }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, other := o.ForSession([16]byte{1}), o.ForSession([16]byte{2})
+		defer other.Close()
+		want := func(what string, asked int, id string, generation int64) {
+			t.Helper()
+			before := len(f.asked)
+			e, err := s.through(t.Context(), failing{})
+			if err != nil || e.server != server(id, generation) || len(f.asked)-before != asked {
+				t.Errorf("%s: %v, %v after %d questions; want %s %d after %d", what, e, err, len(f.asked)-before, id, generation, asked)
+			}
+		}
+		answers(server("a", 1), nil)
+		want("the first stream", 1, "a", 1)
+		want("the second", 0, "a", 1)
+		o.Changed("b")
+		want("another server has changed", 0, "a", 1)
+		o.Changed("a")
+		answers(server("a", 2), nil)
+		want("it has another key", 1, "a", 2)
+		want("that is all", 0, "a", 2)
+		if switched != 0 {
+			t.Error("another key counts as another server")
+		}
+		o.Changed("a")
+		answers(server("b", 1), nil)
+		want("it is disabled", 1, "b", 1)
+		o.Changed("")
+		answers(server("c", 1), nil)
+		want("anything may have changed, soon after", 1, "c", 1)
+		if switched != 2 {
+			t.Errorf("switched %d times, want 2", switched)
+		}
+
+		o.Changed("c")
+		answers(Server{}, errAway)
+		want("nobody answers", 1, "c", 1)
+		want("nor soon after", 0, "c", 1)
+		<-time.After(askPause)
+		want("nor later", 1, "c", 1)
+		<-time.After(askPause)
+		answers(Server{}, ErrNoServer)
+		for range 2 {
+			_, err := s.through(t.Context(), failing{})
+			wantFailure(t, err, NoServer)
+		}
+		<-time.After(askPause)
+		f.answer = func(string) (Server, error) {
+			o.Changed("d") // while the answer is under way
+			return server("d", 1), nil
+		}
+		want("there is one again", 1, "d", 1)
+		answers(server("d", 2), nil)
+		want("which changed meanwhile", 1, "d", 2)
+		if diff := cmp.Diff(make([]string, len(f.asked)), f.asked); diff != "" {
+			t.Errorf("servers were told to have failed: %s", diff)
+		}
+		s.Close()
+		if used := o.used(); len(used) != 0 {
+			t.Errorf("%d servers are still used", len(used))
+		}
+	})
+}
+
+// TestTheListOfWatchedServersIsReplaced: those that went or became others have
+// changed, the others have not.
+func TestTheListOfWatchedServersIsReplaced(t *testing.T) {
+	server := func(id, password string) Server {
+		return Server{ID: id, Host: "192.0.2.1", Port: 1, Cipher: shadowsocks.DefaultCipher, Password: password}
+	}
+	f := &fakeAssigner{}
+	o, err := NewOutline(OutlineConfig{Assigner: f, Servers: []Server{server("a", "x"), server("b", "x"), server("c", "x")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sessions := make(map[string]*OutlineSession)
+	for i, id := range []string{"a", "b", "c"} {
+		f.answer = func(string) (Server, error) { return server(id, "x"), nil }
+		sessions[id] = o.ForSession([16]byte{byte(i)})
+		defer sessions[id].Close()
+		if _, err := sessions[id].through(t.Context(), failing{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	useless := server("d", "x")
+	useless.Cipher = "rc4"
+	if err := o.Watch([]Server{server("a", "x"), server("b", "y"), useless}, time.Minute); err == nil || !strings.Contains(err.Error(), "server d") {
+		t.Errorf("Watch = %v, want a word about server d", err)
+	}
+	f.asked = nil
+	for _, id := range []string{"a", "b", "c"} {
+		f.answer = func(string) (Server, error) { f.asked = append(f.asked, id); return server(id, "z"), nil }
+		if _, err := sessions[id].through(t.Context(), failing{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if diff := cmp.Diff([]string{"", "b", "", "c"}, f.asked); diff != "" {
+		t.Errorf("who asked again (-want +got): %s", diff)
+	}
+	var watched []string
+	for _, e := range o.used() {
+		watched = append(watched, e.server.ID+" "+e.server.Password)
+	}
+	want := map[string]int{"c": 2}
+	for _, id := range []string{"a", "b", "c", "c"} { // what was said once is not said again
+		asked := len(f.asked)
+		if err := o.Watch([]Server{server("a", "x"), server("b", "z")}, time.Minute); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := sessions[id].through(t.Context(), failing{}); err != nil || len(f.asked)-asked != want[id] {
+			t.Errorf("%s asked %d times more, %v", id, (len(f.asked)-asked)/2, err)
+		}
+		want[id] = 0
+	}
+	slices.Sort(watched)
+	if diff := cmp.Diff([]string{"a x", "b y", "b z", "c z"}, watched); diff != "" {
+		t.Errorf("in use (-want +got): %s", diff)
+	}
+	many := make([]Server, MaxWatched+10)
+	for i := range many {
+		many[i] = server(fmt.Sprint(i), "x")
+	}
+	if err := o.Watch(many, time.Minute); err != nil || len(o.watched) != MaxWatched {
+		t.Errorf("Watch = %v, %d are watched", err, len(o.watched))
 	}
 }
 
@@ -622,7 +768,7 @@ func TestManyStreamsAskForOneServer(t *testing.T) {
 		var wg sync.WaitGroup
 		for range 100 {
 			wg.Go(func() {
-				if _, err := s.through(t.Context(), nil); err != nil {
+				if _, err := s.through(t.Context(), failing{}); err != nil {
 					t.Error(err)
 				}
 			})
@@ -646,11 +792,11 @@ func TestAFixedListSpreadsSessionsOverWhatWorks(t *testing.T) {
 			got := map[string]int{}
 			for range n {
 				id++
-				server, err := s.Assign(t.Context(), [16]byte{id}, "")
+				answer, err := s.Assign(t.Context(), [16]byte{id}, Failed{})
 				if err != nil {
 					t.Fatal(err)
 				}
-				got[server.ID]++
+				got[answer.Server.ID]++
 			}
 			return got
 		}
@@ -661,10 +807,10 @@ func TestAFixedListSpreadsSessionsOverWhatWorks(t *testing.T) {
 			}
 		}
 		want("at first", assign(6), map[string]int{"a": 2, "b": 2, "c": 2})
-		if again, _ := s.Assign(t.Context(), [16]byte{1}, ""); again.ID != "a" {
-			t.Errorf("the first session has %s now", again)
+		if again, _ := s.Assign(t.Context(), [16]byte{1}, Failed{}); again.Server.ID != "a" {
+			t.Errorf("the first session has %s now", again.Server)
 		}
-		if other, _ := s.Assign(t.Context(), [16]byte{1}, "a"); other.ID == "a" {
+		if other, _ := s.Assign(t.Context(), [16]byte{1}, Failed{ID: "a"}); other.Server.ID == "a" {
 			t.Error("the first session keeps what has failed")
 		}
 		want("after a failure", assign(3), map[string]int{"b": 1, "c": 2})
@@ -681,7 +827,7 @@ func TestAFixedListSpreadsSessionsOverWhatWorks(t *testing.T) {
 		if len(s.sessions) != 0 {
 			t.Errorf("%d sessions are left", len(s.sessions))
 		}
-		if _, err := NewStatic(nil).Assign(t.Context(), [16]byte{1}, ""); !errors.Is(err, ErrNoServer) {
+		if _, err := NewStatic(nil).Assign(t.Context(), [16]byte{1}, Failed{}); !errors.Is(err, ErrNoServer) {
 			t.Errorf("without servers: %v", err)
 		}
 	})
@@ -821,7 +967,7 @@ func TestFlowsEndWithTheirServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	e, _ := s.through(t.Context(), nil)
+	e, _ := s.through(t.Context(), failing{})
 	now := time.Now()
 	if !e.judge(Probe{At: now}, now) || e.judge(Probe{At: now}, now) || !e.isLost() {
 		t.Fatal("two probes that fail do not make a server lost")
@@ -843,7 +989,7 @@ func TestAStreamThatMovesOutlivesTheWordThatItsServerIsLost(t *testing.T) {
 	if err := ask(moves); err != nil {
 		t.Fatal(err)
 	}
-	e, _ := s.through(t.Context(), nil)
+	e, _ := s.through(t.Context(), failing{})
 	e.judge(Probe{}, began)
 	e.judge(Probe{}, began)
 	if err := ask(moves); err != nil {
@@ -860,7 +1006,7 @@ func TestTheQuestionWhetherAServerListensIsShared(t *testing.T) {
 		Serve: func(_ *sstest.Server, conn *net.TCPConn) { connects.Add(1); _, _ = io.Copy(io.Discard, conn) },
 	})
 	s := newOutlineRig(t, nil, serverAt("one", far.Addr)).session(t, 1)
-	e, err := s.through(t.Context(), nil)
+	e, err := s.through(t.Context(), failing{})
 	if err != nil {
 		t.Fatal(err)
 	}

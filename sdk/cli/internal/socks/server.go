@@ -160,6 +160,8 @@ var replies = map[string]reply{
 	"target_reset":  replyConnectionRefused,
 	"conn_timeout":  replyTTLExpired,
 	"unsupported":   replyCommandUnsupported,
+
+	"no_outline_nodes_available": replyNetworkUnreachable,
 }
 
 func replyFor(err error) reply {
