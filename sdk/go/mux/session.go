@@ -377,6 +377,9 @@ func (s *Session) enter(ctx context.Context, slots chan struct{}) error {
 		<-slots
 		return &endedError{cause: s.Err()}
 	case <-ctx.Done():
+		s.mu.Lock()
+		s.opens.giveBack()
+		s.mu.Unlock()
 		<-slots
 		return context.Cause(ctx)
 	}
