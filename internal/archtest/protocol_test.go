@@ -170,6 +170,7 @@ var rules = map[string]string{
 	"A carrier that closes without CLOSE":             "mux.TestCarrierThatClosesEndsTheSession",
 	"A gateway SHOULD go on passing its bytes":        "protocol.TestATargetGetsWhatCameWholeBeforeTheSessionsEnd protocol.TestATargetThatTakesItsTimeIsResetFiveSecondsAfterTheSessionsEnd mux.TestWhatCameWholeIsReadAfterTheSessionsEnd",
 	"It MUST NOT when the session was ended because":  "protocol.TestWhatIsOnItsWayIsCutOffWithARevokedSession server.TestOnlyTheGatewaysOwnEndLetsTargetsHaveTheRest",
+	"It MAY stop earlier for a device that":           "gateway.TestADeviceThatComesAndGoesHoldsNoMoreThanOneSessionMay",
 	"the target sees as reset":                        "protocol.TestTheEndOfTheSessionEndsItsDialsAndConnections mux.TestWhatCameInPartIsLostWithTheSession",
 
 	// 8.1 Keep-alive

@@ -497,6 +497,14 @@ func (s *Session) Stats() Stats {
 	return stats
 }
 
+// Held is what is set aside for the other end, in bytes: its credit, and after the
+// session's end what came whole and was not read yet.
+func (s *Session) Held() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.budget.reserved
+}
+
 // startWindow is what a new stream begins with, when n are open. Called with mu
 // held.
 func (s *Session) startWindow(n int) uint64 {
