@@ -99,7 +99,11 @@ func exitCode(err error) int {
 
 // tell writes an error and, where there is one, the way out.
 func tell(w io.Writer, speak words.Language, err error) {
-	_, _ = fmt.Fprintf(w, "httvps: %v\n", err)
+	text := err.Error()
+	if _, ours := errors.AsType[*usageError](err); !ours {
+		text = plainText(text) // a usage error has lines
+	}
+	_, _ = fmt.Fprintf(w, "httvps: %s\n", text)
 	for _, line := range waysOut(speak, err) {
 		_, _ = fmt.Fprintln(w, line)
 	}
