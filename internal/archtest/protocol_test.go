@@ -170,6 +170,7 @@ var rules = map[string]string{
 	"A carrier that closes without CLOSE":             "mux.TestCarrierThatClosesEndsTheSession",
 	"A gateway SHOULD go on passing its bytes":        "protocol.TestATargetGetsWhatCameWholeBeforeTheSessionsEnd protocol.TestATargetThatTakesItsTimeIsResetFiveSecondsAfterTheSessionsEnd mux.TestWhatCameWholeIsReadAfterTheSessionsEnd",
 	"It MUST NOT when the session was ended because":  "protocol.TestWhatIsOnItsWayIsCutOffWithARevokedSession server.TestOnlyTheGatewaysOwnEndLetsTargetsHaveTheRest",
+	"It MAY stop earlier for a device that":           "gateway.TestADeviceThatComesAndGoesHoldsNoMoreThanOneSessionMay",
 	"the target sees as reset":                        "protocol.TestTheEndOfTheSessionEndsItsDialsAndConnections mux.TestWhatCameInPartIsLostWithTheSession",
 
 	// 8.1 Keep-alive
@@ -218,6 +219,7 @@ var rules = map[string]string{
 	"It allows 2,000 of them a second":                       "mux.TestFramesThatCarryNothingAreBounded mux.TestPayloadPaysForFrames mux.TestCreditThatComesWithDataIsNoFlood",
 	"it allows three frames for each":                        "mux.TestTheFloodsAllowanceGrowsWithTheLimits mux.TestAllStreamsThatAreAllowedMayComeAndGoAtOnce",
 	"Beyond that: CLOSE(enhance_calm)":                       "mux.TestFramesThatCarryNothingAreBounded mux.TestAMillionPingsEndTheSession mux.TestAHundredThousandOpensAndResetsEndTheSession",
+	"A peer that sends more gets no answer to them":          "carrier.TestWebSocketFramesThatCarryNothingAreBounded",
 	"never end a session: programs that try many":            "mux.TestResetsThatTargetsCauseNeverEndASession",
 	"At most 1,024 refusals wait to be sent":                 "mux.TestAThousandAnd24RefusalsMayWait mux.TestOpensThatDoNotReadTheirRefusalsEndTheSession",
 

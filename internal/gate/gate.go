@@ -28,8 +28,13 @@ type Gate struct {
 
 	mu       sync.Mutex // guards the following fields
 	waiting  int
-	prefixes map[netip.Prefix]int
+	prefixes map[netip.Prefix]int // connections that count for their network
+	vouched  map[netip.Prefix]int // those that do not, as they were vouched for
 }
+
+// vouchedShare of the total may have been vouched for in one network. Many devices
+// may share an address; but a knock is no proof, and one of them may be without end.
+const vouchedShare = 2
 
 // descriptorShare is the part of the process's descriptors that the strangers of
 // one gate may have. A process has up to three gates, and what is let in needs
@@ -52,6 +57,7 @@ func New(listener net.Listener, limits Limits, turnedAway func(limit string)) *G
 	return &Gate{
 		Listener: listener, limits: limits, turnedAway: turnedAway,
 		prefixes: make(map[netip.Prefix]int),
+		vouched:  make(map[netip.Prefix]int),
 	}
 }
 
@@ -69,14 +75,10 @@ func (g *Gate) Accept() (net.Conn, error) {
 			g.turnedAway(limit)
 			continue
 		}
-		s := &stranger{Conn: conn, vouch: sync.OnceFunc(func() { g.leavePrefix(prefix) })}
-		s.leave = sync.OnceFunc(func() {
-			s.vouch()
-			g.leaveTotal()
-		})
+		s := &stranger{Conn: conn, gate: g, prefix: prefix}
 		s.end = time.AfterFunc(g.limits.Life, func() {
 			_ = conn.Close()
-			s.leave()
+			g.leave(s)
 		})
 		return s, nil
 	}
@@ -97,17 +99,38 @@ func (g *Gate) enter(prefix netip.Prefix) (limit string) {
 	return ""
 }
 
-func (g *Gate) leaveTotal() {
+// vouch has a stranger no longer count for its network, if there is room.
+func (g *Gate) vouch(s *stranger) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if s.gone || s.isVouched || g.vouched[s.prefix] >= max(1, g.limits.Total/vouchedShare) {
+		return
+	}
+	g.uncount(s)
+	s.isVouched = true
+	g.vouched[s.prefix]++
+}
+
+// leave has a stranger no longer count at all.
+func (g *Gate) leave(s *stranger) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if s.gone {
+		return
+	}
+	s.gone = true
+	g.uncount(s)
 	g.waiting--
 }
 
-func (g *Gate) leavePrefix(prefix netip.Prefix) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.prefixes[prefix]--; g.prefixes[prefix] == 0 {
-		delete(g.prefixes, prefix)
+// uncount takes a stranger off its network. Called with mu held.
+func (g *Gate) uncount(s *stranger) {
+	counts := g.prefixes
+	if s.isVouched {
+		counts = g.vouched
+	}
+	if counts[s.prefix]--; counts[s.prefix] == 0 {
+		delete(counts, s.prefix)
 	}
 }
 
@@ -139,9 +162,13 @@ func networkOf(addr net.Addr) netip.Prefix {
 // stranger is a connection that counts until it is closed or has proven itself.
 type stranger struct {
 	net.Conn
-	vouch func() // it no longer counts for its network
-	leave func() // it no longer counts at all
-	end   *time.Timer
+	gate   *Gate
+	prefix netip.Prefix
+	end    *time.Timer
+
+	// Guarded by Gate.mu.
+	isVouched bool // it no longer counts for its network
+	gone      bool // it no longer counts at all
 }
 
 func (s *stranger) Close() error {
@@ -160,7 +187,7 @@ func (s *stranger) SyscallConn() (syscall.RawConn, error) {
 
 func (s *stranger) pass() {
 	s.end.Stop()
-	s.leave()
+	s.gate.leave(s)
 }
 
 type contextKey struct{}
@@ -181,11 +208,11 @@ func ConnContext(ctx context.Context, conn net.Conn) context.Context {
 
 // Vouch frees the connection of a request from the limit of its network, and from
 // no other: its other end is no passer-by, although it has not proven who it is.
-// Many such may share one address. Without a gate before the server it does
+// Many such may share one address, but not all that there may be. Without a gate before the server it does
 // nothing.
 func Vouch(ctx context.Context) {
 	if s, ok := ctx.Value(contextKey{}).(*stranger); ok {
-		s.vouch()
+		s.gate.vouch(s)
 	}
 }
 

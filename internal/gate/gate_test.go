@@ -127,13 +127,13 @@ func TestWhoIsVouchedForCountsInTotalAndNotForItsNetwork(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var turnedAway []string
 		s := &script{}
-		conns := make([]*from, 5)
+		conns := make([]*from, 8)
 		for i := range conns {
-			conns[i] = &from{addr: "192.0.2.1:1"}
+			conns[i] = &from{addr: []string{"192.0.2.1:1", "198.51.100.1:1"}[i%2]}
 			s.conns = append(s.conns, conns[i])
 		}
-		g := New(s, Limits{Total: 3, PerPrefix: 1, Life: time.Minute}, func(limit string) { turnedAway = append(turnedAway, limit) })
-		for range 3 { // from one network, one after the other
+		g := New(s, Limits{Total: 6, PerPrefix: 1, Life: time.Minute}, func(limit string) { turnedAway = append(turnedAway, limit) })
+		for range 6 { // three from each network, one after the other
 			conn, err := g.Accept()
 			if err != nil {
 				t.Fatal(err)
@@ -145,15 +145,53 @@ func TestWhoIsVouchedForCountsInTotalAndNotForItsNetwork(t *testing.T) {
 		if _, err := g.Accept(); !errors.Is(err, errScript) { // the rest meets the total
 			t.Errorf("Accept = %v", err)
 		}
-		if diff := cmp.Diff([]string{"total", "total"}, turnedAway); diff != "" || g.Strangers() != 3 {
+		if diff := cmp.Diff([]string{"total", "total"}, turnedAway); diff != "" || g.Strangers() != 6 {
 			t.Errorf("%d count: %s", g.Strangers(), diff)
 		}
 		<-time.After(time.Minute + 1)
 		synctest.Wait()
-		if !conns[0].closed.Load() || g.Strangers() != 0 || len(g.prefixes) != 0 {
-			t.Errorf("after their time %d count, %d networks are remembered, closed: %v", g.Strangers(), len(g.prefixes), conns[0].closed.Load())
+		if !conns[0].closed.Load() || g.Strangers() != 0 || len(g.prefixes)+len(g.vouched) != 0 {
+			t.Errorf("after their time %d count, %d networks are remembered, closed: %v", g.Strangers(), len(g.prefixes)+len(g.vouched), conns[0].closed.Load())
 		}
 	})
+}
+
+// Who has knocked has not proven who he is: one device, with nothing behind its
+// knocks, must not take the places of all others.
+func TestWhoKnocksFromOneNetworkLeavesHalfOfThePlaces(t *testing.T) {
+	var turnedAway []string
+	s := &script{}
+	for range 8 {
+		s.conns = append(s.conns, &from{addr: "192.0.2.1:1"})
+	}
+	s.conns = append(s.conns, &from{addr: "198.51.100.1:1"})
+	g := New(s, Limits{Total: 6, PerPrefix: 1, Life: time.Hour}, func(limit string) { turnedAway = append(turnedAway, limit) })
+	var let []net.Conn
+	for {
+		conn, err := g.Accept()
+		if errors.Is(err, errScript) {
+			break
+		}
+		let = append(let, conn)
+		Vouch(ConnContext(t.Context(), conn))
+	}
+	// Three knock, one more counts for its network, and the other network has room.
+	if diff := cmp.Diff([]string{"prefix", "prefix", "prefix", "prefix"}, turnedAway); diff != "" || len(let) != 5 {
+		t.Errorf("%d are in: %s", len(let), diff)
+	}
+	Pass(ConnContext(t.Context(), let[0])) // makes room for another knock
+	Vouch(ConnContext(t.Context(), let[3]))
+	s.conns = append(s.conns, &from{addr: "192.0.2.1:1"})
+	conn, err := g.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range append(let, conn) {
+		c.Close()
+	}
+	if g.Strangers() != 0 || len(g.prefixes)+len(g.vouched) != 0 {
+		t.Errorf("%d count, %d networks are remembered", g.Strangers(), len(g.prefixes)+len(g.vouched))
+	}
 }
 
 func TestWithoutAGateNothingHappens(t *testing.T) {

@@ -645,8 +645,9 @@ func TestAFlowWithoutALookupWaitsForNoPlace(t *testing.T) {
 		if len(r.streams.Slots) != 1 {
 			t.Errorf("%d places are taken, want 1", len(r.streams.Slots))
 		}
-		close(release)
+		release <- struct{}{}
 		r.WantOpened(1)
+		release <- struct{}{}
 		r.WantOpened(7)
 		r.hangUp()
 	})

@@ -414,11 +414,13 @@ func TestDialsBeyondTheSessionsPlacesWaitForOne(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		connected, _, _ := dialTo()
 		var dials atomic.Int32
+		answered := make(chan struct{})
 		r := newRig(t, func(ctx context.Context, to wire.Addr) (Conn, error) {
 			if dials.Add(1) == 1 {
 				<-time.After(5 * time.Second)
 				return nil, failure("dns")
 			}
+			<-answered // a place is free before it is told why
 			return connected(ctx, to)
 		}, func(s *Streams) { s.SessionDials = 1 })
 		r.open(1)
@@ -429,6 +431,7 @@ func TestDialsBeyondTheSessionsPlacesWaitForOne(t *testing.T) {
 			t.Errorf("%d dials, %d places of the process taken, want 1: who waits takes no place of others", n, len(r.streams.Slots))
 		}
 		r.WantReset(1, wire.CodeDNSFail)
+		close(answered)
 		r.WantOpened(3)
 		r.hangUp()
 	})

@@ -64,7 +64,7 @@ func device(t *testing.T, up config.Upstream) *mux.Session {
 	if err != nil {
 		t.Fatal(err)
 	}
-	live, err := sessions.New(1).Add(sessions.ID{}, sessions.Device{}, sessions.Term{})
+	live, err := sessions.New(1, sessions.Leaving{}).Add(sessions.ID{}, sessions.Device{}, sessions.Term{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -136,7 +136,7 @@ type gateway struct {
 func (g *gateway) build(member nodes.Config) error {
 	var err error
 	limits := g.cfg.Limits
-	g.registry = sessions.New(limits.Sessions)
+	g.registry = sessions.New(limits.Sessions, sessions.Leaving{Bytes: uint64(limits.SessionBudget), Streams: targetsOf(limits)})
 	g.gate = gate.New(g.listeners.public, gate.Limits{
 		Total: limits.Unauthenticated, PerPrefix: limits.UnauthenticatedPerPrefix,
 		Life: masquerade.Life + limits.HandshakeTimeout.Std(),
@@ -190,12 +190,15 @@ func (g *gateway) newSite() (*masquerade.Site, error) {
 	return masquerade.New(cfg)
 }
 
+// targetsOf is how many connections to targets one session may have.
+func targetsOf(limits config.Limits) int { return 2 * limits.MaxStreams }
+
 func newStreams(limits config.Limits, leave *exits, counters *metrics.Metrics) *protocol.Streams {
 	return &protocol.Streams{
 		NewUpstream:    leave.upstream,
 		Slots:          make(chan struct{}, limits.Dials),
 		SessionDials:   max(1, min(limits.MaxStreams, limits.Dials/dialShare)),
-		SessionTargets: 2 * limits.MaxStreams,
+		SessionTargets: targetsOf(limits),
 		Idle:           limits.IdleTimeout.Std(),
 		HalfClosedIdle: halfClosedIdle,
 		Observe:        func(result string, took time.Duration) { counters.Opened(leave.mode, result, took) },

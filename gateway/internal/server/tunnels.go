@@ -238,6 +238,7 @@ func (t *tunnels) carry(ctx context.Context, conn *carrier.Conn, live *sessions.
 	}
 	// Told now: the device may come back before its targets took the last bytes.
 	t.node.Ended(live.ID, why)
+	t.registry.Leave(live, session.Held)
 	parts.Wait()
 	t.registry.Remove(live)
 	t.log.InfoContext(ctx, "session ended", "session", live.ID.String(), "reason", why, "took", time.Since(began).Round(time.Millisecond).String(),

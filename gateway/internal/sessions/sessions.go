@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -62,6 +63,7 @@ type Session struct {
 	streams atomic.Int64
 	ending  chan struct{} // closed when the session must end
 	term    Term
+	held    func() uint64 // guarded by the registry's mutex; see Registry.Leave
 
 	mu    sync.Mutex // guards the following fields
 	ended bool
@@ -138,23 +140,34 @@ func (s *Session) KeepTerm(ctx context.Context) {
 	}
 }
 
+// Leaving bounds what the sessions of one device hold, all together, that are over
+// and have only something left for targets.
+type Leaving struct {
+	Bytes   uint64
+	Streams int
+}
+
 // Registry knows every live session of this gateway.
 type Registry struct {
-	limit int
-	total Traffic
+	limit   int
+	leaving Leaving
+	total   Traffic
 
 	mu       sync.Mutex // guards the following fields
 	sessions map[ID]*Session
 	devices  map[Device]map[ID]*Session
+	left     map[Device][]*Session // see Leave; the oldest first
 	stopping bool
 }
 
 // New returns a registry for at most limit sessions.
-func New(limit int) *Registry {
+func New(limit int, leaving Leaving) *Registry {
 	return &Registry{
 		limit:    limit,
+		leaving:  leaving,
 		sessions: make(map[ID]*Session),
 		devices:  make(map[Device]map[ID]*Session),
+		left:     make(map[Device][]*Session),
 	}
 }
 
@@ -190,6 +203,35 @@ func (r *Registry) Remove(s *Session) {
 	if len(r.devices[s.Device]) == 0 {
 		delete(r.devices, s.Device)
 	}
+	r.left[s.Device] = slices.DeleteFunc(r.left[s.Device], func(other *Session) bool { return other == s })
+	if len(r.left[s.Device]) == 0 {
+		delete(r.left, s.Device)
+	}
+}
+
+// Leave notes that a session is over but for what targets still have to take, of
+// which held tells the bytes until Remove. The device may be back already and leave
+// another one: of those that it left before, the oldest are told to end when they
+// hold too much. This one is not judged yet, as its streams are only ending.
+func (r *Registry) Leave(s *Session, held func() uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	before := r.left[s.Device]
+	var now Leaving
+	for _, other := range before {
+		now.Bytes += other.held()
+		now.Streams += int(other.streams.Load())
+	}
+	for _, other := range before {
+		if now.Bytes <= r.leaving.Bytes && now.Streams <= r.leaving.Streams {
+			break
+		}
+		now.Bytes -= min(now.Bytes, other.held())
+		now.Streams -= int(other.streams.Load())
+		other.End(wire.CodeLimit)
+	}
+	s.held = held
+	r.left[s.Device] = append(before, s)
 }
 
 // End tells one session to end and reports whether there is such a session.

@@ -35,7 +35,7 @@ func ending(s *Session) (wire.Code, bool) {
 }
 
 func TestASessionEndsForTheFirstReason(t *testing.T) {
-	r := New(10)
+	r := New(10, Leaving{})
 	s := add(t, r, 1, 1)
 	if _, must := ending(s); must {
 		t.Error("a new session must end")
@@ -52,7 +52,7 @@ func TestASessionEndsForTheFirstReason(t *testing.T) {
 }
 
 func TestEndDeviceEndsTheSessionsOfThatDeviceOnly(t *testing.T) {
-	r := New(10)
+	r := New(10, Leaving{})
 	mine, also, other := add(t, r, 1, 1), add(t, r, 2, 1), add(t, r, 3, 2)
 	if n := r.EndDevice(Device{1}, wire.CodeUserDisabled); n != 2 {
 		t.Errorf("EndDevice = %d, want 2", n)
@@ -73,7 +73,7 @@ func TestEndDeviceEndsTheSessionsOfThatDeviceOnly(t *testing.T) {
 }
 
 func TestTheRegistryIsBounded(t *testing.T) {
-	r := New(2)
+	r := New(2, Leaving{})
 	first := add(t, r, 1, 1)
 	add(t, r, 2, 1)
 	if _, err := r.Add(ID{3}, Device{1}, Term{}); !errors.Is(err, ErrFull) {
@@ -87,7 +87,7 @@ func TestTheRegistryIsBounded(t *testing.T) {
 }
 
 func TestAStoppingRegistryTakesNoSession(t *testing.T) {
-	r := New(2)
+	r := New(2, Leaving{})
 	s := add(t, r, 1, 1)
 	r.Stop()
 	if _, must := ending(s); must || !r.Stopping() {
@@ -105,7 +105,7 @@ func TestAStoppingRegistryTakesNoSession(t *testing.T) {
 func TestASessionWhoseTermIsNotRenewedEndsForTheReasonGiven(t *testing.T) {
 	for _, why := range []wire.Code{wire.CodeSubscriptionExpired, wire.CodeRetryLater} {
 		synctest.Test(t, func(t *testing.T) {
-			r := New(2)
+			r := New(2, Leaving{})
 			began := time.Now()
 			s, err := r.Add(ID{1}, Device{1}, Term{
 				Until: began.Add(36 * time.Hour),
@@ -131,7 +131,7 @@ func TestASessionGoesOnWithItsSubscription(t *testing.T) {
 			{},                       // followed by one without an end
 		}
 		var asked []time.Duration
-		s, err := New(2).Add(ID{1}, Device{1}, Term{
+		s, err := New(2, Leaving{}).Add(ID{1}, Device{1}, Term{
 			Until: began.Add(time.Hour),
 			Renew: func(context.Context) (time.Time, wire.Code) {
 				asked = append(asked, time.Since(began))
@@ -160,7 +160,7 @@ func TestTheTermOfAnEndedSessionIsNotRenewed(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
-				s, err := New(2).Add(ID{1}, Device{1}, Term{
+				s, err := New(2, Leaving{}).Add(ID{1}, Device{1}, Term{
 					Until: time.Now().Add(time.Hour),
 					Renew: func(context.Context) (time.Time, wire.Code) {
 						t.Error("asked for a session that is over")
@@ -178,7 +178,7 @@ func TestTheTermOfAnEndedSessionIsNotRenewed(t *testing.T) {
 }
 
 func TestBytesAreCountedOnceForTheSessionAndForAll(t *testing.T) {
-	r := New(10)
+	r := New(10, Leaving{})
 	a, b := add(t, r, 1, 1), add(t, r, 2, 1)
 	var counting sync.WaitGroup
 	for _, s := range []*Session{a, b} {
@@ -200,5 +200,52 @@ func TestBytesAreCountedOnceForTheSessionAndForAll(t *testing.T) {
 	r.Remove(a)
 	if r.Total().Up() != 48_000 || r.Streams() != 1 {
 		t.Errorf("after the session's end %d bytes up, %d streams", r.Total().Up(), r.Streams())
+	}
+}
+
+func TestADeviceLeavesOnlySoMuchBehind(t *testing.T) {
+	type left struct {
+		device  byte
+		bytes   uint64
+		streams int
+	}
+	for name, tc := range map[string]struct {
+		left []left
+		cut  []byte // ids, which begin with 1
+	}{
+		"one is never judged":       {[]left{{1, 500, 50}}, nil},
+		"within the limits":         {[]left{{1, 60, 6}, {1, 40, 4}, {1, 99, 9}}, nil},
+		"too many bytes":            {[]left{{1, 60, 0}, {1, 60, 0}, {1, 60, 0}, {1, 60, 0}}, []byte{1, 2}},
+		"too many streams":          {[]left{{1, 0, 6}, {1, 0, 6}, {1, 0, 6}}, []byte{1}},
+		"one that is large":         {[]left{{1, 10, 0}, {1, 500, 0}, {1, 10, 0}, {1, 10, 0}}, []byte{1, 2}},
+		"those of others":           {[]left{{1, 60, 6}, {2, 60, 6}, {1, 60, 6}, {3, 60, 6}}, nil},
+		"others keep theirs anyway": {[]left{{2, 60, 0}, {1, 60, 0}, {1, 60, 0}, {2, 1, 0}, {1, 60, 0}}, []byte{2}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := New(10, Leaving{Bytes: 100, Streams: 10})
+			var all []*Session
+			for i, l := range tc.left {
+				s := add(t, r, byte(i+1), l.device)
+				s.AddStreams(l.streams)
+				r.Leave(s, func() uint64 { return l.bytes })
+				all = append(all, s)
+			}
+			var cut []byte
+			for _, s := range all {
+				if why, must := ending(s); must {
+					cut = append(cut, s.ID[0])
+					if why != wire.CodeLimit {
+						t.Errorf("session %d ends with %v", s.ID[0], why)
+					}
+				}
+				r.Remove(s)
+			}
+			if !slices.Equal(cut, tc.cut) {
+				t.Errorf("sessions %v have to end, want %v", cut, tc.cut)
+			}
+			if len(r.left) != 0 || len(r.devices) != 0 {
+				t.Errorf("%d devices are remembered", len(r.left)+len(r.devices))
+			}
+		})
 	}
 }

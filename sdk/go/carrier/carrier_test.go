@@ -374,6 +374,48 @@ func TestPingIsAnswered(t *testing.T) {
 	}
 }
 
+// A ping is a few bytes, and its answer a record and a system call.
+func TestWebSocketFramesThatCarryNothingAreBounded(t *testing.T) {
+	for name, frames := range map[string][2][]byte{
+		"pings":           {nil, masked(0x89, "")},
+		"pongs":           {nil, masked(0x8a, "")},
+		"empty fragments": {masked(0x02, "x"), masked(0x00, "")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ended := make(chan error, 1)
+			url, trust := serve(t, func(c *carrier.Conn) {
+				_, err := c.ReadMessage(nil)
+				ended <- err
+			})
+			raw := rawClient(t, url, trust)
+			var reading sync.WaitGroup
+			reading.Go(func() { _, _ = io.Copy(io.Discard, raw) })
+			defer reading.Wait()
+			defer raw.Close()
+			_, _ = raw.Write(frames[0])
+			many := bytes.Repeat(frames[1], 1000)
+			for range 5 {
+				_, _ = raw.Write(many)
+			}
+			select {
+			case err := <-ended:
+				t.Fatalf("5,000 of them ended it: %v", err)
+			case <-time.After(50 * time.Millisecond):
+			}
+			for range 200 { // more than what is gained meanwhile
+				if _, err := raw.Write(many); err != nil {
+					break
+				}
+			}
+			_ = raw.CloseWrite()
+			err := <-ended
+			if broken, ok := errors.AsType[*wire.Error](err); !ok || broken.Code != wire.CodeEnhanceCalm {
+				t.Errorf("205,000 of them ended it with %v, want %v", err, wire.CodeEnhanceCalm)
+			}
+		})
+	}
+}
+
 func TestSessionOverARealConnection(t *testing.T) {
 	url, trust := serve(t, func(c *carrier.Conn) {
 		s := mux.New(c, mux.Config{Role: mux.Gateway, Limits: wire.DefaultLimits()})

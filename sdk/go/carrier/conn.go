@@ -51,6 +51,7 @@ type Conn struct {
 	frame   ws.Header // the frame that is being read
 	left    int       // bytes of it
 	whole   []byte    // a message that came in fragments, what is left of it
+	idle    flood     // frames that carry nothing
 	wait    func()    // see BeforeWait
 
 	wmu   sync.Mutex // guards writing: messages against pongs and close
@@ -152,6 +153,9 @@ func errMessageSize() error {
 func (c *Conn) nextData(kind ws.OpCode) error {
 	for {
 		h, err := c.readHeader()
+		if err == nil && (h.OpCode.IsControl() || h.Length == 0) {
+			err = c.idle.pass()
+		}
 		switch {
 		case err != nil:
 			return err

@@ -68,11 +68,13 @@ func (b *block) size() int     { return b.end - b.start }
 
 func (b *block) free() { blockPools[b.class].Put(b) }
 
-// queue is a stream's bytes in order. Small pieces are put together, so
-// however they came, it holds little more memory than bytes.
+// queue is a stream's bytes in order. Pieces are put together where their blocks
+// have much room left, so however they came, it holds little more memory than bytes:
+// those are what was set aside for them.
 type queue struct {
 	head, tail *block
 	size       int // bytes
+	held       int // memory of the blocks
 }
 
 // write appends a copy of p.
@@ -88,11 +90,11 @@ func (q *queue) write(p []byte) {
 	}
 }
 
-// push appends b and owns it from now on. A block that is mostly empty is
-// copied instead when others wait before it.
+// push appends b and owns it from now on, or copies what is in it where that would
+// leave too much room unused.
 func (q *queue) push(b *block) {
-	if p := b.bytes(); q.tail != nil && len(p) < len(b.buf)/2 {
-		q.write(p)
+	if q.wastes(b) {
+		q.write(b.bytes())
 		b.free()
 		return
 	}
@@ -100,7 +102,19 @@ func (q *queue) push(b *block) {
 	q.link(b)
 }
 
+// wastes reports whether b should not be held as it is: one that is mostly empty,
+// or any when others wait and more than an eighth of all would be room. The first
+// one is about to be read, and only copied when that costs nothing.
+func (q *queue) wastes(b *block) bool {
+	n := b.size()
+	if q.tail == nil {
+		return n < len(b.buf)/8
+	}
+	return n < len(b.buf)/2 || q.held+len(b.buf) > (q.size+n)/7*8
+}
+
 func (q *queue) link(b *block) {
+	q.held += len(b.buf)
 	if q.tail == nil {
 		q.head = b
 	} else {
@@ -120,6 +134,7 @@ func (q *queue) pop() *block {
 	}
 	b.next = nil
 	q.size -= b.size()
+	q.held -= len(b.buf)
 	return b
 }
 

@@ -23,6 +23,10 @@ const (
 	maxPending = 128 << 10 // what waits to be sent on one stream, at most
 	minPending = 8 << 10
 
+	// modest is what a session may hold and still get a share of the memory that is
+	// kept from all others: a few streams.
+	modest = 1 << 20
+
 	// tuneRTT is the shortest round trip that windows are tuned for. What is
 	// faster waits for the scheduler and not for the network.
 	tuneRTT = time.Millisecond
@@ -64,13 +68,23 @@ func (m *Memory) add(n int64) {
 	}
 }
 
-// tight says whether windows have to stay as they are; full that there is no
-// room for another stream.
+// tight says whether windows have to stay as they are; full that there is no room for
+// another stream of a session that holds so much already. The last tenth is for those
+// that hold little: what others were promised counts though they may never use it.
 func (m *Memory) tight(more uint64) bool {
 	return m != nil && m.used.Load()+int64(more) > m.limit/10*8
 }
 
-func (m *Memory) full() bool { return m != nil && m.used.Load() > m.limit/10*9 }
+func (m *Memory) full(held uint64) bool {
+	if m == nil {
+		return false
+	}
+	most := m.limit
+	if held >= modest {
+		most = m.limit / 10 * 9
+	}
+	return m.used.Load() > most
+}
 
 // budget is a session's. It is guarded by Session.mu.
 type budget struct {
@@ -97,7 +111,7 @@ func (b *budget) pending(n int) uint64 {
 
 // admit sets a stream's floor aside, or says that there is no room.
 func (b *budget) admit(floor uint64) bool {
-	if b.reserved-b.grown+floor > b.floors() || b.memory.full() {
+	if b.reserved-b.grown+floor > b.floors() || b.memory.full(b.reserved) {
 		return false
 	}
 	b.reserved += floor

@@ -121,11 +121,57 @@ func TestQueueHoldsTinyPiecesTogether(t *testing.T) {
 		b.end++
 		q.push(b)
 	}
-	held := 0
+	if held := heldBy(&q); held > 103_000 || q.size != 100_000 {
+		t.Errorf("%d bytes in %d", q.size, held)
+	}
+	q.drop()
+}
+
+// However a peer cuts its bytes, and whatever arrives between two waits, a stream
+// that nobody reads holds little more memory than bytes.
+func TestQueueHoldsLittleMoreMemoryThanBytes(t *testing.T) {
+	for name, pieces := range map[string][]piece{
+		"a little over half of a block for one frame": {{frameBlock, 9_300}},
+		"a little over half of a small page":          {{1, 4_200}},
+		"two frames and a bit in a large block":       {{bulkBlock, 33_000}},
+		"a few bytes in large blocks":                 {{bulkBlock, 512}},
+		"whole frames":                                {{frameBlock, 16_369}},
+		"more and less by turns":                      {{bulkBlock, 58_000}, {frameBlock, 500}, {bulkBlock, 33_000}, {1, 4_200}},
+	} {
+		var q queue
+		for i := 0; q.size < 1<<20; i++ {
+			p := pieces[i%len(pieces)]
+			b := newBlock(p.class)
+			b.end += p.bytes
+			q.push(b)
+		}
+		if held := heldBy(&q); held > q.size/7*8+blockSizes[bulkBlock] {
+			t.Errorf("%s: %d bytes in %d", name, q.size, held)
+		}
+		q.drop()
+		if q.size != 0 || q.held != 0 {
+			t.Errorf("%s: %d bytes in %d are left", name, q.size, q.held)
+		}
+	}
+}
+
+// piece is what arrived between two waits.
+type piece struct{ class, bytes int }
+
+func heldBy(q *queue) (held int) {
 	for b := q.head; b != nil; b = b.next {
 		held += len(b.buf)
 	}
-	if held > 103_000 || q.size != 100_000 {
+	return held
+}
+
+// A stream may have no more than a floor of credit, and there may be many such.
+func TestAFewBytesAloneTakeASmallBlock(t *testing.T) {
+	var q queue
+	b := newBlock(bulkBlock)
+	b.end += 512
+	q.push(b)
+	if held := heldBy(&q); held > 2<<10 {
 		t.Errorf("%d bytes in %d", q.size, held)
 	}
 	q.drop()

@@ -244,6 +244,33 @@ func TestOpensWaitForTheirRate(t *testing.T) {
 	})
 }
 
+// A program that goes on asking and giving up, as a page in a browser can have it
+// do, must not keep others waiting for what was never sent.
+func TestOpensThatWereGivenUpCostNoRate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		limits := wire.DefaultLimits()
+		limits.OpenBurst, limits.OpenRate = 10, 5
+		client, gateway := pair(t, limits)
+		for range 10 {
+			near, far := open(t, client, gateway)
+			near.Reset(wire.CodeCancelled)
+			far.Reset(wire.CodeCancelled)
+		}
+		for range 1000 {
+			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Microsecond)
+			if _, err := client.Open(ctx, target); !errors.Is(err, context.DeadlineExceeded) {
+				t.Fatalf("Open = %v, want it to wait", err)
+			}
+			cancel()
+		}
+		begin := time.Now()
+		open(t, client, gateway)
+		if took := time.Since(begin); took > time.Second/5 {
+			t.Errorf("an open behind 1000 that were given up took %v, want %v", took, time.Second/5)
+		}
+	})
+}
+
 func TestOpensWaitForAFreePlace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		limits := wire.DefaultLimits()

@@ -25,3 +25,7 @@ func (b *bucket) take(now time.Time, limit time.Duration) (wait time.Duration, o
 	b.next = next
 	return wait, true
 }
+
+// giveBack takes back the payment of an open that waited and will not be made. Who
+// pays next waits less for it, and never less than the rate asks.
+func (b *bucket) giveBack() { b.next = b.next.Add(-time.Second / time.Duration(b.rate)) }

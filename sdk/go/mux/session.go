@@ -377,6 +377,9 @@ func (s *Session) enter(ctx context.Context, slots chan struct{}) error {
 		<-slots
 		return &endedError{cause: s.Err()}
 	case <-ctx.Done():
+		s.mu.Lock()
+		s.opens.giveBack()
+		s.mu.Unlock()
 		<-slots
 		return context.Cause(ctx)
 	}
@@ -492,6 +495,14 @@ func (s *Session) Stats() Stats {
 	defer s.mu.Unlock()
 	stats.RoundTrip = s.rtt.last
 	return stats
+}
+
+// Held is what is set aside for the other end, in bytes: its credit, and after the
+// session's end what came whole and was not read yet.
+func (s *Session) Held() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.budget.reserved
 }
 
 // startWindow is what a new stream begins with, when n are open. Called with mu

@@ -152,11 +152,43 @@ func TestWindowsStayWhenMemoryIsTight(t *testing.T) {
 	})
 }
 
+// Credit counts whether it is used or not: sessions that only have many streams open
+// must not keep all others from opening any.
+func TestSessionsThatHoldMuchLeaveMemoryForThoseThatHoldLittle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const limit = 8 << 20
+		memory := mux.NewMemory(limit)
+		opened := func(streams uint64) (refused uint64) {
+			ours, theirs := muxtest.Pipe()
+			s := start(t, ours, mux.Config{Role: mux.Gateway, Limits: wire.DefaultLimits(), Memory: memory})
+			peer := muxtest.NewPeer(t, theirs)
+			t.Cleanup(peer.Close)
+			for i := range streams {
+				peer.Send(appendOpen(2*i+1, ""))
+			}
+			synctest.Wait()
+			return streams - uint64(s.Streams())
+		}
+		if refused := opened(256); refused == 0 {
+			t.Error("one session may hold all memory")
+		}
+		if refused := opened(16); refused != 0 {
+			t.Errorf("of 16 streams of a session that holds little, %d were refused", refused)
+		}
+		for range 8 {
+			opened(256)
+		}
+		if used := memory.Used(); used > limit+32<<10 {
+			t.Errorf("%d bytes are held, of %d", used, limit)
+		}
+	})
+}
+
 func TestOpensAreRefusedWhenMemoryIsFull(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ours, theirs := muxtest.Pipe()
 		memory := mux.NewMemory(100 << 20)
-		memory.Use(91 << 20)
+		memory.Use(100<<20 + 1)
 		start(t, ours, mux.Config{Role: mux.Gateway, Limits: wire.DefaultLimits(), Memory: memory})
 		peer := muxtest.NewPeer(t, theirs)
 		t.Cleanup(peer.Close)
@@ -172,7 +204,7 @@ func TestClientDoesNotOpenWhenMemoryIsFull(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ours, theirs := muxtest.Pipe()
 		memory := mux.NewMemory(100 << 20)
-		memory.Use(91 << 20)
+		memory.Use(101 << 20)
 		client := start(t, ours, mux.Config{Role: mux.Client, Limits: wire.DefaultLimits(), Memory: memory})
 		peer := muxtest.NewPeer(t, theirs)
 		t.Cleanup(peer.Close)

@@ -303,8 +303,9 @@ func (t *tunnel) waiting(e httvps.Event) {
 	}
 }
 
+// say tells one line; errors in it may have words of the other end.
 func (t *tunnel) say(format string, args ...any) {
-	_, _ = fmt.Fprintln(t.stderr, t.speak.Say(format, args...))
+	_, _ = fmt.Fprintln(t.stderr, plainText(t.speak.Say(format, args...)))
 }
 
 // connected prints the ready line for the first session.

@@ -2,15 +2,20 @@ package main
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+	"unicode/utf8"
 
 	"github.com/httvps/httvps/sdk/cli/internal/home"
 	"github.com/httvps/httvps/sdk/cli/internal/words"
 	"github.com/httvps/httvps/sdk/go/httvps"
+	"github.com/httvps/httvps/sdk/go/mux"
 )
 
 var proxyUntilDone = part{"--socks", func(ctx context.Context) error {
@@ -100,4 +105,23 @@ func TestPatienceWithAnotherConnectHasAnEnd(t *testing.T) {
 			t.Errorf("given up after %v, want %v", took, patience)
 		}
 	})
+}
+
+// A gateway gives a reason in words of its own, and so does the certificate of
+// whoever answers in its place.
+func TestWhatOthersSayDoesNotReachTheTerminalAsCommands(t *testing.T) {
+	for name, err := range map[string]error{
+		"CLOSE":         fmt.Errorf("gone: %w", &mux.CloseError{Reason: "\x1b]52;c;cm0=\a\nconnected to vpn.example", Remote: true}),
+		"a certificate": x509.HostnameError{Host: "vpn.example", Certificate: &x509.Certificate{DNSNames: []string{"\x1b[2J\x9b1m\u202e"}}},
+	} {
+		stderr := newOutput()
+		tn := &tunnel{stderr: stderr, over: func() bool { return false }}
+		tn.event(httvps.Event{Kind: httvps.Disconnected, Gateway: "wss://a/b", Err: err})
+		tn.lost = false
+		tn.event(httvps.Event{Kind: httvps.Waiting, Wait: time.Minute, Err: err})
+		tell(stderr, words.English, "connect", err)
+		if told := stderr.String(); strings.Count(told, "\n") != 3 || strings.ContainsAny(told, "\x1b\a\u009b\u202e") || !utf8.ValidString(told) {
+			t.Errorf("%s is told as %q", name, told)
+		}
+	}
 }

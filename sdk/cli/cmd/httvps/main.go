@@ -100,7 +100,11 @@ func exitCode(err error) int {
 // tell writes the error of a command and, where there is one, the way out. The
 // doctor has told that already.
 func tell(w io.Writer, speak words.Language, command string, err error) {
-	_, _ = fmt.Fprintf(w, "httvps: %v\n", err)
+	text := err.Error()
+	if _, ours := errors.AsType[*usageError](err); !ours {
+		text = plainText(text) // a usage error has lines
+	}
+	_, _ = fmt.Fprintf(w, "httvps: %s\n", text)
 	if command == "doctor" {
 		return
 	}
