@@ -67,8 +67,11 @@ func TestASessionsServerIsAskedFor(t *testing.T) {
 		"there is one":         {"", []string{"200 {" + poolServer + "}"}, []string{assign}, OutlineExit{Server: poolWant}, "", 0},
 		"there is another one": {"s0", []string{"200 {" + poolServer + "}"}, []string{report}, OutlineExit{Server: poolWant}, "", 0},
 		"there is no other": {
-			"s1", []string{"200 {" + poolServer + `,"retry_after_ms":30000}`}, []string{strings.Replace(report, "s0", "s1", 1)},
-			OutlineExit{poolWant, 30 * time.Second}, "", 0,
+			"s1",
+			[]string{"200 {" + poolServer + `,"retry_after_ms":30000}`},
+			[]string{strings.Replace(report, "s0", "s1", 1)},
+			OutlineExit{poolWant, 30 * time.Second},
+			"", 0,
 		},
 		"later than ever":             {"", []string{"200 {" + poolServer + `,"retry_after_ms":99999999999}`}, []string{assign}, OutlineExit{poolWant, time.Minute}, "", 0},
 		"there is none":               {"", []string{refused}, []string{assign}, OutlineExit{}, ErrNoOutline.Error(), 0},
