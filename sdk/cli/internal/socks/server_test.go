@@ -261,7 +261,7 @@ func TestWhoHasToShowAPasswordIsServedOnlyWithTheRightOne(t *testing.T) {
 func TestCodesOfTheTunnelBecomeReplies(t *testing.T) {
 	for code, want := range map[string]int{
 		"policy_denied": 2, "refused": 2,
-		"net_unreach": 3, "egress_lost": 3,
+		"net_unreach": 3, "egress_lost": 3, "no_outline_nodes_available": 3,
 		"host_unreach": 4, "dns_fail": 4,
 		"conn_refused": 5, "target_reset": 5,
 		"conn_timeout": 6,
