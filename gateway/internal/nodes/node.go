@@ -300,6 +300,8 @@ type Decision struct {
 	Reason     reason.Code // why not
 	MaxStreams int         // of the plan; 0: no word
 	MaxUDP     int         // of the plan, also 0; -1: no word
+	SpeedUp    int64       // of the plan, in bits per second from the device; 0: no limit
+	SpeedDown  int64       // likewise, to the device
 	ExpiresAt  time.Time   // end of the subscription; zero: none
 }
 
@@ -334,8 +336,10 @@ func (n *Node) decide(ctx context.Context, q Question) (Decision, error) {
 		Allowed bool        `json:"allowed"`
 		Reason  reason.Code `json:"reason"`
 		Limits  struct {
-			MaxStreams int  `json:"max_streams"`
-			MaxUDP     *int `json:"max_udp"`
+			MaxStreams int   `json:"max_streams"`
+			MaxUDP     *int  `json:"max_udp"`
+			SpeedUp    int64 `json:"speed_up_bps"`
+			SpeedDown  int64 `json:"speed_down_bps"`
 		} `json:"limits"`
 		ExpiresAt *time.Time `json:"expires_at"`
 	}
@@ -357,6 +361,8 @@ func (n *Node) decide(ctx context.Context, q Question) (Decision, error) {
 	decision := Decision{
 		Allowed: answer.Allowed, Reason: answer.Reason,
 		MaxStreams: answer.Limits.MaxStreams,
+		SpeedUp:    max(answer.Limits.SpeedUp, 0),
+		SpeedDown:  max(answer.Limits.SpeedDown, 0),
 	}
 	switch flows := answer.Limits.MaxUDP; {
 	case flows != nil:

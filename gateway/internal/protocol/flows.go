@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/httvps/httvps/gateway/internal/pace"
 	"github.com/httvps/httvps/sdk/go/lazy"
 	"github.com/httvps/httvps/sdk/go/mux"
 	"github.com/httvps/httvps/sdk/go/wire"
@@ -27,6 +28,7 @@ const (
 const (
 	dropDenied     = "denied"     // the egress policy forbids the address
 	dropRate       = "rate"       // beyond what a session may send
+	dropSpeed      = "speed"      // beyond what the device may move, in either direction
 	dropUnanswered = "unanswered" // enough was sent to an address that does not answer
 	dropLookups    = "lookups"    // too many wait for the addresses of names
 	dropDNS        = "dns"        // the name has no address, or nobody could say
@@ -59,7 +61,7 @@ type PacketConn interface {
 
 // serveFlow serves one flow until it ends. When it returns, its socket is closed
 // and nothing of it runs.
-func (s *Streams) serveFlow(ctx context.Context, muxed *mux.Flow, meter Meter, d dialer, rate *bucket) {
+func (s *Streams) serveFlow(ctx context.Context, muxed *mux.Flow, meter Meter, speeds *pace.Speeds, d dialer, rate *bucket) {
 	conn, peer, err := d.connectFlow(ctx, muxed)
 	if err == nil {
 		if err = muxed.Confirm(); err != nil { // reset meanwhile
@@ -74,7 +76,10 @@ func (s *Streams) serveFlow(ctx context.Context, muxed *mux.Flow, meter Meter, d
 	s.ObserveFlow("opened")
 	s.flows.Add(1)
 	defer s.flows.Add(-1)
-	f := &flow{muxed: muxed, conn: conn, peer: peer, meter: meter, rate: rate, dropped: s.Dropped, began: time.Now()}
+	f := &flow{
+		muxed: muxed, conn: conn, peer: peer, meter: meter, rate: rate, speedUp: speeds.Up.NewShare(), speedDown: speeds.Down.NewShare(),
+		dropped: s.Dropped, began: time.Now(),
+	}
 	f.peers.init()
 	f.names = newNames(f, d)
 	f.run(ctx)
@@ -109,16 +114,17 @@ func (d dialer) connectFlow(ctx context.Context, muxed *mux.Flow) (PacketConn, n
 
 // flow passes datagrams between a flow of a session and a socket of its own.
 type flow struct {
-	muxed   *mux.Flow
-	conn    PacketConn
-	peer    netip.AddrPort // of wire.KindUDP
-	meter   Meter
-	rate    *bucket // of the session
-	dropped func(reason string, n int)
-	peers   peers
-	names   *names
-	began   time.Time
-	moved   atomic.Int64 // when a datagram did, since began
+	muxed              *mux.Flow
+	conn               PacketConn
+	peer               netip.AddrPort // of wire.KindUDP
+	meter              Meter
+	rate               *bucket // of the session
+	speedUp, speedDown *pace.Share
+	dropped            func(reason string, n int)
+	peers              peers
+	names              *names
+	began              time.Time
+	moved              atomic.Int64 // when a datagram did, since began
 
 	mu    sync.Mutex // guards the following fields
 	timer *time.Timer
@@ -172,6 +178,8 @@ func (f *flow) up(ctx context.Context) {
 		switch {
 		case !f.rate.take():
 			f.drop(dropRate)
+		case !f.speedUp.Pass(n):
+			f.drop(dropSpeed)
 		case f.muxed.Kind() == wire.KindUDP:
 			f.drop(f.send(f.peer, p))
 		case to.Name != "":
@@ -238,6 +246,9 @@ func (f *flow) down() error {
 			continue
 		case !f.peers.answered(from):
 			f.drop(dropStranger)
+			continue
+		case !f.speedDown.Pass(n):
+			f.drop(dropSpeed)
 			continue
 		}
 		f.meter.AddDown(n)

@@ -2,11 +2,13 @@ package protocol
 
 import (
 	"context"
+	"errors"
 	"io"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/httvps/httvps/gateway/internal/pace"
 	"github.com/httvps/httvps/sdk/go/lazy"
 	"github.com/httvps/httvps/sdk/go/mux"
 	"github.com/httvps/httvps/sdk/go/wire"
@@ -29,6 +31,9 @@ const flushTimeout = 5 * time.Second
 //	the device reads no more (STOP)         → the target's bytes are not read any more;
 //	                                          with its own direction ended, too, that is the end
 //	nothing moves for too long              → RESET(idle)
+//
+// Where the device has a speed, bytes wait for their turn: those of the device in the
+// stream, whose credit then ends, those of the target where the system has them.
 type relay struct {
 	stream *mux.Stream
 	target *watched
@@ -39,15 +44,19 @@ type relay struct {
 	timer   *time.Timer
 	ended   bool
 	flushBy time.Time // set when the session is over
+	flush   *time.Timer
 
 	stopped   atomic.Bool // the device reads no more
 	delivered bool        // the target has all that the device said, and its end; of run, and of up before that
 }
 
-func newRelay(stream *mux.Stream, target Conn, meter Meter, idle, halfClosedIdle time.Duration) *relay {
+func newRelay(stream *mux.Stream, target Conn, meter Meter, speeds *pace.Speeds, idle, halfClosedIdle time.Duration) *relay {
 	return &relay{
 		stream: stream,
-		target: &watched{Conn: target, in: lazy.NewReader(target), meter: meter, began: time.Now()},
+		target: &watched{
+			Conn: target, in: lazy.NewReader(target), meter: meter, began: time.Now(),
+			up: speeds.Up.NewShare(), down: speeds.Down.NewShare(), gone: func() bool { return stream.Err() != nil && !stream.Whole() },
+		},
 		halfIn: min(idle, halfClosedIdle),
 		limit:  idle,
 	}
@@ -57,12 +66,13 @@ func newRelay(stream *mux.Stream, target Conn, meter Meter, idle, halfClosedIdle
 // of session bounds what waits for the target alone, which would go on for as long
 // as the target likes. That of ctx resets the target at once.
 func (r *relay) run(ctx, session context.Context) {
-	stop := context.AfterFunc(ctx, func() { abort(r.target.Conn) })
+	stop := context.AfterFunc(ctx, r.target.abort)
 	defer stop()
 	leave := context.AfterFunc(session, r.sessionOver)
 	defer leave()
 	r.stream.OnStop(func() {
 		r.stopped.Store(true)
+		r.target.down.Close()
 		_ = r.target.SetReadDeadline(time.Unix(1, 0)) // ends the wait for bytes that nobody takes
 	})
 	r.mu.Lock()
@@ -77,12 +87,15 @@ func (r *relay) run(ctx, session context.Context) {
 	r.mu.Lock()
 	r.ended = true
 	r.timer.Stop()
+	if r.flush != nil {
+		r.flush.Stop()
+	}
 	r.mu.Unlock()
 	if r.stream.Err() != nil || session.Err() != nil {
 		if r.delivered && r.stream.Whole() {
 			r.awaitTarget()
 		} else {
-			abort(r.target.Conn)
+			r.target.abort()
 		}
 	}
 	_ = r.target.Close()
@@ -93,10 +106,16 @@ func (r *relay) run(ctx, session context.Context) {
 // one that came to its end are not lost with it.
 func (r *relay) sessionOver() {
 	if !r.stream.Whole() {
-		abort(r.target.Conn)
+		r.target.abort()
 		return
 	}
-	_ = r.target.SetWriteDeadline(r.flushUntil())
+	by := r.flushUntil()
+	_ = r.target.SetWriteDeadline(by)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.ended {
+		r.flush = time.AfterFunc(time.Until(by), r.target.up.Close)
+	}
 }
 
 // flushUntil is when the target's time for the last bytes is over.
@@ -114,7 +133,7 @@ func (r *relay) flushUntil() time.Time {
 func (r *relay) awaitTarget() {
 	_ = r.target.SetReadDeadline(r.flushUntil())
 	if _, err := io.Copy(io.Discard, r.target.Conn); err != nil {
-		abort(r.target.Conn)
+		r.target.abort()
 	}
 }
 
@@ -128,7 +147,7 @@ func (r *relay) up() {
 	case r.target.writeFailed.Load():
 		_ = r.stream.CloseRead()
 	default:
-		abort(r.target.Conn)
+		r.target.abort()
 	}
 	r.halfClosed()
 }
@@ -138,6 +157,9 @@ func (r *relay) down() {
 	_, err := io.Copy(r.stream, r.target)
 	switch {
 	case r.stopped.Load() && r.stream.Err() != nil: // run sees to the target
+		if r.target.gone() {
+			r.target.up.Close()
+		}
 	case r.stopped.Load():
 		if half, ok := r.target.Conn.(interface{ CloseRead() error }); ok {
 			_ = half.CloseRead()
@@ -173,7 +195,7 @@ func (r *relay) checkIdle() {
 		return
 	}
 	r.stream.Reset(wire.CodeIdle)
-	abort(r.target.Conn)
+	r.target.abort()
 }
 
 // abort closes a connection so that the other end sees a reset and not an end.
@@ -184,8 +206,11 @@ func abort(conn Conn) {
 	_ = conn.Close()
 }
 
-// watched is a connection to a target whose bytes are counted as they move. It
-// remembers when one did, and on which side an error came up.
+// errNoTurn says that bytes wait no longer for their turn: the stream has ended.
+var errNoTurn = errors.New("the stream ended before its turn came")
+
+// watched is a connection to a target whose bytes are counted as they move, at the
+// device's speeds. It remembers when one did, and on which side an error came up.
 type watched struct {
 	Conn
 	in                      lazy.Reader
@@ -193,19 +218,48 @@ type watched struct {
 	began                   time.Time
 	moved                   atomic.Int64 // when, since began
 	readFailed, writeFailed atomic.Bool
+
+	up, down *pace.Share
+	gone     func() bool // the stream has ended, and what it said is of no use
+	part     portion     // of the read under way
+}
+
+// abort closes the connection so that the target sees a reset, and what waits for
+// its turn waits no longer.
+func (w *watched) abort() {
+	w.up.Close()
+	w.down.Close()
+	abort(w.Conn)
 }
 
 // ReadLazy implements [lazy.Reader], which is how streams read.
 func (w *watched) ReadLazy(space lazy.Space) (int, error) {
-	n, err := w.in.ReadLazy(space)
+	if !w.down.Limited() {
+		n, err := w.in.ReadLazy(space)
+		w.noteRead(n, err)
+		return n, err
+	}
+	most := w.down.Reserve()
+	if most == 0 {
+		return 0, errNoTurn
+	}
+	w.part = portion{Space: space, most: most}
+	n, err := w.in.ReadLazy(&w.part)
+	w.down.Settle(n)
 	w.noteRead(n, err)
 	return n, err
 }
 
-func (w *watched) Read(p []byte) (int, error) {
-	n, err := w.Conn.Read(p)
-	w.noteRead(n, err)
-	return n, err
+// portion is the beginning of a space.
+type portion struct {
+	lazy.Space
+	most int
+}
+
+// Take implements [lazy.Space].
+func (p *portion) Take() []byte {
+	space := p.Space.Take()
+	return space[:min(len(space), p.most)]
 }
 
 func (w *watched) noteRead(n int, err error) {
@@ -219,6 +273,24 @@ func (w *watched) noteRead(n int, err error) {
 }
 
 func (w *watched) Write(p []byte) (int, error) {
+	if !w.up.Limited() {
+		return w.write(p)
+	}
+	total := 0
+	for {
+		most := w.up.Take(len(p) - total)
+		if most == 0 || w.gone() {
+			return total, errNoTurn
+		}
+		n, err := w.write(p[total : total+most])
+		total += n
+		if err != nil || total == len(p) {
+			return total, err
+		}
+	}
+}
+
+func (w *watched) write(p []byte) (int, error) {
 	n, err := w.Conn.Write(p)
 	if n > 0 {
 		w.meter.AddUp(n)

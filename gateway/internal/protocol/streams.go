@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/httvps/httvps/gateway/internal/pace"
 	"github.com/httvps/httvps/sdk/go/mux"
 	"github.com/httvps/httvps/sdk/go/wire"
 )
@@ -74,12 +75,13 @@ type Streams struct {
 // Serve serves the requests of the session with that id until it ends, and returns
 // when every connection to a target is closed. The error is the session's. What a
 // stream brought whole before the session's end is still written to its target,
-// for a few seconds; the end of ctx cuts that off, too.
+// for a few seconds; the end of ctx cuts that off, too. speeds are those of the
+// session's device, and of all its other sessions.
 //
 // A dial keeps its place in SessionDials and Slots until it has ended, also
 // when the device has reset the stream long before: opening and resetting in a
 // loop starts no more dials than waiting does.
-func (s *Streams) Serve(ctx context.Context, session *mux.Session, id [16]byte, meter Meter) error {
+func (s *Streams) Serve(ctx context.Context, session *mux.Session, id [16]byte, meter Meter, speeds *pace.Speeds) error {
 	cut := ctx
 	ctx, cancel := context.WithCancel(ctx)
 	leave := s.NewUpstream(id)
@@ -111,14 +113,14 @@ func (s *Streams) Serve(ctx context.Context, session *mux.Session, id [16]byte, 
 			meter.AddStreams(1)
 			defer meter.AddStreams(-1)
 			if in.Flow != nil {
-				s.serveFlow(ctx, in.Flow, meter, d, datagrams)
+				s.serveFlow(ctx, in.Flow, meter, speeds, d, datagrams)
 				return
 			}
 			target := s.open(ctx, in.Stream, d)
 			if target == nil {
 				return
 			}
-			newRelay(in.Stream, target, meter, s.Idle, s.HalfClosedIdle).run(cut, ctx)
+			newRelay(in.Stream, target, meter, speeds, s.Idle, s.HalfClosedIdle).run(cut, ctx)
 		})
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/httvps/httvps/gateway/internal/pace"
 	"github.com/httvps/httvps/sdk/go/mux"
 	"github.com/httvps/httvps/sdk/go/mux/muxtest"
 	"github.com/httvps/httvps/sdk/go/wire"
@@ -62,6 +63,7 @@ type rig struct {
 	*muxtest.Peer
 	streams *Streams
 	meter   meter
+	speeds  pace.Speeds
 	session *mux.Session
 	results chan string
 	served  chan error
@@ -97,7 +99,7 @@ func newRig(t *testing.T, dial func(context.Context, wire.Addr) (Conn, error), c
 	r.ended.Go(func() { _ = r.session.Run(t.Context()) })
 	ctx, stop := context.WithCancel(t.Context())
 	r.stop = stop
-	r.ended.Go(func() { r.served <- r.streams.Serve(ctx, r.session, sessionID, &r.meter) })
+	r.ended.Go(func() { r.served <- r.streams.Serve(ctx, r.session, sessionID, &r.meter, &r.speeds) })
 	return r
 }
 

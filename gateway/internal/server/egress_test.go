@@ -75,7 +75,7 @@ func device(t *testing.T, up config.Upstream) *mux.Session {
 	var running sync.WaitGroup
 	running.Go(func() { _ = gateway.Run(t.Context()) })
 	running.Go(func() { _ = client.Run(t.Context()) })
-	running.Go(func() { _ = streams.Serve(t.Context(), gateway, live.ID, live) })
+	running.Go(func() { _ = streams.Serve(t.Context(), gateway, live.ID, live, live.Speeds) })
 	t.Cleanup(func() {
 		client.Close(wire.CodeNoError, "")
 		running.Wait()

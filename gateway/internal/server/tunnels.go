@@ -15,6 +15,7 @@ import (
 	"github.com/httvps/httvps/gateway/internal/config"
 	"github.com/httvps/httvps/gateway/internal/metrics"
 	"github.com/httvps/httvps/gateway/internal/nodes"
+	"github.com/httvps/httvps/gateway/internal/pace"
 	"github.com/httvps/httvps/gateway/internal/protocol"
 	"github.com/httvps/httvps/gateway/internal/sessions"
 	"github.com/httvps/httvps/internal/gate"
@@ -141,18 +142,21 @@ func (t *tunnels) admit(ctx context.Context, conn *carrier.Conn, hello wire.Hell
 	var id sessions.ID
 	_, _ = rand.Read(id[:]) // never fails (crypto/rand)
 	question := nodes.Question{Session: id, Device: device.Device, Thumbprint: device.Thumbprint, Generation: device.Generation}
+	asked := time.Now()
 	decision, err := t.node.Validate(ctx, question)
 	if refusal := refusedBy(decision, err); refusal != nil {
 		return nil, protocol.Grant{}, refusal
 	}
-	live, err := t.registry.Add(id, device.Device, sessions.Term{
+	var live *sessions.Session
+	live, err = t.registry.Add(id, device.Device, sessions.Term{
 		Until: decision.ExpiresAt,
-		Renew: func(ctx context.Context) (time.Time, wire.Code) { return t.renew(ctx, question) },
+		Renew: func(ctx context.Context) (time.Time, wire.Code) { return t.renew(ctx, question, live.Speeds) },
 	})
 	if err != nil {
 		t.node.Ended(id, wire.CodeRetryLater.String())
 		return nil, protocol.Grant{}, &protocol.RefusedError{Code: wire.CodeRetryLater, RetryAfter: retryFull}
 	}
+	live.Speeds.Set(asked, decision.SpeedUp, decision.SpeedDown)
 	grant := protocol.Grant{Session: id, Limits: t.limitsFor(decision), Deadline: decision.ExpiresAt}
 	return live, grant, nil
 }
@@ -170,8 +174,9 @@ func refusedBy(decision nodes.Decision, err error) *protocol.RefusedError {
 }
 
 // renew asks how long a session may go on whose subscription would be over: it
-// may have been extended, or another may have followed it.
-func (t *tunnels) renew(ctx context.Context, question nodes.Question) (time.Time, wire.Code) {
+// may have been extended, or another may have followed it, with other speeds.
+func (t *tunnels) renew(ctx context.Context, question nodes.Question, speeds *pace.Speeds) (time.Time, wire.Code) {
+	asked := time.Now()
 	decision, err := t.node.Renew(ctx, question)
 	switch {
 	case err != nil:
@@ -179,6 +184,7 @@ func (t *tunnels) renew(ctx context.Context, question nodes.Question) (time.Time
 	case !decision.Allowed:
 		return time.Time{}, decision.Reason.Wire()
 	default:
+		speeds.Set(asked, decision.SpeedUp, decision.SpeedDown)
 		return decision.ExpiresAt, wire.CodeNoError
 	}
 }
@@ -225,7 +231,7 @@ func (t *tunnels) carry(ctx context.Context, conn *carrier.Conn, live *sessions.
 	term, over := context.WithCancel(ctx)
 	defer over()
 	parts.Go(func() { live.KeepTerm(term) })
-	parts.Go(func() { _ = t.streams.Serve(allowed, session, live.ID, live) }) // its error is the session's
+	parts.Go(func() { _ = t.streams.Serve(allowed, session, live.ID, live, live.Speeds) }) // its error is the session's
 	err := session.Run(ctx)
 	over()
 

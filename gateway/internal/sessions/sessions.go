@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/httvps/httvps/gateway/internal/pace"
 	"github.com/httvps/httvps/sdk/go/wire"
 )
 
@@ -57,6 +58,7 @@ const renewPause = 10 * time.Second
 type Session struct {
 	ID     ID
 	Device Device
+	Speeds *pace.Speeds // of the device: all its sessions have the same
 	Traffic
 
 	all     *Traffic
@@ -185,7 +187,12 @@ func (r *Registry) Add(id ID, device Device, term Term) (*Session, error) {
 	if _, taken := r.sessions[id]; taken {
 		return nil, fmt.Errorf("session id %s is in use", id)
 	}
-	s := &Session{ID: id, Device: device, all: &r.total, ending: make(chan struct{}), term: term}
+	speeds := new(pace.Speeds)
+	for _, other := range r.devices[device] {
+		speeds = other.Speeds
+		break
+	}
+	s := &Session{ID: id, Device: device, Speeds: speeds, all: &r.total, ending: make(chan struct{}), term: term}
 	r.sessions[id] = s
 	if r.devices[device] == nil {
 		r.devices[device] = make(map[ID]*Session)

@@ -1,0 +1,344 @@
+// Package pace keeps the speeds of devices: a token bucket for each device and
+// direction, which the streams of all its sessions share byte by byte, however
+// large the pieces are that they move.
+//
+// The bucket of golang.org/x/time/rate serves in the order of arrival: who asks for
+// more has more, and of who waits it can neither change the rate nor end the wait.
+package pace
+
+import (
+	"container/heap"
+	"math"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// burstTime is for how long what was not used is kept. It is also how late a
+	// timer may be without loss of speed, and what a sender of datagrams may have
+	// in flight at once.
+	burstTime = 100 * time.Millisecond
+	// turnTime is what a turn of a stream takes where it has the line for itself.
+	turnTime = 16 * time.Millisecond
+	// leastTurn and mostTurn bound a turn, in bytes.
+	leastTurn, mostTurn = 256, 64 << 10
+	// probeShare of a turn is read from a target that may have nothing to say: it
+	// is paid for afterwards, so that who waits for his target holds nothing that
+	// others could use. leastProbe is in bytes.
+	probeShare, leastProbe = 16, 256
+)
+
+// Speeds are those of one device. The zero value bounds nothing.
+type Speeds struct {
+	Up, Down Limit
+
+	mu    sync.Mutex // guards the following field
+	asked time.Time
+}
+
+// Set sets the speeds in bits per second, where 0 is no limit, unless they are known
+// from a question that was asked later.
+func (s *Speeds) Set(asked time.Time, up, down int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if asked.Before(s.asked) {
+		return
+	}
+	s.asked = asked
+	s.Up.set(up)
+	s.Down.set(down)
+}
+
+// Limit bounds the bytes of one direction. The zero value bounds nothing.
+type Limit struct {
+	rate atomic.Int64 // bytes a second; 0: no limit. Written with mu held
+
+	mu      sync.Mutex // guards the following fields
+	turn    int        // most bytes at once
+	burst   float64    // most tokens
+	tokens  float64    // bytes that may move; negative after datagrams that were larger than what was there
+	at      time.Time  // when tokens was right
+	timer   *time.Timer
+	waiting queue // bounded by the device's streams
+	asked   uint64
+
+	// served is how many bytes a share would have moved that always had something to
+	// move. A share goes before those that had more.
+	served float64
+}
+
+// Limited reports whether there is a limit.
+func (l *Limit) Limited() bool { return l.rate.Load() != 0 }
+
+// set sets the limit, in bits per second. Those who wait go on at the new speed.
+func (l *Limit) set(bits int64) {
+	rate := int64(0)
+	if bits > 0 {
+		rate = max(bits/8, 1)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	before := l.rate.Load()
+	if rate == before {
+		return
+	}
+	l.fill()
+	l.rate.Store(rate)
+	l.turn = min(max(int(float64(rate)*turnTime.Seconds()), leastTurn), mostTurn)
+	l.burst = max(float64(rate)*burstTime.Seconds(), float64(l.turn))
+	l.tokens = min(l.tokens, l.burst)
+	if before == 0 {
+		l.tokens, l.at = l.burst, time.Now()
+	}
+	l.serve()
+}
+
+// fill adds what has become free since the last time. Called with mu held.
+func (l *Limit) fill() {
+	now := time.Now()
+	l.tokens = min(l.burst, l.tokens+now.Sub(l.at).Seconds()*float64(l.rate.Load()))
+	l.at = now
+}
+
+// serve gives turns to those who wait, as far as there are tokens, and comes back
+// for the rest. Called with mu held, after fill.
+func (l *Limit) serve() {
+	rate := l.rate.Load()
+	for len(l.waiting) > 0 {
+		s := l.waiting[0]
+		n := s.want
+		if rate != 0 {
+			n = min(n, l.turn) // the speed may be another than when it asked
+			if missing := float64(n) - l.tokens; missing > 0 {
+				l.comeBack(time.Duration(math.Ceil(missing / float64(rate) * float64(time.Second))))
+				return
+			}
+		}
+		heap.Pop(&l.waiting)
+		l.give(s, n)
+		s.ready <- n
+	}
+}
+
+// comeBack has serve called after d. Called with mu held.
+func (l *Limit) comeBack(d time.Duration) {
+	if l.timer != nil {
+		l.timer.Reset(d)
+		return
+	}
+	l.timer = time.AfterFunc(d, func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.fill()
+		l.serve()
+	})
+}
+
+// give books n bytes of a share. Called with mu held.
+func (l *Limit) give(s *Share, n int) {
+	l.tokens -= float64(n)
+	s.had = max(l.served, s.had) + float64(n)
+	l.served += float64(n) / float64(len(l.waiting)+1)
+}
+
+// Share is what one stream or flow has of a limit. Its methods but Close are for one
+// goroutine at a time.
+type Share struct {
+	limit *Limit
+	ready chan int // how many bytes its turn brought; 0 after Close
+
+	// Of Reserve and Settle.
+	owed     int  // bytes that were read and not paid for
+	more     bool // the last read brought as much as it might
+	most     int  // what the read under way may bring
+	reserved bool // and that is paid for
+
+	// Guarded by the limit's mutex.
+	had    float64 // see Limit.served
+	want   int
+	asked  uint64
+	place  int // in Limit.waiting; −1: none
+	closed bool
+}
+
+// NewShare returns a share of the limit, which starts level with the others.
+func (l *Limit) NewShare() *Share {
+	return &Share{limit: l, ready: make(chan int, 1), place: -1}
+}
+
+// Limited reports whether there is a limit. Without one there is no need to ask.
+func (s *Share) Limited() bool { return s.limit.Limited() }
+
+// Take waits for a turn and returns how many of n bytes may move in it: 0 when the
+// share was closed, otherwise at least 1. n is at least 1.
+func (s *Share) Take(n int) int {
+	l := s.limit
+	l.mu.Lock()
+	switch {
+	case s.closed:
+		l.mu.Unlock()
+		return 0
+	case !l.Limited():
+		l.mu.Unlock()
+		return n
+	}
+	l.fill()
+	n = min(n, l.turn)
+	if len(l.waiting) == 0 && l.tokens >= float64(n) {
+		l.give(s, n)
+		l.mu.Unlock()
+		return n
+	}
+	l.asked++
+	s.want, s.asked, s.had = n, l.asked, max(l.served, s.had)
+	heap.Push(&l.waiting, s)
+	l.serve()
+	l.mu.Unlock()
+	return <-s.ready
+}
+
+// Reserve waits until the next read may happen and returns how many bytes it may
+// bring, which [Share.Settle] is told of; 0 when the share was closed.
+func (s *Share) Reserve() (most int) {
+	for {
+		turn, probe := s.limit.pieces()
+		want := s.owed
+		if s.more {
+			want = max(turn, s.owed+1)
+		}
+		got := 0
+		if want > 0 {
+			if got = s.Take(want); got == 0 {
+				return 0
+			}
+		}
+		paid := min(got, s.owed)
+		s.owed -= paid
+		switch s.most = got - paid; {
+		case s.owed > 0:
+		case s.most > 0:
+			s.reserved = true
+			return s.most
+		case !s.more:
+			s.most, s.reserved = probe, false
+			return probe
+		}
+	}
+}
+
+// Settle says that the read after [Share.Reserve] has brought n bytes.
+func (s *Share) Settle(n int) {
+	s.more = n == s.most
+	switch {
+	case !s.reserved:
+		s.owed = n
+	case n < s.most:
+		s.giveBack(s.most - n)
+	}
+	s.reserved = false
+}
+
+// pieces returns the most bytes of a turn, and what is read without one.
+func (l *Limit) pieces() (turn, probe int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	turn = max(l.turn, leastTurn)
+	return turn, min(max(turn/probeShare, leastProbe), turn/4)
+}
+
+// giveBack returns n bytes that did not move.
+func (s *Share) giveBack(n int) {
+	l := s.limit
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.Limited() {
+		return
+	}
+	l.fill()
+	l.tokens = min(l.burst, l.tokens+float64(n))
+	s.had -= float64(n)
+	l.served -= float64(n) / float64(len(l.waiting)+1)
+	l.serve()
+}
+
+// Pass reports whether a datagram of n bytes may pass now. One may be larger than
+// what is there; the next ones then have to make good for it. Beside streams that
+// wait, the datagrams of a share have as much as each of them.
+func (s *Share) Pass(n int) bool {
+	l := s.limit
+	if !l.Limited() {
+		return true
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.Limited() {
+		return true
+	}
+	l.fill()
+	if len(l.waiting) == 0 {
+		if l.tokens <= 0 {
+			return false
+		}
+	} else if s.had > l.served+float64(l.turn) || l.tokens <= -l.burst {
+		return false
+	}
+	l.give(s, n)
+	if len(l.waiting) > 0 {
+		l.serve() // later than it was to
+	}
+	return true
+}
+
+// Close ends the share's wait, and each later one at once.
+func (s *Share) Close() {
+	l := s.limit
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s.closed = true
+	if s.place < 0 {
+		return
+	}
+	heap.Remove(&l.waiting, s.place)
+	s.ready <- 0
+	l.fill()
+	l.serve() // the next one may want less
+}
+
+// queue is a heap of shares that wait: first who had least, and of those who came
+// first.
+type queue []*Share
+
+// Len implements [heap.Interface].
+func (q queue) Len() int { return len(q) }
+
+// Less implements [heap.Interface].
+func (q queue) Less(i, j int) bool {
+	if q[i].had != q[j].had {
+		return q[i].had < q[j].had
+	}
+	return q[i].asked < q[j].asked
+}
+
+// Swap implements [heap.Interface].
+func (q queue) Swap(i, j int) {
+	q[i], q[j] = q[j], q[i]
+	q[i].place, q[j].place = i, j
+}
+
+// Push implements [heap.Interface].
+func (q *queue) Push(x any) {
+	s := x.(*Share) //nolint:errcheck // the heap has no others
+	s.place = len(*q)
+	*q = append(*q, s)
+}
+
+// Pop implements [heap.Interface].
+func (q *queue) Pop() any {
+	last := len(*q) - 1
+	s := (*q)[last]
+	(*q)[last] = nil
+	*q = (*q)[:last]
+	s.place = -1
+	return s
+}
