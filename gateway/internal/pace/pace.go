@@ -202,7 +202,10 @@ func (s *Share) Take(n int) int {
 // bring, which [Share.Settle] is told of; 0 when the share was closed.
 func (s *Share) Reserve() (most int) {
 	for {
-		turn, probe := s.limit.pieces()
+		turn, probe := s.pieces()
+		if probe == 0 {
+			return 0
+		}
 		want := s.owed
 		if s.more {
 			want = max(turn, s.owed+1)
@@ -239,10 +242,15 @@ func (s *Share) Settle(n int) {
 	s.reserved = false
 }
 
-// pieces returns the most bytes of a turn, and what is read without one.
-func (l *Limit) pieces() (turn, probe int) {
+// pieces returns the most bytes of a turn, and what is read without one, which is 0
+// once the share was closed.
+func (s *Share) pieces() (turn, probe int) {
+	l := s.limit
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if s.closed {
+		return 0, 0
+	}
 	turn = max(l.turn, leastTurn)
 	return turn, min(max(turn/probeShare, leastProbe), turn/4)
 }
