@@ -518,6 +518,45 @@ func TestASessionWhoseTermNobodyCanTellComesBackLater(t *testing.T) {
 	}
 }
 
+func TestARenewedSessionAndItsDevicesOthersHaveTheSpeedThatIsTold(t *testing.T) {
+	t.Parallel()
+	s, c := newControlled(t, nil)
+	end := time.Now().Add(2 * time.Second).UTC()
+	c.set(func(c *control) {
+		c.decide = func(w http.ResponseWriter, _ *http.Request) {
+			answer := map[string]any{"allowed": true}
+			switch c.asked {
+			case 1:
+				answer["expires_at"] = end
+			case 2:
+				answer["limits"] = map[string]any{"speed_up_bps": 1_000_000, "speed_down_bps": 1_000_000}
+			}
+			_ = json.NewEncoder(w).Encode(answer)
+		}
+	})
+	d, o := c.device(t), newOrigin(t)
+	first := d.connect(t, s.url, s.trust)
+	took := func(tun *tunnel) time.Duration {
+		began, text := time.Now(), strings.Repeat("0123456789", 20_000)
+		if got, err := exchange(t, tun, o.addr, text); err != nil || got != text {
+			t.Errorf("%d bytes came back, %v, want %d", len(got), err, len(text))
+		}
+		return time.Since(began)
+	}
+	if d := took(first); d > time.Second && time.Now().Before(end) {
+		t.Errorf("without a speed it took %v", d)
+	}
+	for took(first) < time.Second { // 1.5 s and more
+		if time.Since(end) > 20*time.Second {
+			t.Fatal("the renewal's speed is not kept")
+		}
+	}
+	d.connect(t, s.url, s.trust) // its decision has none
+	if d := took(first); d > time.Second {
+		t.Errorf("without a speed again it took %v", d)
+	}
+}
+
 func TestThePlansLimitOfSessionsHolds(t *testing.T) {
 	t.Parallel()
 	s := newService(t, nil)

@@ -72,6 +72,18 @@ func TestEndDeviceEndsTheSessionsOfThatDeviceOnly(t *testing.T) {
 	}
 }
 
+func TestTheSessionsOfADeviceShareItsSpeeds(t *testing.T) {
+	r := New(10)
+	first, second, other := add(t, r, 1, 1), add(t, r, 2, 1), add(t, r, 3, 2)
+	if first.Speeds != second.Speeds || first.Speeds == other.Speeds {
+		t.Error("speeds are not those of a device")
+	}
+	r.Remove(first)
+	if add(t, r, 4, 1).Speeds != second.Speeds {
+		t.Error("the device has other speeds, though it was never away")
+	}
+}
+
 func TestTheRegistryIsBounded(t *testing.T) {
 	r := New(2, Leaving{})
 	first := add(t, r, 1, 1)
