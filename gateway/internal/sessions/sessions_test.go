@@ -73,7 +73,7 @@ func TestEndDeviceEndsTheSessionsOfThatDeviceOnly(t *testing.T) {
 }
 
 func TestTheSessionsOfADeviceShareItsSpeeds(t *testing.T) {
-	r := New(10)
+	r := New(10, Leaving{})
 	first, second, other := add(t, r, 1, 1), add(t, r, 2, 1), add(t, r, 3, 2)
 	if first.Speeds != second.Speeds || first.Speeds == other.Speeds {
 		t.Error("speeds are not those of a device")
