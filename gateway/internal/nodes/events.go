@@ -28,6 +28,11 @@ const (
 const (
 	// OutlineChanged says that an Outline server is not what it was.
 	OutlineChanged = "outline.changed"
+	// PlanChanged says that a plan has other limits or terms.
+	PlanChanged = "plan.changed"
+	// SubscriptionChanged and SubscriptionEnded say that one of a user's is not
+	// what it was.
+	SubscriptionChanged, SubscriptionEnded = "subscription.changed", "subscription.ended"
 	// EventsMissed stands for any number of events of any kind. It comes with the
 	// first stream, too.
 	EventsMissed = "snapshot_needed"
@@ -38,6 +43,8 @@ const (
 type Event struct {
 	Kind            string `json:"kind"`
 	OutlineServerID string `json:"outline_server_id"`
+	PlanID          string `json:"plan_id"`
+	UserID          string `json:"user_id"`
 }
 
 // followEvents follows the control plane's events until ctx ends, from where it was

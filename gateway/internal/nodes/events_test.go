@@ -109,7 +109,7 @@ func TestEventsAreFollowedFromWhereTheyEnded(t *testing.T) {
 		if diff := cmp.Diff(want, asks); diff != "" {
 			t.Errorf("asked (-want +got):\n%s", diff)
 		}
-		wantEvents := []Event{{Kind: EventsMissed}, {OutlineChanged, "s"}, {Kind: "from.the.future"}, {Kind: EventsMissed}, {Kind: EventsMissed}}
+		wantEvents := []Event{{Kind: EventsMissed}, {Kind: OutlineChanged, OutlineServerID: "s"}, {Kind: "from.the.future"}, {Kind: EventsMissed}, {Kind: EventsMissed}}
 		if diff := cmp.Diff(wantEvents, c.events); diff != "" {
 			t.Errorf("events (-want +got):\n%s", diff)
 		}

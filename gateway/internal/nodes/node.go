@@ -302,6 +302,7 @@ type Decision struct {
 	MaxUDP     int         // of the plan, also 0; -1: no word
 	SpeedUp    int64       // of the plan, in bits per second from the device; 0: no limit
 	SpeedDown  int64       // likewise, to the device
+	User, Plan string      // their ids
 	ExpiresAt  time.Time   // end of the subscription; zero: none
 }
 
@@ -334,6 +335,8 @@ func (n *Node) decide(ctx context.Context, q Question) (Decision, error) {
 	defer cancel()
 	var answer struct {
 		Allowed bool        `json:"allowed"`
+		UserID  string      `json:"user_id"`
+		PlanID  string      `json:"plan_id"`
 		Reason  reason.Code `json:"reason"`
 		Limits  struct {
 			MaxStreams int   `json:"max_streams"`
@@ -361,6 +364,8 @@ func (n *Node) decide(ctx context.Context, q Question) (Decision, error) {
 	decision := Decision{
 		Allowed: answer.Allowed, Reason: answer.Reason,
 		MaxStreams: answer.Limits.MaxStreams,
+		User:       answer.UserID,
+		Plan:       answer.PlanID,
 		SpeedUp:    max(answer.Limits.SpeedUp, 0),
 		SpeedDown:  max(answer.Limits.SpeedDown, 0),
 	}

@@ -305,11 +305,11 @@ func TestDecisionsOfTheControlPlane(t *testing.T) {
 	}{
 		"allowed": {
 			map[string]any{"allowed": true, "user_id": "u", "limits": map[string]any{"max_streams": 9, "max_udp": 1}, "expires_at": end},
-			Decision{Allowed: true, MaxStreams: 9, MaxUDP: 1, ExpiresAt: end},
+			Decision{Allowed: true, User: "u", MaxStreams: 9, MaxUDP: 1, ExpiresAt: end},
 		},
 		"allowed, at some speed": {
-			map[string]any{"allowed": true, "limits": map[string]any{"max_streams": 9, "max_udp": 1, "speed_up_bps": 1_000_000_000_000, "speed_down_bps": 8000}},
-			Decision{Allowed: true, MaxStreams: 9, MaxUDP: 1, SpeedUp: 1_000_000_000_000, SpeedDown: 8000},
+			map[string]any{"allowed": true, "plan_id": "p", "limits": map[string]any{"max_streams": 9, "max_udp": 1, "speed_up_bps": 1_000_000_000_000, "speed_down_bps": 8000}},
+			Decision{Allowed: true, Plan: "p", MaxStreams: 9, MaxUDP: 1, SpeedUp: 1_000_000_000_000, SpeedDown: 8000},
 		},
 		"allowed, without an end": {map[string]any{"allowed": true}, Decision{Allowed: true, MaxUDP: -1}},
 		"refused":                 {map[string]any{"allowed": false, "reason": "device_revoked"}, Decision{Reason: reason.DeviceRevoked}},

@@ -125,6 +125,7 @@ type gateway struct {
 	prom      *prometheus.Registry
 	metrics   *metrics.Metrics
 	registry  *sessions.Registry
+	reviews   *reviews
 	node      *nodes.Node
 	knocks    *knocks
 	exits     *exits
@@ -149,8 +150,12 @@ func (g *gateway) build(member nodes.Config) error {
 	}
 	member.Close = func(c nodes.Closing) { g.registry.End(c.Session, c.Reason.Wire()) }
 	member.Observe = func(call string, err error) { g.metrics.Control(call, err) }
-	if usesPool(g.cfg.Upstream) {
-		member.Event = func(e nodes.Event) { g.exits.event(e) }
+	g.reviews = newReviews(g.registry)
+	member.Event = func(e nodes.Event) {
+		g.reviews.event(e)
+		if g.exits.event != nil {
+			g.exits.event(e)
+		}
 	}
 	if g.node, err = nodes.New(member); err != nil {
 		return err
@@ -169,6 +174,7 @@ func (g *gateway) build(member nodes.Config) error {
 		checker:   auth.New(auth.Config{Tokens: tokens{g.node}, RequireBinding: g.cfg.RequireChannelBinding}),
 		node:      g.node,
 		registry:  g.registry,
+		reviews:   g.reviews,
 		streams:   newStreams(limits, g.exits, g.metrics),
 		metrics:   g.metrics,
 		memory:    mux.NewMemory(memoryFor(limits.Memory)),
@@ -253,6 +259,7 @@ func (g *gateway) run(ctx context.Context) error {
 	defer leave()
 	var left sync.WaitGroup
 	left.Go(func() { g.node.Run(membership) })
+	left.Go(func() { g.reviews.run(membership) })
 	if g.exits.run != nil {
 		left.Go(func() { g.exits.run(membership) })
 	}

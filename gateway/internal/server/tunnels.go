@@ -15,7 +15,6 @@ import (
 	"github.com/httvps/httvps/gateway/internal/config"
 	"github.com/httvps/httvps/gateway/internal/metrics"
 	"github.com/httvps/httvps/gateway/internal/nodes"
-	"github.com/httvps/httvps/gateway/internal/pace"
 	"github.com/httvps/httvps/gateway/internal/protocol"
 	"github.com/httvps/httvps/gateway/internal/sessions"
 	"github.com/httvps/httvps/internal/gate"
@@ -43,6 +42,7 @@ type tunnels struct {
 	checker   *auth.Checker
 	node      *nodes.Node
 	registry  *sessions.Registry
+	reviews   *reviews
 	streams   *protocol.Streams
 	metrics   *metrics.Metrics
 	memory    *mux.Memory // what all sessions may hold
@@ -150,13 +150,14 @@ func (t *tunnels) admit(ctx context.Context, conn *carrier.Conn, hello wire.Hell
 	var live *sessions.Session
 	live, err = t.registry.Add(id, device.Device, sessions.Term{
 		Until: decision.ExpiresAt,
-		Renew: func(ctx context.Context) (time.Time, wire.Code) { return t.renew(ctx, question, live.Speeds) },
+		Renew: func(ctx context.Context) (time.Time, wire.Code) { return t.renew(ctx, question, live) },
 	})
 	if err != nil {
 		t.node.Ended(id, wire.CodeRetryLater.String())
 		return nil, protocol.Grant{}, &protocol.RefusedError{Code: wire.CodeRetryLater, RetryAfter: retryFull}
 	}
-	live.Speeds.Set(asked, decision.SpeedUp, decision.SpeedDown)
+	rest(live, decision, asked)
+	t.reviews.begun(live, asked)
 	grant := protocol.Grant{Session: id, Limits: t.limitsFor(decision), Deadline: decision.ExpiresAt}
 	return live, grant, nil
 }
@@ -175,7 +176,7 @@ func refusedBy(decision nodes.Decision, err error) *protocol.RefusedError {
 
 // renew asks how long a session may go on whose subscription would be over: it
 // may have been extended, or another may have followed it, with other speeds.
-func (t *tunnels) renew(ctx context.Context, question nodes.Question, speeds *pace.Speeds) (time.Time, wire.Code) {
+func (t *tunnels) renew(ctx context.Context, question nodes.Question, live *sessions.Session) (time.Time, wire.Code) {
 	asked := time.Now()
 	decision, err := t.node.Renew(ctx, question)
 	switch {
@@ -184,9 +185,15 @@ func (t *tunnels) renew(ctx context.Context, question nodes.Question, speeds *pa
 	case !decision.Allowed:
 		return time.Time{}, decision.Reason.Wire()
 	default:
-		speeds.Set(asked, decision.SpeedUp, decision.SpeedDown)
+		rest(live, decision, asked)
 		return decision.ExpiresAt, wire.CodeNoError
 	}
+}
+
+// rest has a session keep to a decision.
+func rest(live *sessions.Session, decision nodes.Decision, asked time.Time) {
+	live.Rest(sessions.Terms{User: decision.User, Plan: decision.Plan})
+	live.Speeds.Set(asked, decision.SpeedUp, decision.SpeedDown)
 }
 
 // limitsFor returns the gateway's limits, or the plan's where they are lower.

@@ -50,6 +50,9 @@ type Term struct {
 	Renew func(context.Context) (until time.Time, why wire.Code)
 }
 
+// Terms are what a session rests on. The ids are the control plane's.
+type Terms struct{ User, Plan string }
+
 // renewPause is the least time between two questions about a term: a gateway's
 // clock may be ahead of its control plane's.
 const renewPause = 10 * time.Second
@@ -68,6 +71,7 @@ type Session struct {
 	held    func() uint64 // guarded by the registry's mutex; see Registry.Leave
 
 	mu    sync.Mutex // guards the following fields
+	terms Terms
 	ended bool
 	code  wire.Code       // why
 	onEnd func(wire.Code) // see OnEnd
@@ -117,6 +121,33 @@ func (s *Session) End(code wire.Code) {
 	if f != nil {
 		f(code)
 	}
+}
+
+// Terms returns what the control plane said last.
+func (s *Session) Terms() Terms {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.terms
+}
+
+// Rest notes what the session rests on.
+func (s *Session) Rest(on Terms) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.terms = on
+}
+
+// Review asks about the session while its term runs: the answer may be another now.
+// It ends the session when it may not go on, and reports whether there was an answer.
+func (s *Session) Review(ctx context.Context) bool {
+	switch _, why := s.term.Renew(ctx); why {
+	case wire.CodeNoError:
+	case wire.CodeRetryLater:
+		return false
+	default:
+		s.End(why)
+	}
+	return true
 }
 
 // KeepTerm ends the session when its term is over and not renewed. It returns
@@ -285,6 +316,19 @@ func (r *Registry) EndAll(code wire.Code) {
 	for _, s := range r.sessions {
 		s.End(code)
 	}
+}
+
+// Those returns the live sessions whose terms are wanted.
+func (r *Registry) Those(wanted func(Terms) bool) []*Session {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var list []*Session
+	for _, s := range r.sessions {
+		if wanted(s.Terms()) {
+			list = append(list, s)
+		}
+	}
+	return list
 }
 
 // Len is how many sessions are live.
