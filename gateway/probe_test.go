@@ -329,6 +329,7 @@ func (c *control) heard() map[string]int {
 	defer c.mu.Unlock()
 	calls := maps.Clone(c.calls)
 	delete(calls, "/api/v1/gateway/heartbeat")
+	delete(calls, "/api/v1/gateway/events") // followed again and again
 	return calls
 }
 
