@@ -30,9 +30,10 @@ const (
 	OutlineChanged = "outline.changed"
 	// PlanChanged says that a plan has other limits or terms.
 	PlanChanged = "plan.changed"
-	// SubscriptionChanged and SubscriptionEnded say that one of a user's is not
-	// what it was.
-	SubscriptionChanged, SubscriptionEnded = "subscription.changed", "subscription.ended"
+	// SubscriptionChanged says that a user's subscription was made or moved in time.
+	SubscriptionChanged = "subscription.changed"
+	// SubscriptionEnded says that one gives no right any more.
+	SubscriptionEnded = "subscription.ended"
 	// EventsMissed stands for any number of events of any kind. It comes with the
 	// first stream, too.
 	EventsMissed = "snapshot_needed"

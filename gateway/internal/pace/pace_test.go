@@ -184,7 +184,7 @@ func TestWhoWaitsGoesOnWhenTheLimitIsGone(t *testing.T) {
 		l.set(8000)
 		began := time.Now()
 		a, b := l.NewShare(), l.NewShare()
-		for a.Take(1000) == leastTurn && time.Since(began) == 0 { //nolint:revive // uses up what is there
+		for a.Take(1000) == leastTurn && time.Since(began) == 0 { // uses up what is there
 		}
 		done := make(chan int, 1)
 		go func() { done <- b.Take(1000) }()

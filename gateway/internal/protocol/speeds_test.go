@@ -32,6 +32,7 @@ type busy struct {
 }
 
 func newBusy(t *testing.T, up bool, bits int64) *busy {
+	t.Helper()
 	b := &busy{t: t, up: up}
 	b.speeds.Set(time.Now(), bits, bits)
 	return b
