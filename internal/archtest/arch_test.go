@@ -114,7 +114,7 @@ var imports = map[string][]string{
 	"test/linkem/cmd/linkem-check": {"test/linkem"},
 
 	// Shadowsocks servers for the tests of those who speak with them.
-	"test/sstest": {},
+	"test/sstest": {"sdk/go/wire"},
 
 	// The benchmarks drive the binaries, too, and compare them with a relay.
 	"bench":                    {"bench/internal/", "internal/devca", "sdk/go/httvps", "test/linkem"},

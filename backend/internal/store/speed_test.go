@@ -1,28 +1,18 @@
 package store
 
 import (
-	"context"
 	"crypto/ed25519"
 	"crypto/sha256"
-	"crypto/x509"
 	"database/sql"
 	"encoding/binary"
-	"encoding/json"
-	"encoding/pem"
-	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/http"
-	"net/http/httptest"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -31,9 +21,9 @@ import (
 	"github.com/httvps/httvps/backend/internal/control"
 	"github.com/httvps/httvps/backend/internal/events"
 	"github.com/httvps/httvps/backend/internal/httpapi"
+	"github.com/httvps/httvps/backend/internal/metrics"
 	"github.com/httvps/httvps/backend/internal/seal"
 	"github.com/httvps/httvps/backend/internal/store/storetest"
-	"github.com/httvps/httvps/internal/ticket"
 )
 
 const (
@@ -175,29 +165,12 @@ func (p *speedPlace) authority(b *testing.B, records *Store) *control.Authority 
 	return authority
 }
 
-type unobserved struct{}
-
-func (unobserved) Request(string, int, time.Duration) {}
-func (unobserved) Decision(string)                    {}
-func (unobserved) Enrolment(string)                   {}
-func (unobserved) Usage(string)                       {}
-func (unobserved) UsageLag(time.Duration)             {}
-func (unobserved) QuotaLease(string)                  {}
-func (unobserved) QuotaReached(bool)                  {}
-func (unobserved) Exit(string)                        {}
-func (unobserved) OutlineFailure(string)              {}
-func (unobserved) OutlineProbe(string)                {}
-func (unobserved) Streams(int)                        {}
-func (unobserved) StreamEnded(string)                 {}
-func (unobserved) EventSent(string, time.Duration)    {}
-func (unobserved) Woken(string)                       {}
-func (unobserved) Announced(bool)                     {}
-
 func httpHandler(b *testing.B, records *Store, authority *control.Authority) http.Handler {
 	b.Helper()
-	hub := events.NewHub(events.Options{Log: authority, Observer: unobserved{}, Logger: slog.New(slog.DiscardHandler)})
+	counters := metrics.New()
+	hub := events.NewHub(events.Options{Log: authority, Observer: counters, Logger: slog.New(slog.DiscardHandler)})
 	handlers, err := httpapi.New(httpapi.Options{
-		Authority: authority, Hub: hub, Log: slog.New(slog.DiscardHandler), Observer: unobserved{}, Metrics: http.NotFoundHandler(),
+		Authority: authority, Hub: hub, Log: slog.New(slog.DiscardHandler), Observer: counters, Metrics: http.NotFoundHandler(),
 		Ready: records.Ping, RefusalsPerMinute: 6000,
 	})
 	if err != nil {
@@ -291,7 +264,11 @@ func fillTable(b *testing.B, records *Store, table string, rows int, row func(n 
 			}
 			for i, value := range row(n) {
 				args = append(args, value)
-				fmt.Fprint(&text, [2]string{", $", "($"}[min(1, 1-min(i, 1))], len(args))
+				before := ", $"
+				if i == 0 {
+					before = "($"
+				}
+				fmt.Fprint(&text, before, len(args))
 			}
 			text.WriteString(")")
 		}
@@ -302,487 +279,4 @@ func fillTable(b *testing.B, records *Store, table string, rows int, row func(n 
 	if err := tx.Commit(); err != nil {
 		b.Fatal(err)
 	}
-}
-
-// spoken is a statement with its arguments.
-type spoken struct {
-	exec  bool
-	query string
-	args  []any
-}
-
-// listener writes down what a unit of work says to the database.
-type listener struct {
-	statements
-	heard *[]spoken
-}
-
-func (l listener) ExecContext(ctx context.Context, query string, args ...any) (sql.Result, error) {
-	*l.heard = append(*l.heard, spoken{true, query, args})
-	return l.statements.ExecContext(ctx, query, args...)
-}
-
-func (l listener) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
-	*l.heard = append(*l.heard, spoken{false, query, args})
-	return l.statements.QueryContext(ctx, query, args...)
-}
-
-func (l listener) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
-	*l.heard = append(*l.heard, spoken{false, query, args})
-	return l.statements.QueryRowContext(ctx, query, args...)
-}
-
-// bare answers with nothing but the SQL that the service ran for the same request.
-type bare struct {
-	store  *Store
-	into   func() any // what a body is decoded into
-	lines  map[string][]spoken
-	answer []byte
-}
-
-func (h *bare) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	in := h.into()
-	if err := json.NewDecoder(r.Body).Decode(in); err != nil {
-		http.Error(w, err.Error(), http.StatusBadRequest)
-		return
-	}
-	if err := h.run(r.Context(), h.lines[r.Header.Get("X-Request")]); err != nil {
-		http.Error(w, err.Error(), http.StatusInternalServerError)
-		return
-	}
-	w.Header().Set("Content-Type", "application/json")
-	_, _ = w.Write(h.answer) // to memory
-}
-
-func (h *bare) run(ctx context.Context, lines []spoken) error {
-	if len(lines) == 0 {
-		return errors.New("nothing is known of this request")
-	}
-	tx, err := h.store.writer.BeginTx(ctx, nil)
-	if err != nil {
-		return err
-	}
-	defer tx.Rollback() //nolint:errcheck // after the commit it does nothing
-	for _, line := range lines {
-		if line.exec {
-			if _, err := tx.ExecContext(ctx, line.query, line.args...); err != nil {
-				return err
-			}
-			continue
-		}
-		if err := drain(tx.QueryContext(ctx, line.query, line.args...)); err != nil {
-			return err
-		}
-	}
-	return tx.Commit()
-}
-
-// drain reads all rows and keeps nothing.
-func drain(rows *sql.Rows, err error) error {
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	columns, err := rows.Columns()
-	if err != nil {
-		return err
-	}
-	into := make([]any, len(columns))
-	for i := range into {
-		into[i] = new(any)
-	}
-	for rows.Next() {
-		if err := rows.Scan(into...); err != nil {
-			return err
-		}
-	}
-	return rows.Err()
-}
-
-// speedRequest is a request of a gateway.
-type speedRequest struct {
-	path string
-	body string
-}
-
-func (s *speedService) gatewayCall(b *testing.B, handler http.Handler, n int, r speedRequest, assertion string) *httptest.ResponseRecorder {
-	b.Helper()
-	req := httptest.NewRequestWithContext(b.Context(), http.MethodPost, s.world.prefix+r.path, strings.NewReader(r.body))
-	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("Authorization", "Bearer "+assertion)
-	req.Header.Set("X-Request", fmt.Sprint(n))
-	w := httptest.NewRecorder()
-	handler.ServeHTTP(w, req)
-	if w.Code != http.StatusOK {
-		b.Fatalf("%s %s: %d %s", r.path, r.body, w.Code, w.Body)
-	}
-	return w
-}
-
-func (s *speedService) assertion(b *testing.B) string {
-	b.Helper()
-	text, err := ticket.SignAssertion(speedKey(), s.world.gatewayID, time.Now())
-	if err != nil {
-		b.Fatal(err)
-	}
-	return text
-}
-
-// validations asks for new sessions of devices that have none.
-func validations() []speedRequest {
-	var requests []speedRequest
-	for n := range 2 * speedRounds * validateCalls {
-		device := control.Device{PublicKey: speedPublicKey(speedSessions + n)}
-		body, err := json.Marshal(map[string]any{
-			"session_id": speedSession(manyUsers + n), "device_id": speedID("device", speedSessions+n),
-			"key_thumbprint": device.Thumbprint(), "generation": 1, "boot_id": bootID,
-		})
-		if err != nil {
-			panic(err)
-		}
-		requests = append(requests, speedRequest{"/api/v1/auth/validate-device", string(body)})
-	}
-	return requests
-}
-
-// usageBatches report about the running sessions in turn.
-func usageBatches() []speedRequest {
-	var requests []speedRequest
-	for n := range 2 * speedRounds * usageCalls {
-		var reports []map[string]any
-		for i := range batchReports {
-			turn, session := (n*batchReports+i)/speedSessions+1, (n*batchReports+i)%speedSessions
-			reports = append(reports, map[string]any{
-				"boot_id": bootID, "session_id": speedSession(session), "sequence": turn,
-				"up": turn * 1000, "down": turn * 100_000, "at": time.Now().Add(time.Duration(turn) * time.Second).UTC(),
-			})
-		}
-		body, err := json.Marshal(map[string]any{"reports": reports})
-		if err != nil {
-			panic(err)
-		}
-		requests = append(requests, speedRequest{"/api/v1/usage/report", string(body)})
-	}
-	return requests
-}
-
-// BenchmarkControlPlane compares what gateways ask most with a handler that only
-// decodes the request and runs the same SQL on a copy of the database, with 100,000
-// users. Requests come from 1 and from 16 callers, without sockets; the figures are
-// medians of rounds in which both take turns.
-func BenchmarkControlPlane(b *testing.B) {
-	for engine, open := range speedEngines {
-		b.Run(engine, func(b *testing.B) {
-			place := open(b)
-			from, world := place.populate(b, manyUsers)
-			b.Run("validate-device", func(b *testing.B) {
-				place.compare(b, from, world, validations(), func() any { return new(httpapi.ValidateDevice) })
-			})
-			b.Run("usage-report", func(b *testing.B) {
-				place.compare(b, from, world, usageBatches(), func() any { return new(httpapi.UsageReports) })
-			})
-		})
-	}
-}
-
-func (p *speedPlace) compare(b *testing.B, from Config, world speedWorld, requests []speedRequest, into func() any) {
-	b.Helper()
-	calls := len(requests) / (2 * speedRounds) // in a round
-	recorded := p.serve(b, p.copyOf(b, from), world)
-	h := &bare{into: into, lines: make(map[string][]spoken)}
-	var heard []spoken
-	recorded.store.overhear = func(s statements) statements {
-		heard = nil // only what the last run of a unit of work said
-		return listener{s, &heard}
-	}
-	assertion := ""
-	for n, r := range requests {
-		if n%calls == 0 {
-			assertion = recorded.assertion(b)
-		}
-		h.answer = recorded.gatewayCall(b, recorded.handler, n, r, assertion).Body.Bytes()
-		h.lines[fmt.Sprint(n)] = heard
-	}
-	if err := recorded.store.Close(); err != nil {
-		b.Fatal(err)
-	}
-	full, only := p.serve(b, p.copyOf(b, from), world), p.serve(b, p.copyOf(b, from), world)
-	h.store = only.store
-	b.ResetTimer()
-	next := 0
-	for _, callers := range []int{1, 16} {
-		var ours, theirs, ratios []float64
-		for round := range speedRounds {
-			part := requests[next : next+calls]
-			rates := map[bool]float64{}
-			for _, mine := range [][]bool{{true, false}, {false, true}}[round%2] {
-				handler := http.Handler(h)
-				if mine {
-					handler = full.handler
-				}
-				rates[mine] = full.rate(b, handler, next, part, callers)
-			}
-			next += calls
-			ours, theirs, ratios = append(ours, rates[true]), append(theirs, rates[false]), append(ratios, rates[true]/rates[false])
-		}
-		b.ReportMetric(median(ours), fmt.Sprintf("calls/s-of-%d", callers))
-		b.ReportMetric(median(theirs), fmt.Sprintf("bare/s-of-%d", callers))
-		b.ReportMetric(median(ratios), fmt.Sprintf("ratio-of-%d", callers))
-	}
-	b.ReportMetric(0, "ns/op")
-}
-
-// rate has callers send requests and returns how many a second were answered.
-func (s *speedService) rate(b *testing.B, handler http.Handler, first int, requests []speedRequest, callers int) float64 {
-	b.Helper()
-	assertion := s.assertion(b)
-	var (
-		group sync.WaitGroup
-		next  atomic.Int64
-	)
-	began := time.Now()
-	for range callers {
-		group.Go(func() {
-			for n := int(next.Add(1)) - 1; n < len(requests); n = int(next.Add(1)) - 1 {
-				s.gatewayCall(b, handler, first+n, requests[n], assertion)
-			}
-		})
-	}
-	group.Wait()
-	return float64(len(requests)) / time.Since(began).Seconds()
-}
-
-func median(values []float64) float64 {
-	slices.Sort(values)
-	return values[len(values)/2]
-}
-
-// BenchmarkLists compares the time of pages of lists with 100,000 users with that
-// of the same with 1,000: 99th percentiles, both in turn.
-func BenchmarkLists(b *testing.B) {
-	for engine, open := range speedEngines {
-		b.Run(engine, func(b *testing.B) {
-			place := open(b)
-			services := make(map[int]*speedService)
-			for _, users := range []int{fewUsers, manyUsers} {
-				where, world := place.populate(b, users)
-				services[users] = place.serve(b, where, world)
-			}
-			for name, path := range speedPages {
-				b.Run(name, func(b *testing.B) { comparePages(b, services, path) })
-			}
-		})
-	}
-}
-
-// speedPages are the pages; with a limit, from the middle of the list.
-var speedPages = map[string]string{
-	"users":                "/users",
-	"users-middle":         "/users?limit=50",
-	"users-search":         "/users?q=user-0005",
-	"users-by-name":        "/users?name=user-000500",
-	"devices-middle":       "/devices?limit=50",
-	"devices-search":       "/devices?q=PHONE-0005",
-	"devices-of-user":      "/devices?user_id=" + speedID("user", 500),
-	"subscriptions-middle": "/subscriptions?limit=50",
-	"sessions-live-middle": "/sessions?limit=50",
-	"sessions-all-middle":  "/sessions?state=all&limit=50",
-	"sessions-of-user":     "/sessions?state=all&user_id=" + speedID("user", 500),
-	"invitations-of-user":  "/users/" + speedID("user", 500) + "/invitations",
-}
-
-// middle returns the path of a part in the middle of a list.
-func (s *speedService) middle(b *testing.B, path string) string {
-	b.Helper()
-	whole := strings.Replace(path, "limit=50", "limit=500", 1)
-	at := whole
-	for range max(1, s.world.users/2/500) {
-		var page struct {
-			Next string `json:"next"`
-		}
-		if err := json.Unmarshal(s.page(b, at), &page); err != nil {
-			b.Fatal(err)
-		}
-		if page.Next == "" {
-			break
-		}
-		at = whole + "&cursor=" + url.QueryEscape(page.Next)
-	}
-	return strings.Replace(at, "limit=500", "limit=50", 1)
-}
-
-func (s *speedService) page(b *testing.B, path string) []byte {
-	b.Helper()
-	req := httptest.NewRequestWithContext(b.Context(), http.MethodGet, s.world.prefix+"/api/v1/admin"+path, http.NoBody)
-	req.Header.Set("Authorization", "Bearer "+s.world.token)
-	w := httptest.NewRecorder()
-	s.handler.ServeHTTP(w, req)
-	if w.Code != http.StatusOK {
-		b.Fatalf("%s: %d %s", path, w.Code, w.Body)
-	}
-	data, err := io.ReadAll(w.Body)
-	if err != nil {
-		b.Fatal(err)
-	}
-	return data
-}
-
-func comparePages(b *testing.B, services map[int]*speedService, path string) {
-	b.Helper()
-	times, paths := make(map[int][]float64), make(map[int]string)
-	for users, s := range services {
-		paths[users] = path
-		if strings.HasSuffix(path, "limit=50") {
-			paths[users] = s.middle(b, path)
-		}
-		s.page(b, paths[users])
-	}
-	b.ResetTimer()
-	for range listCalls {
-		for users, s := range services {
-			began := time.Now()
-			s.page(b, paths[users])
-			times[users] = append(times[users], float64(time.Since(began).Microseconds())/1000)
-		}
-	}
-	at := func(users, percent int) float64 {
-		slices.Sort(times[users])
-		return times[users][len(times[users])*percent/100]
-	}
-	b.ReportMetric(at(fewUsers, 99), "ms-p99-of-1k")
-	b.ReportMetric(at(manyUsers, 99), "ms-p99-of-100k")
-	b.ReportMetric(at(manyUsers, 50), "ms-p50-of-100k")
-	b.ReportMetric(at(manyUsers, 99)/at(fewUsers, 99), "ratio-p99")
-	b.ReportMetric(at(manyUsers, 50)/at(fewUsers, 50), "ratio-p50")
-	b.ReportMetric(0, "ns/op")
-}
-
-// BenchmarkIdle is the memory of the shipped program with 100,000 users and nothing
-// to do, after each of them has been listed once.
-func BenchmarkIdle(b *testing.B) {
-	for engine, open := range speedEngines {
-		b.Run(engine, func(b *testing.B) {
-			place := open(b)
-			where, world := place.populate(b, manyUsers)
-			environ := []string{"HTTVPS_BACKEND_KEK_FILE=" + filepath.Join(place.dir, "kek")}
-			if where.URL != "" {
-				environ = append(environ, "HTTVPS_BACKEND_DATABASE_URL="+where.URL)
-			} else {
-				environ = append(environ, "HTTVPS_BACKEND_DATABASE_PATH="+where.Path)
-			}
-			program := startProgram(b, environ)
-			program.list(b, world)
-			const settle = 5 * time.Second
-			<-time.After(settle)
-			b.ReportMetric(program.resident(b), "MiB")
-			b.ReportMetric(0, "ns/op")
-		})
-	}
-}
-
-// program is a running httvps-backend.
-type program struct {
-	pid    int
-	admin  string
-	client *http.Client
-}
-
-// startProgram builds httvps-backend and runs it until the benchmark ends.
-func startProgram(b *testing.B, environ []string) program {
-	b.Helper()
-	dir := b.TempDir()
-	executable := filepath.Join(dir, "httvps-backend")
-	build := exec.CommandContext(b.Context(), "go", "build", "-trimpath", "-ldflags=-s -w", "-o", executable, "github.com/httvps/httvps/backend/cmd/httvps-backend")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		b.Fatalf("build: %v: %s", err, out)
-	}
-	donor := httptest.NewTLSServer(http.NotFoundHandler()) // has a certificate for 127.0.0.1
-	donor.Close()
-	identity := donor.TLS.Certificates[0]
-	key, err := x509.MarshalPKCS8PrivateKey(identity.PrivateKey)
-	if err != nil {
-		b.Fatal(err)
-	}
-	for name, block := range map[string]*pem.Block{
-		"cert.pem": {Type: "CERTIFICATE", Bytes: identity.Certificate[0]}, "key.pem": {Type: "PRIVATE KEY", Bytes: key},
-	} {
-		if err := os.WriteFile(filepath.Join(dir, name), pem.EncodeToMemory(block), 0o600); err != nil {
-			b.Fatal(err)
-		}
-	}
-	serve := exec.CommandContext(b.Context(), executable, "serve", "--listen", "127.0.0.1:0", "--data", filepath.Join(dir, "data"))
-	serve.Env = append(environ, "HTTVPS_BACKEND_TLS_CERT_FILE="+filepath.Join(dir, "cert.pem"), "HTTVPS_BACKEND_TLS_KEY_FILE="+filepath.Join(dir, "key.pem"))
-	var log strings.Builder
-	serve.Stderr = &log
-	out, err := serve.StdoutPipe()
-	if err != nil {
-		b.Fatal(err)
-	}
-	if err := serve.Start(); err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() {
-		_ = serve.Process.Kill() // or it is over
-		_ = serve.Wait()
-	})
-	var ready struct {
-		Admin string `json:"admin"`
-	}
-	if err := json.NewDecoder(out).Decode(&ready); err != nil {
-		_ = serve.Process.Kill() // or its log never ends
-		_ = serve.Wait()
-		b.Fatalf("httvps-backend does not start: %v: %s", err, log.String())
-	}
-	return program{pid: serve.Process.Pid, admin: ready.Admin, client: donor.Client()}
-}
-
-// list reads every user once.
-func (p program) list(b *testing.B, world speedWorld) {
-	b.Helper()
-	seen := 0
-	for cursor := ""; ; {
-		req, err := http.NewRequestWithContext(b.Context(), http.MethodGet, p.admin+"/api/v1/admin/users?limit=500"+cursor, http.NoBody)
-		if err != nil {
-			b.Fatal(err)
-		}
-		req.Header.Set("Authorization", "Bearer "+world.token)
-		resp, err := p.client.Do(req)
-		if err != nil {
-			b.Fatal(err)
-		}
-		var page struct {
-			Items []json.RawMessage `json:"items"`
-			Next  string            `json:"next"`
-		}
-		err = json.NewDecoder(resp.Body).Decode(&page)
-		resp.Body.Close()
-		if err != nil || resp.StatusCode != http.StatusOK {
-			b.Fatalf("answer is %d: %v", resp.StatusCode, err)
-		}
-		if seen += len(page.Items); page.Next == "" {
-			break
-		}
-		cursor = "&cursor=" + url.QueryEscape(page.Next)
-	}
-	if seen < world.users {
-		b.Fatalf("%d users are listed, want %d", seen, world.users)
-	}
-}
-
-// resident returns the memory that the kernel counts as the program's, in MiB.
-func (p program) resident(b *testing.B) float64 {
-	b.Helper()
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.pid))
-	if err != nil {
-		b.Fatal(err)
-	}
-	for line := range strings.Lines(string(status)) {
-		var kib float64
-		if n, _ := fmt.Sscanf(line, "VmRSS: %f kB", &kib); n == 1 {
-			return kib / 1024
-		}
-	}
-	b.Fatalf("no VmRSS in %s", status)
-	return 0
 }

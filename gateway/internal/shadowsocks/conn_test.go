@@ -2,7 +2,6 @@ package shadowsocks_test
 
 import (
 	"bytes"
-	"context"
 	"crypto/sha256"
 	"errors"
 	"io"
@@ -51,39 +50,6 @@ func dial(t *testing.T, k *shadowsocks.Key, server netip.AddrPort, target wire.A
 	return conn
 }
 
-// serveTCP serves each connection until the test ends.
-func serveTCP(t *testing.T, serve func(*net.TCPConn)) wire.Addr {
-	t.Helper()
-	l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		for {
-			conn, err := l.AcceptTCP()
-			if err != nil {
-				return
-			}
-			wg.Go(func() {
-				defer conn.Close()
-				stop := context.AfterFunc(t.Context(), func() { _ = conn.Close() })
-				defer stop()
-				serve(conn)
-			})
-		}
-	})
-	t.Cleanup(func() { _ = l.Close(); wg.Wait() })
-	addr := l.Addr().(*net.TCPAddr).AddrPort()
-	return wire.Addr{IP: addr.Addr(), Port: addr.Port()}
-}
-
-// echo sends back what comes, the end included.
-func echo(conn *net.TCPConn) {
-	_, _ = io.Copy(conn, conn)
-	_ = conn.CloseWrite()
-}
-
 // noise is the same bytes for the same seed.
 func noise(seed byte) io.Reader { return rand.NewChaCha8([32]byte{seed}) }
 
@@ -109,7 +75,7 @@ func TestEveryByteGoesBothWaysThroughLibev(t *testing.T) {
 		t.Run(cipher, func(t *testing.T) {
 			server := sstest.StartLibev(t, cipher, password)
 			up := make(chan [32]byte, 1)
-			target := serveTCP(t, func(conn *net.TCPConn) {
+			target := sstest.ServeTCP(t, func(conn *net.TCPConn) {
 				var sending sync.WaitGroup
 				sending.Go(func() { _, _ = io.CopyN(struct{ io.Writer }{conn}, noise(1), size) })
 				sum, _ := sumOf(conn, size)
@@ -146,7 +112,7 @@ func TestHalfClose(t *testing.T) {
 		t.Run(cipher, func(t *testing.T) {
 			server := sstest.StartServer(t, cipher, password, sstest.Options{})
 			const size = 1 << 20
-			target := serveTCP(t, func(conn *net.TCPConn) { // the answer begins when the question has ended
+			target := sstest.ServeTCP(t, func(conn *net.TCPConn) { // the answer begins when the question has ended
 				question, _ := io.ReadAll(conn)
 				_, _ = conn.Write(bytes.ToUpper(question))
 			})
@@ -167,7 +133,7 @@ func TestHalfClose(t *testing.T) {
 	}
 	t.Run("without a byte", func(t *testing.T) {
 		server := sstest.StartServer(t, shadowsocks.DefaultCipher, password, sstest.Options{})
-		target := serveTCP(t, func(conn *net.TCPConn) {
+		target := sstest.ServeTCP(t, func(conn *net.TCPConn) {
 			question, err := io.ReadAll(conn)
 			_, _ = conn.Write(append(question, "nothing came"...))
 			if err != nil {
@@ -185,7 +151,7 @@ func TestHalfClose(t *testing.T) {
 	t.Run("by the target", func(t *testing.T) {
 		server := sstest.StartServer(t, shadowsocks.DefaultCipher, password, sstest.Options{})
 		heard := make(chan string, 1)
-		target := serveTCP(t, func(conn *net.TCPConn) {
+		target := sstest.ServeTCP(t, func(conn *net.TCPConn) {
 			_, _ = conn.Write([]byte("that is all"))
 			_ = conn.CloseWrite()
 			rest, _ := io.ReadAll(conn)
@@ -207,9 +173,9 @@ func TestHalfClose(t *testing.T) {
 // first is heard.
 func TestATargetMaySpeakFirst(t *testing.T) {
 	server := sstest.StartLibev(t, shadowsocks.DefaultCipher, password)
-	target := serveTCP(t, func(conn *net.TCPConn) {
+	target := sstest.ServeTCP(t, func(conn *net.TCPConn) {
 		_, _ = conn.Write([]byte("220 ready\r\n"))
-		echo(conn)
+		sstest.Echo(conn)
 	})
 	conn := dial(t, newKey(t, shadowsocks.DefaultCipher, ""), server.Addr, target)
 	greeting := make([]byte, 11)
@@ -219,7 +185,7 @@ func TestATargetMaySpeakFirst(t *testing.T) {
 }
 
 func TestNamesAreSentAsTheyAre(t *testing.T) {
-	target := serveTCP(t, echo)
+	target := sstest.ServeTCP(t, sstest.Echo)
 	server := sstest.StartServer(t, "aes-192-gcm", password, sstest.Options{
 		Dial: func(string) (net.Conn, error) { return net.Dial("tcp", target.String()) },
 	})
@@ -336,7 +302,7 @@ func TestAPrefixBeginsTheSalt(t *testing.T) {
 		_ = conn.Close()
 	}
 	server := sstest.StartLibev(t, shadowsocks.DefaultCipher, password)
-	conn := dial(t, k, server.Addr, serveTCP(t, echo))
+	conn := dial(t, k, server.Addr, sstest.ServeTCP(t, sstest.Echo))
 	_, _ = conn.Write([]byte("hello"))
 	got := make([]byte, 5)
 	if _, err := io.ReadFull(conn, got); err != nil || string(got) != "hello" {
@@ -385,7 +351,7 @@ func TestBadServers(t *testing.T) {
 			_, _ = io.WriteString(conn, "HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n"+strings.Repeat("x", 100))
 			_, _ = io.Copy(io.Discard, conn)
 		}, shadowsocks.ErrTag, ""},
-		"sends back what it got": {func(_ *sstest.Server, conn *net.TCPConn) { echo(conn) }, shadowsocks.ErrReplay, ""},
+		"sends back what it got": {func(_ *sstest.Server, conn *net.TCPConn) { sstest.Echo(conn) }, shadowsocks.ErrReplay, ""},
 		"sends an empty chunk": {func(s *sstest.Server, conn *net.TCPConn) {
 			answer(s, conn, func(w *sstest.Writer, _ []byte) { _, _ = conn.Write(w.Chunk(nil, 0)) })
 		}, shadowsocks.ErrFormat, ""},
@@ -436,7 +402,7 @@ func TestAnAnswerIsNotRecorded(t *testing.T) {
 // TestLibevDoesNotAnswerAStranger: another password and another cipher are a server
 // that keeps silent or closes, in no case one that answers.
 func TestLibevDoesNotAnswerAStranger(t *testing.T) {
-	target := serveTCP(t, func(*net.TCPConn) { t.Error("the target was reached") })
+	target := sstest.ServeTCP(t, func(*net.TCPConn) { t.Error("the target was reached") })
 	server := sstest.StartLibev(t, shadowsocks.DefaultCipher, "another password")
 	other := sstest.StartLibev(t, "aes-256-gcm", password)
 	for name, addr := range map[string]netip.AddrPort{"password": server.Addr, "cipher": other.Addr} {
@@ -453,7 +419,7 @@ func TestLibevDoesNotAnswerAStranger(t *testing.T) {
 // where it was killed between two chunks, which nobody can see.
 func TestAServerThatIsKilled(t *testing.T) {
 	server := sstest.StartLibev(t, shadowsocks.DefaultCipher, password)
-	target := serveTCP(t, func(conn *net.TCPConn) { _, _ = io.Copy(struct{ io.Writer }{conn}, noise(1)) })
+	target := sstest.ServeTCP(t, func(conn *net.TCPConn) { _, _ = io.Copy(struct{ io.Writer }{conn}, noise(1)) })
 	conn := dial(t, newKey(t, shadowsocks.DefaultCipher, ""), server.Addr, target)
 	_, _ = conn.Write([]byte("go"))
 	if _, err := io.CopyN(io.Discard, conn, 8<<20); err != nil {
@@ -505,7 +471,7 @@ func (s *space) Return(bool)  { s.out--; s.waits++ }
 // The space of a read is taken when there is something to put there.
 func TestAConnectionThatWaitsHoldsNoSpace(t *testing.T) {
 	server := sstest.StartServer(t, "aes-128-gcm", password, sstest.Options{})
-	conn := dial(t, newKey(t, "aes-128-gcm", ""), server.Addr, serveTCP(t, echo))
+	conn := dial(t, newKey(t, "aes-128-gcm", ""), server.Addr, sstest.ServeTCP(t, sstest.Echo))
 	s := &space{p: make([]byte, 10)}
 	_ = conn.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
 	if n, err := conn.ReadLazy(s); n != 0 || !errors.Is(err, os.ErrDeadlineExceeded) || s.out != 0 || s.waits != 0 {

@@ -120,7 +120,7 @@ func FuzzAnswer(f *testing.F) {
 // serveDNS answers over TCP alone.
 func serveDNS(t *testing.T, last byte) netip.AddrPort {
 	t.Helper()
-	addr := serve(t, func(conn *net.TCPConn) {
+	addr := sstest.ServeTCP(t, func(conn *net.TCPConn) {
 		var size [2]byte
 		if _, err := io.ReadFull(conn, size[:]); err != nil {
 			return

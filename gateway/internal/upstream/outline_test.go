@@ -108,38 +108,6 @@ func (r *outlineRig) session(t *testing.T, id byte) *OutlineSession {
 	return s
 }
 
-// serve serves TCP on loopback until the test ends.
-func serve(t *testing.T, each func(*net.TCPConn)) wire.Addr {
-	t.Helper()
-	l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		for {
-			conn, err := l.AcceptTCP()
-			if err != nil {
-				return
-			}
-			wg.Go(func() {
-				defer conn.Close()
-				stop := context.AfterFunc(t.Context(), func() { _ = conn.Close() })
-				defer stop()
-				each(conn)
-			})
-		}
-	})
-	t.Cleanup(func() { _ = l.Close(); wg.Wait() })
-	addr := l.Addr().(*net.TCPAddr).AddrPort()
-	return wire.Addr{IP: addr.Addr(), Port: addr.Port()}
-}
-
-func echoes(conn *net.TCPConn) {
-	_, _ = io.Copy(conn, conn)
-	_ = conn.CloseWrite()
-}
-
 func mustDial(t *testing.T, d Dialer, target wire.Addr) Conn {
 	t.Helper()
 	conn, err := d.Dial(t.Context(), target)
@@ -169,7 +137,7 @@ func ask(conn Conn) error {
 func TestStreamsLeaveThroughAShadowsocksServer(t *testing.T) {
 	libev := sstest.StartLibev(t, shadowsocks.DefaultCipher, outlinePassword)
 	r := newOutlineRig(t, nil, serverAt("one", libev.Addr))
-	target := serve(t, echoes)
+	target := sstest.ServeTCP(t, sstest.Echo)
 	for name, to := range map[string]wire.Addr{"address": target, "name": {Name: "a.test", Port: target.Port}} {
 		if err := ask(mustDial(t, r.session(t, 1), to)); err != nil {
 			t.Errorf("to an %s: %v", name, err)
@@ -180,7 +148,7 @@ func TestStreamsLeaveThroughAShadowsocksServer(t *testing.T) {
 // TestWhoResolvesANameIsDecidedByTheServer: a managed server gets it, another gets
 // an address that was looked up through it and judged.
 func TestWhoResolvesANameIsDecidedByTheServer(t *testing.T) {
-	target := serve(t, echoes)
+	target := sstest.ServeTCP(t, sstest.Echo)
 	deny := newPolicy(t, Rules{Allow: prefixes("127.0.0.0/8"), Deny: prefixes("192.0.2.0/24")})
 	for name, tc := range map[string]struct {
 		managed bool
@@ -249,7 +217,7 @@ func TestWhatThePolicyDeniesReachesNoServer(t *testing.T) {
 
 // TestHowAConnectionEnds tells the target's ends from the server's.
 func TestHowAConnectionEnds(t *testing.T) {
-	target := serve(t, func(conn *net.TCPConn) {
+	target := sstest.ServeTCP(t, func(conn *net.TCPConn) {
 		word := make([]byte, 5)
 		_, _ = io.ReadFull(conn, word)
 		switch string(word) {
@@ -334,7 +302,7 @@ func TestHowAConnectionEnds(t *testing.T) {
 	})
 	t.Run("the server dies between two chunks", func(t *testing.T) {
 		far := sstest.StartServer(t, shadowsocks.DefaultCipher, outlinePassword, sstest.Options{})
-		echo := serve(t, echoes)
+		echo := sstest.ServeTCP(t, sstest.Echo)
 		conn := mustDial(t, newOutlineRig(t, nil, serverAt("one", far.Addr)).session(t, 1), echo)
 		if err := ask(conn); err != nil {
 			t.Fatal(err)
@@ -352,8 +320,8 @@ func TestASessionGoesOverToAnotherServer(t *testing.T) {
 	two := sstest.StartLibev(t, shadowsocks.DefaultCipher, outlinePassword)
 	var switches atomic.Int64
 	r := newOutlineRig(t, func(c *OutlineConfig) { c.Switched = func() { switches.Add(1) } }, serverAt("one", one.Addr), serverAt("two", two.Addr))
-	echo := serve(t, echoes)
-	steady := serve(t, func(conn *net.TCPConn) { // 1.6 MB/s each: a load, and not the end of a small machine
+	echo := sstest.ServeTCP(t, sstest.Echo)
+	steady := sstest.ServeTCP(t, func(conn *net.TCPConn) { // 1.6 MB/s each: a load, and not the end of a small machine
 		for range time.Tick(10 * time.Millisecond) {
 			if _, err := conn.Write(make([]byte, 16<<10)); err != nil {
 				return
@@ -464,7 +432,7 @@ func TestAServerThatIsSilentIsReplacedInTime(t *testing.T) {
 	two := sstest.StartServer(t, shadowsocks.DefaultCipher, outlinePassword, sstest.Options{})
 	s := newOutlineRig(t, nil, serverAt("one", blackHole(t)), serverAt("two", two.Addr)).session(t, 1)
 	began := time.Now()
-	if err := ask(mustDial(t, s, serve(t, echoes))); err != nil {
+	if err := ask(mustDial(t, s, sstest.ServeTCP(t, sstest.Echo))); err != nil {
 		t.Fatal(err)
 	}
 	if took := time.Since(began); took > 3*time.Second {
@@ -501,7 +469,7 @@ func TestAServerThatDoesNotAnswerIsFoundByProbes(t *testing.T) {
 				c.Probe, c.ProbeInterval, c.ProbeTimeout = r.web, time.Second, 300*time.Millisecond
 				c.Probed = func(p Probe) { <-first; probes <- p }
 			}, servers...)
-			echo := serve(t, echoes)
+			echo := sstest.ServeTCP(t, sstest.Echo)
 			s := r.session(t, 1)
 			conn := mustDial(t, s, echo)
 			_, _ = conn.Write([]byte("hello"))
@@ -983,7 +951,7 @@ func TestFlowsEndWithTheirServer(t *testing.T) {
 func TestAStreamThatMovesOutlivesTheWordThatItsServerIsLost(t *testing.T) {
 	far := sstest.StartServer(t, shadowsocks.DefaultCipher, outlinePassword, sstest.Options{})
 	s := newOutlineRig(t, nil, serverAt("one", far.Addr)).session(t, 1)
-	echo := serve(t, echoes)
+	echo := sstest.ServeTCP(t, sstest.Echo)
 	moves, waits := mustDial(t, s, echo), mustDial(t, s, echo)
 	began := time.Now()
 	if err := ask(moves); err != nil {
