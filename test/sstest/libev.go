@@ -4,6 +4,7 @@
 package sstest
 
 import (
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"net"
@@ -11,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"sync"
 	"syscall"
@@ -36,7 +38,7 @@ func Required() bool {
 	return os.Getenv("CI") == "true" && os.Geteuid() == 0 || os.Getenv("HTTVPS_TEST_SHADOWSOCKS") == "required"
 }
 
-// StartLibev runs ss-server on a free port of 127.0.0.1, for TCP and UDP, until
+// StartLibev runs ss-server on a free port of loopback, for TCP and UDP, until
 // the test ends. It skips the test where ss-server is missing.
 func StartLibev(t *testing.T, cipher, password string) *Libev {
 	t.Helper()
@@ -102,11 +104,18 @@ func (s *Libev) Kill() {
 }
 
 // freePort returns an address on loopback whose port is free at the moment, for TCP
-// and UDP.
+// and UDP. On Linux it is one that nobody else asks for: a server that was too late
+// for its port would otherwise be taken for the one that has it.
 func freePort(t *testing.T) netip.AddrPort {
 	t.Helper()
+	host := netip.AddrFrom4([4]byte{127, 0, 0, 1})
+	if runtime.GOOS == "linux" {
+		var b [2]byte
+		_, _ = rand.Read(b[:]) // never fails (crypto/rand)
+		host = netip.AddrFrom4([4]byte{127, 1 + b[0]/2, b[1], 1})
+	}
 	for range 20 {
-		l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // loopback
+		l, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.AddrPortFrom(host, 0)))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -531,6 +531,9 @@ func TestDatagramsGoThroughLibev(t *testing.T) {
 				}
 				packet, _ = k.SealPacket(nil, target, payload) // the server takes a salt once
 			}
+			if err != nil {
+				t.Fatalf("%s, %d bytes: no answer: %v", cipher, size, err)
+			}
 			from, got, err := k.OpenPacket(buf[:n])
 			if err != nil || from != target || !bytes.Equal(got, bytes.ToUpper(payload)) {
 				t.Errorf("%s, %d bytes: %d from %s, %v", cipher, size, len(got), from, err)
