@@ -348,9 +348,13 @@ func (c *leaseClock) time(now time.Time) time.Time {
 	return now
 }
 
+// renew is the first thing of every call that may begin a session. So a gateway
+// has live sessions of another boot only when this one is new: looking for them each
+// time would cost as much as it has sessions.
 func (a *Authority) renew(ctx context.Context, tx Tx, gateway Gateway, l Lease, now time.Time) error {
 	l.Until = now.Add(leaseIntervals * a.heartbeat)
-	if err := tx.RenewLease(ctx, gateway.ID, l); err != nil {
+	rebooted, err := tx.RenewLease(ctx, gateway.ID, l)
+	if err != nil || !rebooted {
 		return err
 	}
 	return tx.EndOtherBoots(ctx, gateway.ID, l.BootID, endedRestart, now)

@@ -145,7 +145,8 @@ type gatewayRows interface {
 	// RedeemJoin gives a pending gateway its key and address, and reports whether
 	// it did: of several joiners one succeeds.
 	RedeemJoin(ctx context.Context, id string, j Joined) (bool, error)
-	RenewLease(ctx context.Context, id string, l Lease) error
+	// RenewLease reports whether the gateway was in another boot before.
+	RenewLease(ctx context.Context, id string, l Lease) (rebooted bool, err error)
 	DeleteGateway(ctx context.Context, id string) error
 }
 

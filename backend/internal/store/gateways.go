@@ -103,11 +103,16 @@ func (t *tx) RedeemJoin(ctx context.Context, id string, j control.Joined) (bool,
 		id, []byte(j.PublicKey), j.URL, j.Version, micros(j.At))
 }
 
-func (t *tx) RenewLease(ctx context.Context, id string, l control.Lease) error {
-	return t.execOne(ctx, "", `UPDATE gateways SET boot_id = $2, lease_until = $3,
+func (t *tx) RenewLease(ctx context.Context, id string, l control.Lease) (bool, error) {
+	const renew = `UPDATE gateways SET boot_id = $2, lease_until = $3,
 			url = CASE WHEN $4 = '' THEN url ELSE $4 END, version = CASE WHEN $5 = '' THEN version ELSE $5 END,
 			sessions = COALESCE($6, sessions), streams = COALESCE($7, streams)
-		WHERE id = $1`, id, l.BootID, micros(l.Until), l.URL, l.Version, l.Sessions, l.Streams)
+		WHERE id = $1`
+	args := []any{id, l.BootID, micros(l.Until), l.URL, l.Version, l.Sessions, l.Streams}
+	if same, err := t.execIf(ctx, "", renew+" AND boot_id = $2", args...); err != nil || same {
+		return false, err
+	}
+	return true, t.execOne(ctx, "", renew, args...)
 }
 
 func (t *tx) DeleteGateway(ctx context.Context, id string) error {

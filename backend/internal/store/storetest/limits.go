@@ -127,7 +127,7 @@ func testLostGateway(f fixture) {
 	later := now.Add(2 * time.Minute) // the lease is over
 	second := f.gateway(t, "b")
 	f.write(t, func(ctx context.Context, tx control.Tx) error {
-		if err := tx.RenewLease(ctx, second.ID, control.Lease{BootID: "b", Until: later.Add(time.Minute)}); err != nil {
+		if _, err := tx.RenewLease(ctx, second.ID, control.Lease{BootID: "b", Until: later.Add(time.Minute)}); err != nil {
 			return err
 		}
 		live, err := tx.LiveGateways(ctx, later, nil, 10)
@@ -154,7 +154,7 @@ func testLostGateway(f fixture) {
 			t.Errorf("ended %d lost sessions, want 1", n)
 		}
 		// Back with the same boot, it still carries the session and must be told.
-		if err := tx.RenewLease(ctx, gateway.ID, control.Lease{BootID: "b", Until: later.Add(time.Minute)}); err != nil {
+		if _, err := tx.RenewLease(ctx, gateway.ID, control.Lease{BootID: "b", Until: later.Add(time.Minute)}); err != nil {
 			return err
 		}
 		unwanted, err := tx.UnwantedSessions(ctx, gateway.ID, later, 10)

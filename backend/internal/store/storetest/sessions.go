@@ -38,6 +38,18 @@ func testBoots(f fixture) {
 	device := f.device(t, user)
 	old, fresh, foreign := f.session(t, device, gateway, "old"), f.session(t, device, gateway, "new"), f.session(t, device, other, "old")
 	f.write(t, func(ctx context.Context, tx control.Tx) error {
+		for _, boot := range []struct {
+			id       string
+			rebooted bool
+		}{{"new", false}, {"newer", true}, {"newer", false}, {"new", true}} {
+			rebooted, err := tx.RenewLease(ctx, gateway.ID, control.Lease{BootID: boot.id, Until: now.Add(time.Minute)})
+			if err != nil {
+				return err
+			}
+			if rebooted != boot.rebooted {
+				t.Errorf("boot %s: rebooted is %t", boot.id, rebooted)
+			}
+		}
 		if err := tx.EndOtherBoots(ctx, gateway.ID, "new", "restarted", now); err != nil {
 			return err
 		}

@@ -171,7 +171,7 @@ func (f fixture) gateway(t *testing.T, boot string) control.Gateway {
 		if err != nil || !redeemed {
 			return errors.Join(err, errors.New("not joined"))
 		}
-		if err := tx.RenewLease(ctx, g.ID, control.Lease{BootID: boot, Until: now.Add(time.Minute)}); err != nil {
+		if _, err := tx.RenewLease(ctx, g.ID, control.Lease{BootID: boot, Until: now.Add(time.Minute)}); err != nil {
 			return err
 		}
 		g, err = tx.Gateway(ctx, g.ID)
@@ -353,7 +353,7 @@ func testNotFound(f fixture) {
 			"update of a region":       func() error { return tx.UpdateRegion(ctx, control.Region{ID: absent}) },
 			"rename of a device":       func() error { return tx.RenameDevice(ctx, absent, "x") },
 			"revocation of a device":   func() error { return tx.RevokeDevice(ctx, absent, now) },
-			"lease":                    func() error { return tx.RenewLease(ctx, absent, control.Lease{Until: now}) },
+			"lease":                    func() error { _, err := tx.RenewLease(ctx, absent, control.Lease{Until: now}); return err },
 			"delete of a user":         func() error { return tx.DeleteUser(ctx, absent) },
 			"delete of a plan":         func() error { return tx.DeletePlan(ctx, absent) },
 			"delete of a subscription": func() error { return tx.DeleteSubscription(ctx, absent) },
