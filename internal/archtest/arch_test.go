@@ -49,6 +49,7 @@ var imports = map[string][]string{
 	"sdk/cli/internal/forward":    {"sdk/cli/internal/relay"},
 	"sdk/cli/internal/home":       {"sdk/go/httvps"},
 	"sdk/cli/internal/httpproxy":  {"sdk/cli/internal/credential", "sdk/cli/internal/relay", "sdk/go/httvps"},
+	"sdk/cli/internal/picture":    {},
 	"sdk/cli/internal/relay":      {"sdk/go/lazy"},
 	"sdk/cli/internal/socks":      {"sdk/cli/internal/credential", "sdk/cli/internal/relay", "sdk/go/httvps"},
 	"sdk/cli/cmd/httvps":          {"sdk/cli/internal/", "sdk/go/httvps"},
@@ -99,6 +100,7 @@ var imports = map[string][]string{
 	"ctl/internal/api":      {"internal/link", "sdk/go/tlspin"},
 	"ctl/internal/cli":      {"ctl/internal/"},
 	"ctl/internal/login":    {},
+	"ctl/internal/qrcode":   {},
 	"ctl/internal/terminal": {},
 
 	// Both servers in one process, over the same API as when they are apart.
@@ -142,8 +144,12 @@ var links = map[string][]string{
 	"sdk/go/tlspin":            {},
 	"sdk/go/knock":             {},
 	"sdk/go/httvps":            {"github.com/gobwas"},
-	"sdk/cli/cmd/httvps":       {"github.com/gobwas", "github.com/spf13/cobra", "github.com/spf13/pflag"},
-	"ctl/cmd/httvpsctl":        {"github.com/google/uuid", "github.com/spf13/cobra", "github.com/spf13/pflag", "golang.org/x/sys"},
+	"sdk/cli/cmd/httvps": {
+		"github.com/gobwas", "github.com/spf13/cobra", "github.com/spf13/pflag",
+		// QR codes, with what they bring along
+		"github.com/makiuchi-d/gozxing", "golang.org/x/text", "golang.org/x/xerrors",
+	},
+	"ctl/cmd/httvpsctl": {"github.com/google/uuid", "github.com/spf13/cobra", "github.com/spf13/pflag", "golang.org/x/sys", "rsc.io/qr"},
 	// A frame brings no configuration and no service of its own.
 	"internal/command": {"github.com/spf13/cobra", "github.com/spf13/pflag", "go.yaml.in/yaml/v3"},
 	"gateway/cmd/httvps-gateway": {

@@ -26,6 +26,8 @@ func run() int {
 		Stderr:  os.Stderr,
 		Getenv:  os.Getenv,
 		Version: version,
+
+		StdoutIsTerminal: terminal.Of(os.Stdout) != nil,
 	}
 	if t := terminal.Of(os.Stdin); t != nil {
 		process.Person = t

@@ -206,7 +206,7 @@ func (a *app) whoamiCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return printObject(a, operator, operatorColumns)
+			return printObject(a, operator, operatorColumns, nil)
 		}),
 	}
 }

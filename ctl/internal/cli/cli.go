@@ -44,6 +44,9 @@ type Process struct {
 	Getenv  func(string) string
 	Person  Person // nil when nobody can be asked
 	Version string
+
+	// StdoutIsTerminal says that Stdout is shown to a person as it is.
+	StdoutIsTerminal bool
 }
 
 // Run does what p.Args say and returns the exit code.

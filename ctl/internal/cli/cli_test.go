@@ -8,9 +8,12 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"regexp"
 	"strings"
+	"sync/atomic"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 
 	"github.com/httvps/httvps/ctl/internal/cli"
@@ -247,3 +250,76 @@ func TestOutputThatCannotBeWrittenIsAnError(t *testing.T) {
 type full struct{}
 
 func (full) Write([]byte) (int, error) { return 0, errors.New("disk full") }
+
+// A terminal shows the code as well, and a program that reads the link gets that alone.
+func TestATerminalShowsInvitationsAsCodes(t *testing.T) {
+	const id = "00000000-0000-7000-8000-000000000001"
+	const link = "https://h.example/join#code=MZXW6YTBOI2DIMRSGQ2DENZXGA"
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusCreated)
+		_, _ = fmt.Fprintf(w, `{"id":%q,"link":%q,"expires_at":"2026-01-02T03:04:05Z"}`, id, link)
+	}))
+	defer server.Close()
+	for name, tc := range map[string]struct {
+		args     []string
+		terminal bool
+		want     bool
+	}{
+		"at a terminal":            {nil, true, true},
+		"into a pipe":              {nil, false, false},
+		"for a program":            {[]string{"-o", "json"}, true, false},
+		"into a pipe, as is asked": {[]string{"--qr", "-"}, false, true},
+	} {
+		var out, errs bytes.Buffer
+		code := cli.Run(t.Context(), cli.Process{
+			Args: append([]string{"user", "invite", id}, tc.args...), Stdin: strings.NewReader(""), Stdout: &out, Stderr: &errs, StdoutIsTerminal: tc.terminal,
+			Getenv: func(name string) string {
+				return map[string]string{"HTTVPS_API": server.URL, "HTTVPS_TOKEN": "hvt1." + secret + "." + tlspin.Of(server.Certificate()).String()}[name]
+			},
+		})
+		if got := strings.Contains(out.String(), "▀"); code != cli.ExitOK || got != tc.want || !strings.Contains(out.String(), link) || strings.Contains(errs.String(), "code=") {
+			t.Errorf("%s: exit code %d, a code: %v, stderr %q", name, code, got, errs.String())
+		}
+	}
+}
+
+func TestThingsAreListedByNameAndAloneWithTheirIDs(t *testing.T) {
+	id := func(n int) string { return fmt.Sprintf("00000000-0000-7000-8000-%012d", n) }
+	var asked atomic.Int32
+	handler := func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		device := func(n, user int) string { return fmt.Sprintf(`{"id":%q,"user_id":%q,"name":"phone"}`, id(n), id(user)) }
+		switch path := strings.TrimPrefix(r.URL.Path, "/api/v1/admin/"); path {
+		case "devices":
+			_, _ = fmt.Fprintf(w, `{"items":[%s,%s,%s,%s,%s],"next":null}`, device(11, 1), device(12, 1), device(13, 2), device(14, 3), device(15, 4))
+		case "devices/" + id(11):
+			_, _ = io.WriteString(w, device(11, 1))
+		case "users/" + id(1), "users/" + id(2):
+			asked.Add(1)
+			_, _ = io.WriteString(w, `{"id":"x","name":"anna"}`)
+		case "users/" + id(3):
+			asked.Add(1)
+			_, _ = io.WriteString(w, `{"id":"x","name":"b\u001b[1mob"}`)
+		default:
+			asked.Add(1)
+			w.WriteHeader(http.StatusNotFound)
+		}
+	}
+	code, stdout, stderr := run(t.Context(), t, handler, "device", "list")
+	var users []string
+	for line := range strings.Lines(stdout) {
+		users = append(users, strings.Split(regexp.MustCompile(` {2,}`).ReplaceAllString(line, "|"), "|")[1])
+	}
+	want := []string{"USER", "anna (" + id(1) + ")", "anna (" + id(1) + ")", "anna (" + id(2) + ")", "b [1mob", id(4)}
+	if diff := cmp.Diff(want, users); code != cli.ExitOK || diff != "" || asked.Load() != 4 {
+		t.Errorf("exit code %d, asked %d times, %s%s", code, asked.Load(), diff, stderr)
+	}
+	asked.Store(0)
+	if code, stdout, _ = run(t.Context(), t, handler, "device", "list", "-o", "json"); code != cli.ExitOK || asked.Load() != 0 || strings.Contains(stdout, "anna") {
+		t.Errorf("for programs: exit code %d, asked %d times:\n%s", code, asked.Load(), stdout)
+	}
+	if code, stdout, _ = run(t.Context(), t, handler, "device", "show", id(11)); code != cli.ExitOK || !strings.Contains(stdout, "anna ("+id(1)+")") {
+		t.Errorf("exit code %d:\n%s", code, stdout)
+	}
+}

@@ -18,6 +18,7 @@ var devices = kind[api.Device]{
 		{"SEEN", func(d api.Device) string { return atOr(d.LastSeen, "never") }},
 		{"REVOKED", func(d api.Device) string { return atOr(d.RevokedAt, "no") }},
 	},
+	names: map[string]lookup{"USER": userName},
 	details: []column[api.Device]{
 		{"CREATED", func(d api.Device) string { return at(d.CreatedAt) }},
 	},
@@ -51,7 +52,7 @@ func (a *app) deviceRevoke() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return printObject(a, device, devices.all())
+			return devices.print(a, cmd, c, device)
 		}),
 	}
 }

@@ -27,14 +27,24 @@ type kind[T any] struct {
 	name    string // what to call one
 	arg     string // what its reference is called in help
 	things  func(*api.Client) api.Collection[T]
-	columns []column[T] // of a list
-	details []column[T] // that show adds
+	columns []column[T]       // of a list
+	details []column[T]       // that show adds
+	names   map[string]lookup // of columns that are ids, by their titles
 	// find turns what the operator typed into an id.
 	find func(context.Context, *api.Client, string) (string, error)
 }
 
 func (k kind[T]) all() []column[T] {
 	return slices.Concat(k.columns, k.details)
+}
+
+// print shows one with all that there is to say about it.
+func (k kind[T]) print(a *app, cmd *cobra.Command, c *api.Client, object api.Object[T]) error {
+	var known names
+	if !a.json() {
+		known = namesFor(cmd.Context(), c, []api.Object[T]{object}, k.all(), k.names)
+	}
+	return printObject(a, object, k.all(), known)
 }
 
 // filter is a flag of list that narrows it.
@@ -78,7 +88,7 @@ func listCommand[T any](a *app, k kind[T], filters ...filter) *cobra.Command {
 			}
 			query.Set(name, value)
 		}
-		return listing(a, cmd, k.things(c), query, *page, k.columns)
+		return listing(a, cmd, c, k.things(c), query, *page, k.columns, k.names)
 	})
 	return cmd
 }
@@ -97,7 +107,7 @@ func pageFlags(cmd *cobra.Command) *paging {
 }
 
 // listing shows that part of a list, and says when there is more.
-func listing[T any](a *app, cmd *cobra.Command, things api.Collection[T], query url.Values, part paging, columns []column[T]) error {
+func listing[T any](a *app, cmd *cobra.Command, c *api.Client, things api.Collection[T], query url.Values, part paging, columns []column[T], by map[string]lookup) error {
 	if part.limit < 1 || part.limit > maxLimit {
 		return misuse(cmd, "--limit is %d, want 1 to %d", part.limit, maxLimit)
 	}
@@ -105,7 +115,11 @@ func listing[T any](a *app, cmd *cobra.Command, things api.Collection[T], query 
 	if err != nil {
 		return err
 	}
-	if err := printList(a, page, columns); err != nil {
+	var known names
+	if !a.json() {
+		known = namesFor(cmd.Context(), c, page.Items, columns, by)
+	}
+	if err := printList(a, page, columns, known); err != nil {
 		return err
 	}
 	if page.Next != "" {
@@ -146,7 +160,7 @@ func showCommand[T any](a *app, k kind[T]) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return printObject(a, object, k.all())
+			return k.print(a, cmd, c, object)
 		}),
 	}
 }
@@ -191,7 +205,7 @@ func updating[T any](a *app, k kind[T], fields func(*cobra.Command, *api.Client)
 		if err != nil {
 			return err
 		}
-		return printObject(a, object, k.all())
+		return k.print(a, cmd, c, object)
 	})
 }
 
@@ -269,7 +283,7 @@ func creating[T any](a *app, cmd *cobra.Command, c *api.Client, k kind[T], field
 	if err != nil {
 		return err
 	}
-	return printObject(a, object, k.all())
+	return k.print(a, cmd, c, object)
 }
 
 // changed keeps those fields whose flag was given: max_devices is --max-devices.

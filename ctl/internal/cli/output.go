@@ -22,20 +22,21 @@ type column[T any] struct {
 
 func (a *app) json() bool { return a.flags.output == "json" }
 
-// printObject shows one thing.
-func printObject[T any](a *app, object api.Object[T], columns []column[T]) error {
+// printObject shows one thing, with the names of what it refers to.
+func printObject[T any](a *app, object api.Object[T], columns []column[T], known names) error {
 	if a.json() {
 		return a.printJSON(object.JSON)
 	}
 	rows := make([][]string, len(columns))
 	for i, c := range columns {
-		rows[i] = []string{c.title + ":", c.value(object.Value)}
+		rows[i] = []string{c.title + ":", known.alone(c.title, c.value(object.Value))}
 	}
 	return a.printTable(rows)
 }
 
-// printList shows a list whose continuation is next.
-func printList[T any](a *app, page api.Page[T], columns []column[T]) error {
+// printList shows a list whose continuation is next, with the names of what it refers
+// to.
+func printList[T any](a *app, page api.Page[T], columns []column[T], known names) error {
 	if a.json() {
 		list := struct {
 			Items []json.RawMessage `json:"items"`
@@ -56,7 +57,7 @@ func printList[T any](a *app, page api.Page[T], columns []column[T]) error {
 	for _, item := range page.Items {
 		row := make([]string, len(columns))
 		for i, c := range columns {
-			row[i] = c.value(item.Value)
+			row[i] = known.inList(c.title, c.value(item.Value))
 		}
 		rows = append(rows, row)
 	}

@@ -22,6 +22,7 @@ var sessions = kind[api.Session]{
 		{"STARTED", func(s api.Session) string { return at(s.StartedAt) }},
 		{"ENDED", func(s api.Session) string { return atOr(s.EndedAt, "live") }},
 	},
+	names: map[string]lookup{"USER": userName, "DEVICE": deviceName, "GATEWAY": gatewayName},
 	details: []column[api.Session]{
 		{"REASON", func(s api.Session) string { return s.Reason }},
 	},
@@ -55,7 +56,7 @@ may begin another one at once. To keep a device out: device revoke, or user disa
 			if err != nil {
 				return err
 			}
-			return printObject(a, session, sessions.all())
+			return sessions.print(a, cmd, c, session)
 		}),
 	}
 }

@@ -30,6 +30,7 @@ var subscriptions = kind[api.Subscription]{
 			return atOr(s.EndsAt, "never")
 		}},
 	},
+	names: map[string]lookup{"USER": userName, "PLAN": planName},
 }
 
 func (a *app) subscriptionCommand() *cobra.Command {
