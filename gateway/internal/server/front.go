@@ -15,23 +15,37 @@ import (
 	"github.com/httvps/httvps/sdk/go/carrier"
 )
 
-// front is everything that the public listener answers: the tunnel, to a device's
-// request that asks for it in every point, and to all others the site.
+// front is everything that the public listener answers: the tunnel and the relay to the
+// control plane, to a device's request that asks for them in every point, and to all
+// others the site.
 type front struct {
 	host, path   string
 	knocks       *knocks
+	relay        relay
 	tunnel, site http.Handler
 }
 
-func newFront(u *url.URL, known *knocks, tunnel, site http.Handler) *front {
-	return &front{host: canonicalHost(u.Host), path: u.Path, knocks: known, tunnel: tunnel, site: site}
+// relay passes on what devices ask the control plane.
+type relay interface {
+	http.Handler
+	Takes(r *http.Request) bool
+}
+
+func newFront(u *url.URL, known *knocks, tunnel http.Handler, passing relay, site http.Handler) *front {
+	return &front{host: canonicalHost(u.Host), path: u.Path, knocks: known, tunnel: tunnel, relay: passing, site: site}
 }
 
 func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if f.knocks.valid(r, time.Now()) && r.URL.Path == f.path && r.URL.RawQuery == "" && canonicalHost(r.Host) == f.host && carrier.IsUpgrade(r) {
-		gate.Vouch(r.Context()) // many devices may come from one address
-		f.tunnel.ServeHTTP(w, r)
-		return
+	if f.knocks.valid(r, time.Now()) && r.URL.RawQuery == "" && canonicalHost(r.Host) == f.host {
+		switch {
+		case r.URL.Path == f.path && carrier.IsUpgrade(r):
+			gate.Vouch(r.Context()) // many devices may come from one address
+			f.tunnel.ServeHTTP(w, r)
+			return
+		case f.relay.Takes(r):
+			f.relay.ServeHTTP(w, r)
+			return
+		}
 	}
 	f.site.ServeHTTP(w, r)
 }

@@ -54,7 +54,7 @@ func BenchmarkKnockRefusal(b *testing.B) {
 	defer func() { _ = site.Close() }()
 	told := nodes.Knock{Cookie: knock.DefaultCookie, Keys: []knock.Key{key, {2}}}
 	front := newFront(&url.URL{Host: host, Path: "/tunnel"},
-		newKnocks(config.Knock{Cookie: knock.DefaultCookie}, func() nodes.Knock { return told }), http.NotFoundHandler(), site)
+		newKnocks(config.Knock{Cookie: knock.DefaultCookie}, func() nodes.Knock { return told }), http.NotFoundHandler(), passing{}, site)
 	good := knock.Mint(key, host, time.Now())
 	for _, bm := range []struct{ name, cookie string }{
 		{"no cookie", ""},
@@ -77,6 +77,11 @@ func BenchmarkKnockRefusal(b *testing.B) {
 	}
 }
 
+// passing is a relay that takes one path.
+type passing struct{ http.Handler }
+
+func (passing) Takes(r *http.Request) bool { return r.URL.Path == "/passed" }
+
 // A device's request is right in every point; whatever is not, meets the site.
 func TestOnlyARequestThatIsRightInEveryPointMeetsTheTunnel(t *testing.T) {
 	const host = "gw.example"
@@ -86,7 +91,7 @@ func TestOnlyARequestThatIsRightInEveryPointMeetsTheTunnel(t *testing.T) {
 		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("X-Met", what) })
 	}
 	front := newFront(&url.URL{Host: host, Path: "/tunnel"},
-		newKnocks(config.Knock{Cookie: knock.DefaultCookie}, func() nodes.Knock { return told }), says("tunnel"), says("site"))
+		newKnocks(config.Knock{Cookie: knock.DefaultCookie}, func() nodes.Knock { return told }), says("tunnel"), passing{says("relay")}, says("site"))
 	for name, tc := range map[string]struct {
 		change func(r *http.Request)
 		want   string
@@ -97,6 +102,10 @@ func TestOnlyARequestThatIsRightInEveryPointMeetsTheTunnel(t *testing.T) {
 		"with another key's knock":    {func(r *http.Request) { knockOn(r, knock.Key{2}, host) }, "site"},
 		"with another host's knock":   {func(r *http.Request) { knockOn(r, key, "other.example") }, "site"},
 		"to another host":             {func(r *http.Request) { r.Host = "other.example"; knockOn(r, key, "other.example") }, "site"},
+		"for the control plane":       {func(r *http.Request) { r.URL.Path = "/passed"; r.Header.Del("Upgrade") }, "relay"},
+		"for that without a knock":    {func(r *http.Request) { r.URL.Path = "/passed"; r.Header.Del("Cookie") }, "site"},
+		"for that with a query":       {func(r *http.Request) { r.URL.Path = "/passed"; r.URL.RawQuery = "x=1" }, "site"},
+		"for that of another host":    {func(r *http.Request) { r.URL.Path = "/passed"; r.Host = "other.example"; knockOn(r, key, r.Host) }, "site"},
 		"to another path":             {func(r *http.Request) { r.URL.Path = "/" }, "site"},
 		"with a query":                {func(r *http.Request) { r.URL.RawQuery = "x=1" }, "site"},
 		"by another method":           {func(r *http.Request) { r.Method = http.MethodPost }, "site"},

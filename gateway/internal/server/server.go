@@ -244,7 +244,11 @@ func (g *gateway) run(ctx context.Context) error {
 	}
 	handshakes, stopHandshakes := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer stopHandshakes(nil)
-	public := newPublic(handshakes, newFront(u, g.knocks, g.tunnels, g.site), g.cfg.GetCertificate, g.cfg.Log)
+	passing, err := g.node.Relay()
+	if err != nil {
+		return err
+	}
+	public := newPublic(handshakes, newFront(u, g.knocks, g.tunnels, passing, g.site), g.cfg.GetCertificate, g.cfg.Log)
 	failed := make(chan error, 2)
 	serving := 1
 	go func() { failed <- serve("listen", public.ServeTLS(carrier.Listener(g.gate), "", "")) }()

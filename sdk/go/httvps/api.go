@@ -33,10 +33,11 @@ const (
 // socket out of the tunnel it is about to build.
 type NetDial func(ctx context.Context, network, address string) (net.Conn, error)
 
-// api calls the device API at whichever of its base URLs answers.
+// api calls the device API on whichever way to it there is.
 type api struct {
-	bases []string
-	http  *http.Client
+	bases  []string
+	http   *http.Client
+	around func() []way // further ways, for when none of the bases answers; nil: none
 }
 
 func newAPI(bases []string, pin string, dial NetDial) (*api, error) {
@@ -44,40 +45,41 @@ func newAPI(bases []string, pin string, dial NetDial) (*api, error) {
 	if err != nil {
 		return nil, err
 	}
+	return &api{bases: bases, http: newHTTP(config, dial)}, nil
+}
+
+// newHTTP returns a client that knows hosts by config.
+func newHTTP(config func(host string) *tls.Config, dial NetDial) *http.Client {
 	if dial == nil {
 		dial = (&net.Dialer{Timeout: 10 * time.Second}).DialContext
 	}
-	transport := &http.Transport{
-		Proxy:       nil, // the environment's proxies are for other traffic
-		DialContext: dial,
-		// A pinned configuration serves one host, so each dial makes its own.
-		DialTLSContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-			host, _, err := net.SplitHostPort(address)
-			if err != nil {
-				return nil, err
-			}
-			raw, err := dial(ctx, network, address)
-			if err != nil {
-				return nil, err
-			}
-			conn := tls.Client(raw, config(host))
-			if err := conn.HandshakeContext(ctx); err != nil {
-				_ = raw.Close()
-				return nil, err
-			}
-			return conn, nil
+	return &http.Client{
+		Transport: &http.Transport{
+			Proxy:       nil, // the environment's proxies are for other traffic
+			DialContext: dial,
+			// A pinned configuration serves one host, so each dial makes its own.
+			DialTLSContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+				host, _, err := net.SplitHostPort(address)
+				if err != nil {
+					return nil, err
+				}
+				raw, err := dial(ctx, network, address)
+				if err != nil {
+					return nil, err
+				}
+				conn := tls.Client(raw, config(host))
+				if err := conn.HandshakeContext(ctx); err != nil {
+					_ = raw.Close()
+					return nil, err
+				}
+				return conn, nil
+			},
+			ResponseHeaderTimeout:  15 * time.Second,
+			MaxResponseHeaderBytes: 64 << 10,
+			DisableCompression:     true,
 		},
-		ResponseHeaderTimeout:  15 * time.Second,
-		MaxResponseHeaderBytes: 64 << 10,
-		DisableCompression:     true,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
-	return &api{
-		bases: bases,
-		http: &http.Client{
-			Transport:     transport,
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		},
-	}, nil
 }
 
 // tlsConfigs returns a maker of TLS configurations for a host: against the pin
@@ -95,36 +97,22 @@ func tlsConfigs(pin string) (func(host string) *tls.Config, error) {
 	return func(host string) *tls.Config { return tlspin.Config(p, host) }, nil
 }
 
-// each calls ask with every base URL until one answers as the service does:
-// with what was asked for, or with a reason that settles it. Otherwise it
-// returns an UnreachableError. No connection is left behind: the next call may
-// be half an hour away.
-func (a *api) each(ctx context.Context, ask func(ctx context.Context, base string) error) error {
-	defer a.http.CloseIdleConnections()
-	var errs []error
-	for _, base := range a.bases {
-		err := func() error {
-			ctx, cancel := context.WithTimeout(ctx, callTimeout)
-			defer cancel()
-			return ask(ctx, base)
-		}()
-		if err == nil {
-			return nil
-		}
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		if refused, ok := errors.AsType[*RefusedError](err); ok && judge(refused.Code) != again || errors.Is(err, errKey) {
-			return err
-		}
-		errs = append(errs, fmt.Errorf("%s: %w", hostOf(base), whoAnswered(withoutURL(err))))
+// call makes one request on a way and decodes a 2xx answer into out. Any other answer
+// is a *RefusedError when it is a problem document, else mostly a *StrangerError.
+func call(ctx context.Context, on way, method, path, bearer string, in, out any) error {
+	if on.cookie == nil {
+		return request(ctx, on, "", method, path, bearer, in, out)
 	}
-	return &UnreachableError{Errs: errs}
+	cookie, made := on.cookie()
+	err := request(ctx, on, cookie, method, path, bearer, in, out)
+	if on.corrected(err, made) {
+		cookie, _ = on.cookie()
+		err = request(ctx, on, cookie, method, path, bearer, in, out)
+	}
+	return err
 }
 
-// call makes one request and decodes a 2xx answer into out. Any other answer is
-// a *RefusedError when it is a problem document, else mostly a *StrangerError.
-func (a *api) call(ctx context.Context, method, address, bearer string, in, out any) error {
+func request(ctx context.Context, on way, cookie, method, path, bearer string, in, out any) error {
 	var body io.Reader
 	if in != nil {
 		encoded, err := json.Marshal(in)
@@ -133,7 +121,7 @@ func (a *api) call(ctx context.Context, method, address, bearer string, in, out 
 		}
 		body = bytes.NewReader(encoded)
 	}
-	req, err := http.NewRequestWithContext(ctx, method, address, body)
+	req, err := http.NewRequestWithContext(ctx, method, on.base+path, body)
 	if err != nil {
 		return err
 	}
@@ -144,7 +132,10 @@ func (a *api) call(ctx context.Context, method, address, bearer string, in, out 
 	if bearer != "" {
 		req.Header.Set("Authorization", "Bearer "+bearer)
 	}
-	resp, err := a.http.Do(req)
+	if cookie != "" {
+		req.Header.Set("Cookie", cookie)
+	}
+	resp, err := on.http.Do(req)
 	if err != nil {
 		return err
 	}
@@ -183,7 +174,8 @@ func problem(resp *http.Response, host, media string, answer []byte) error {
 			// What stands in front of the service says so while it is away.
 			return fmt.Errorf("HTTP %d without a reason: the service is not working", resp.StatusCode)
 		}
-		return strange("HTTP %d without a reason", resp.StatusCode)
+		date, _ := http.ParseTime(resp.Header.Get("Date")) // zero: it did not say
+		return &StrangerError{Err: &unreasonedError{status: resp.StatusCode, date: date}}
 	}
 	refused := &RefusedError{Code: doc.Code, By: host, Devices: doc.Devices[:min(len(doc.Devices), maxDevices)]}
 	if seconds, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && seconds > 0 {
@@ -191,6 +183,14 @@ func problem(resp *http.Response, host, media string, answer []byte) error {
 	}
 	return refused
 }
+
+// unreasonedError is an answer other than success that gives no reason.
+type unreasonedError struct {
+	status int
+	date   time.Time // of the other end's clock; zero when it did not say
+}
+
+func (e *unreasonedError) Error() string { return fmt.Sprintf("HTTP %d without a reason", e.status) }
 
 // isCode reports whether s looks like a reason code, so that whatever a
 // stranger put there is not shown to people.
@@ -206,12 +206,12 @@ func isCode(s string) bool {
 	return true
 }
 
-// challenge asks base for a nonce to sign.
-func (a *api) challenge(ctx context.Context, base string) (text string, nonce []byte, err error) {
+// challenge asks for a nonce to sign.
+func challenge(ctx context.Context, on way) (text string, nonce []byte, err error) {
 	var answer struct {
 		Nonce string `json:"nonce"`
 	}
-	if err := a.call(ctx, http.MethodPost, base+"/api/v1/auth/challenge", "", struct{}{}, &answer); err != nil {
+	if err := call(ctx, on, http.MethodPost, "/api/v1/auth/challenge", "", struct{}{}, &answer); err != nil {
 		return "", nil, err
 	}
 	nonce, err = base64.RawURLEncoding.DecodeString(answer.Nonce)
@@ -241,12 +241,12 @@ func prove(key crypto.Signer, purpose string, parts ...[]byte) (string, error) {
 
 // proven runs a call that signs a challenge, and runs it once more when the
 // proof was not accepted: on a slow way the challenge may have aged.
-func (a *api) proven(call func() error) error {
-	err := call()
+func proven[T any](call func() (T, error)) (T, error) {
+	value, err := call()
 	if refused, ok := errors.AsType[*RefusedError](err); ok && judge(refused.Code) == freshToken {
-		err = call()
+		return call()
 	}
-	return err
+	return value, err
 }
 
 // publicKey returns the public half of a device key.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -77,6 +78,7 @@ type Client struct {
 	hurry chan struct{} // holds one when the network has changed
 
 	mu      sync.Mutex    // guards the following fields
+	runner  *runner       // what Run works with; nil while it does not run
 	session *mux.Session  // nil while there is none
 	status  Status        // but for what the session itself knows
 	last    error         // what went wrong last
@@ -152,6 +154,7 @@ func (c *Client) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	c.change(func() { c.runner = r })
 	ctx, cancel := context.WithCancelCause(ctx)
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -227,7 +230,8 @@ type runner struct {
 	creds  credentials
 	tokens *tokens
 	tls    func(host string) *tls.Config
-	knock  *Knock // of the profile, for tokens that bring none
+	knock  *Knock   // of the profile, for tokens that bring none
+	known  []string // gateways of the profile
 	clock  gatewayClock
 }
 
@@ -259,13 +263,33 @@ func (c *Client) prepare(ctx context.Context) (*runner, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &runner{
+	r := &runner{
 		client: c,
 		creds:  credentials{device: tokens.device, public: [32]byte(public), key: key, agent: c.cfg.Agent},
 		tokens: tokens,
 		tls:    config,
 		knock:  profile.Knock,
-	}, nil
+		known:  profile.Gateways,
+	}
+	service.around = func() []way { return r.around(profile.API) }
+	tokens.learned = func(ctx context.Context, gateways []Gateway) { c.remember(ctx, gateways) }
+	return r, nil
+}
+
+// remember saves the gateways that the service named, when they are others than
+// before. A store that cannot is asked again with the next token.
+func (c *Client) remember(ctx context.Context, gateways []Gateway) {
+	urls := make([]string, 0, len(gateways))
+	for _, g := range gateways {
+		urls = append(urls, g.URL)
+	}
+	slices.Sort(urls)
+	profile, err := c.cfg.Store.Profile(ctx)
+	if err != nil || len(urls) == 0 || slices.Equal(slices.Sorted(slices.Values(profile.Gateways)), urls) {
+		return
+	}
+	profile.Gateways = urls
+	_ = c.cfg.Store.SaveProfile(ctx, profile)
 }
 
 // round tries the gateways one after the other and serves the first session
@@ -284,18 +308,25 @@ func (r *runner) round(ctx context.Context) (lasted time.Duration, err error) {
 	if len(tok.gateways) == 0 {
 		errs = append(errs, &RefusedError{Code: "region_unavailable"})
 	}
-	for _, gateway := range nearest(ctx, tok.gateways, r.client.cfg.NetDial) {
-		r.client.cfg.OnEvent(Event{Kind: Connecting, Gateway: gateway.URL, Region: gateway.Region})
-		conn, w, err := r.connect(ctx, gateway.URL, tok)
+	race := newRace(ctx, r, nearest(ctx, tok.gateways, r.client.cfg.NetDial), tok)
+	defer race.stop()
+	for {
+		up, ok := race.next()
+		if !ok {
+			break
+		}
+		gateway := up.gateway
+		conn, w, err := race.introduce(up)
 		if verdictOn(err) == freshToken && !renewed {
 			if tok, err = r.tokens.get(ctx, tok.text); err != nil {
 				return 0, err
 			}
-			renewed = true
+			race.tok, renewed = tok, true
 			conn, w, err = r.connect(ctx, gateway.URL, tok)
 		}
 		switch {
 		case err == nil:
+			race.stop()
 			return r.serve(ctx, gateway, tok, conn, w)
 		case ctx.Err() != nil:
 			return 0, context.Cause(ctx)
@@ -306,6 +337,9 @@ func (r *runner) round(ctx context.Context) (lasted time.Duration, err error) {
 		default:
 			errs = append(errs, fmt.Errorf("%s: %w", hostOf(gateway.URL), whoAnswered(err)))
 		}
+	}
+	if ctx.Err() != nil {
+		return 0, context.Cause(ctx)
 	}
 	if refused != nil {
 		return 0, refused

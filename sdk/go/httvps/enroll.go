@@ -78,17 +78,16 @@ func Enroll(ctx context.Context, inv Invitation, opts EnrollOptions) (Profile, e
 		return Profile{}, err
 	}
 
-	var answer enrolled
-	err = service.each(ctx, func(ctx context.Context, base string) error {
-		return service.proven(func() error {
-			text, nonce, err := service.challenge(ctx, base)
+	answer, err := ask(ctx, service, func(ctx context.Context, on way) (enrolled, error) {
+		return proven(func() (answer enrolled, err error) {
+			text, nonce, err := challenge(ctx, on)
 			if err != nil {
-				return err
+				return answer, err
 			}
 			code := sha256.Sum256([]byte(inv.Code))
 			signature, err := prove(key, "enrol", code[:], public, nonce)
 			if err != nil {
-				return err
+				return answer, err
 			}
 			request := map[string]string{
 				"code":       inv.Code,
@@ -101,7 +100,8 @@ func Enroll(ctx context.Context, inv Invitation, opts EnrollOptions) (Profile, e
 			if opts.Replace != "" {
 				request["replace"] = opts.Replace
 			}
-			return service.call(ctx, http.MethodPost, base+"/api/v1/devices/enroll", "", request, &answer)
+			err = call(ctx, on, http.MethodPost, "/api/v1/devices/enroll", "", request, &answer)
+			return answer, err
 		})
 	})
 	if err != nil {

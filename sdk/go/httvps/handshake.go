@@ -6,7 +6,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"net/url"
 	"strings"
 	"time"
 
@@ -44,20 +43,27 @@ type welcome struct {
 func (c credentials) connect(ctx context.Context, gateway, token string, opts carrier.DialOptions) (*carrier.Conn, welcome, error) {
 	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
 	defer cancel()
-	u, err := url.Parse(gateway)
-	if err != nil {
-		return nil, welcome{}, errors.New("not a URL")
-	}
 	conn, err := carrier.Dial(ctx, gateway, opts)
 	if err != nil {
 		return nil, welcome{}, err
 	}
+	w, err := c.introduce(ctx, conn, hostOf(gateway), token)
+	if err != nil {
+		return nil, welcome{}, err
+	}
+	return conn, w, nil
+}
+
+// introduce introduces the device to the gateway at host over a new carrier, and
+// closes that if it fails. The error is a *RefusedError when the gateway refused the
+// device.
+func (c credentials) introduce(ctx context.Context, conn *carrier.Conn, host, token string) (welcome, error) {
 	// Reading and writing know no context: its end closes the carrier.
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
-	w, err := c.handshake(conn, strings.ToLower(u.Host), token)
+	w, err := c.handshake(conn, strings.ToLower(host), token)
 	if !stop() {
 		_ = conn.Close()
-		return nil, welcome{}, fmt.Errorf("handshake: %w", context.Cause(ctx))
+		return welcome{}, fmt.Errorf("handshake: %w", context.Cause(ctx))
 	}
 	if err != nil {
 		if fault, ok := errors.AsType[*wire.Error](err); ok {
@@ -66,12 +72,12 @@ func (c credentials) connect(ctx context.Context, gateway, token string, opts ca
 		}
 		_ = conn.Close()
 		if refused, ok := errors.AsType[*RefusedError](err); ok {
-			refused.By = u.Host
-			return nil, welcome{}, refused
+			refused.By = host
+			return welcome{}, refused
 		}
-		return nil, welcome{}, fmt.Errorf("handshake: %w", err)
+		return welcome{}, fmt.Errorf("handshake: %w", err)
 	}
-	return conn, w, nil
+	return w, nil
 }
 
 // handshake is part 5 of the protocol document, the client's side. A

@@ -64,13 +64,18 @@ func (c *gatewayClock) now() time.Time {
 	return time.Now().Add(time.Duration(c.ahead.Load()))
 }
 
-// corrected reports whether err, of a dial whose knock was made at made, says that
+// corrected reports whether err, of a request whose knock was made at made, says that
 // the gateway's clock shows another time, and if so remembers it.
 func (c *gatewayClock) corrected(err error, made time.Time) bool {
-	refused, ok := errors.AsType[*carrier.UpgradeError](err)
-	if !ok || refused.Date.IsZero() || refused.Date.Sub(made).Abs() <= maxSkew {
+	var date time.Time
+	if refused, ok := errors.AsType[*carrier.UpgradeError](err); ok {
+		date = refused.Date
+	} else if refused, ok := errors.AsType[*unreasonedError](err); ok {
+		date = refused.date
+	}
+	if date.IsZero() || date.Sub(made).Abs() <= maxSkew {
 		return false
 	}
-	c.ahead.Store(int64(time.Until(refused.Date)))
+	c.ahead.Store(int64(time.Until(date)))
 	return true
 }

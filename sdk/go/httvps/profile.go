@@ -41,6 +41,11 @@ type Profile struct {
 	// access token brings the current one, which counts first.
 	Knock *Knock `json:"knock,omitempty"`
 
+	// Gateways are the URLs of gateways that the service named last, at most 64: they
+	// lead to the device API where its own addresses do not answer. A Client keeps
+	// them up to date.
+	Gateways []string `json:"gateways,omitempty"`
+
 	// Invitation is the fingerprint of the invitation that was redeemed, so
 	// that a repeated enrolment can be told from a different one.
 	Invitation string `json:"invitation,omitempty"`
@@ -63,6 +68,14 @@ func (p Profile) Validate() error {
 	if p.Pin != "" {
 		if _, err := tlspin.Parse(p.Pin); err != nil {
 			return err
+		}
+	}
+	if len(p.Gateways) > maxGateways {
+		return fmt.Errorf("gateways: %d, want at most %d", len(p.Gateways), maxGateways)
+	}
+	for _, gateway := range p.Gateways {
+		if !isGateway(gateway) {
+			return errors.New("gateways: want addresses like wss://host[:port]/path")
 		}
 	}
 	return p.Knock.validate()
@@ -129,7 +142,7 @@ func (s *MemoryStore) SaveProfile(_ context.Context, p Profile) error {
 }
 
 func (p Profile) clone() Profile {
-	p.API = slices.Clone(p.API)
+	p.API, p.Gateways = slices.Clone(p.API), slices.Clone(p.Gateways)
 	p.Knock = p.Knock.clone()
 	return p
 }

@@ -38,6 +38,8 @@ type tokens struct {
 	deviceID string
 	device   [16]byte
 
+	learned func(ctx context.Context, gateways []Gateway) // told of each list; may be nil
+
 	turn    chan struct{} // held by who asks the service, so that one does
 	renewed chan struct{} // has an item when current was replaced
 
@@ -97,17 +99,16 @@ func (t *tokens) get(ctx context.Context, stale string) (token, error) {
 	if tok := t.load(); tok.valid() && tok.text != stale {
 		return tok, nil
 	}
-	var tok token
-	err := t.service.each(ctx, func(ctx context.Context, base string) error {
-		return t.service.proven(func() (err error) {
-			tok, err = t.ask(ctx, base)
-			return err
-		})
+	tok, err := ask(ctx, t.service, func(ctx context.Context, on way) (token, error) {
+		return proven(func() (token, error) { return t.ask(ctx, on) })
 	})
 	if err != nil {
 		return token{}, err
 	}
 	t.store(tok)
+	if t.learned != nil {
+		t.learned(ctx, tok.gateways)
+	}
 	return tok, nil
 }
 
@@ -123,8 +124,7 @@ type gatewayList struct {
 func (l gatewayList) usable() []Gateway {
 	var gateways []Gateway
 	for _, g := range l.Gateways[:min(len(l.Gateways), maxGateways)] {
-		u, err := url.Parse(g.URL)
-		if err == nil && u.Scheme == "wss" && u.Hostname() != "" && u.User == nil && u.RawQuery == "" && u.Fragment == "" {
+		if isGateway(g.URL) {
 			region := g.Region
 			if !isAgent(region) || len(region) > maxRegion {
 				region = "" // people are shown it
@@ -135,9 +135,15 @@ func (l gatewayList) usable() []Gateway {
 	return gateways
 }
 
-// ask goes through challenge, signature and token at one base URL.
-func (t *tokens) ask(ctx context.Context, base string) (token, error) {
-	text, nonce, err := t.service.challenge(ctx, base)
+// isGateway reports whether a URL can be that of a gateway.
+func isGateway(text string) bool {
+	u, err := url.Parse(text)
+	return err == nil && u.Scheme == "wss" && u.Hostname() != "" && u.User == nil && u.RawQuery == "" && u.Fragment == "" && len(text) <= maxLink
+}
+
+// ask goes through challenge, signature and token on one way.
+func (t *tokens) ask(ctx context.Context, on way) (token, error) {
+	text, nonce, err := challenge(ctx, on)
 	if err != nil {
 		return token{}, err
 	}
@@ -153,7 +159,7 @@ func (t *tokens) ask(ctx context.Context, base string) (token, error) {
 		gatewayList
 	}
 	asked := time.Now()
-	if err := t.service.call(ctx, http.MethodPost, base+"/api/v1/auth/token", "", request, &answer); err != nil {
+	if err := call(ctx, on, http.MethodPost, "/api/v1/auth/token", "", request, &answer); err != nil {
 		return token{}, err
 	}
 	seconds, err := answer.ExpiresIn.Float64()
@@ -180,9 +186,9 @@ func (t *tokens) refreshGateways(ctx context.Context) {
 	if !tok.valid() {
 		return
 	}
-	var answer gatewayList
-	err := t.service.each(ctx, func(ctx context.Context, base string) error {
-		return t.service.call(ctx, http.MethodGet, base+"/api/v1/gateways", tok.text, nil, &answer)
+	answer, err := ask(ctx, t.service, func(ctx context.Context, on way) (answer gatewayList, err error) {
+		err = call(ctx, on, http.MethodGet, "/api/v1/gateways", tok.text, nil, &answer)
+		return answer, err
 	})
 	if err != nil {
 		return

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -10,8 +11,12 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"rsc.io/qr"
+
+	"github.com/httvps/httvps/sdk/cli/internal/words"
 	"github.com/httvps/httvps/sdk/go/httvps"
 	"github.com/httvps/httvps/sdk/go/httvps/httvpstest"
 	"github.com/httvps/httvps/sdk/go/wire"
@@ -153,8 +158,8 @@ func TestTheDoctorFindsWhatIsWrongAndSaysWhatToDo(t *testing.T) {
 	refuse.Store("subscription_expired")
 	_, stdout, _ := call(t, "doctor", "--home", dir, "-o", "json")
 	var got struct {
-		OK    bool
-		Items []finding
+		OK, Connects bool
+		Items        []finding
 	}
 	decode(t, stdout, &got)
 	if last := got.Items[len(got.Items)-1]; got.OK || last.Reason != "subscription_expired" || last.OK || len(last.Advice) != 1 || got.Items[0].Step != "profile" || !got.Items[0].OK {
@@ -268,7 +273,7 @@ func TestTheManualPageHasEveryCommandAndFlag(t *testing.T) {
 	if code != 0 {
 		t.Fatalf("exit %d", code)
 	}
-	for _, want := range []string{".TH HTTVPS 1", "httvps enroll LINK", `.B \-\-http`, `.B \-L, \-\-forward`, `\-\-connect\-timeout`, "httvps speedtest URL", "httvps completion", ".SH FILES"} {
+	for _, want := range []string{".TH HTTVPS 1", "httvps enroll LINK|FILE|\\-", `.B \-\-http`, `.B \-L, \-\-forward`, `\-\-connect\-timeout`, "httvps speedtest URL", "httvps completion", ".SH FILES"} {
 		if !strings.Contains(page, want) {
 			t.Errorf("no %q", want)
 		}
@@ -312,5 +317,209 @@ func TestRefusalsAreExplainedInRussianWhereThatIsSpoken(t *testing.T) {
 	}
 	if code, _, stderr := call(t, "connect", "--home", t.TempDir()); code != 2 || !strings.Contains(stderr, "Попросите у оператора") {
 		t.Errorf("not enrolled: exit %d, %s", code, stderr)
+	}
+}
+
+func TestStatusTellsWhatIsLeftOfThePlan(t *testing.T) {
+	s := start(t, httvpstest.Options{Plan: &httvps.Plan{
+		Name: "home", Status: "active", EndsAt: time.Now().Add(36 * time.Hour),
+		Quota: &httvps.Quota{Bytes: 10 << 30, Used: 4 << 30, Left: 6 << 30, ResetsAt: time.Now().Add(12 * time.Hour)},
+	}})
+	dir := enrolled(t, s)
+	look := func(wantCode int, state string) {
+		t.Helper()
+		code, stdout, _ := call(t, "status", "--home", dir, "-o", "json")
+		var got status
+		decode(t, stdout, &got)
+		if p := got.Plan; code != wantCode || got.State != state || p == nil || p.Name != "home" || !p.Allowed || p.DaysLeft == nil || *p.DaysLeft != 2 ||
+			p.Left == nil || *p.Left != 6<<30 || *p.Quota != 10<<30 || *p.Used != 4<<30 || p.ResetsAt == nil || got.PlanError != "" {
+			t.Errorf("exit %d, %s", code, stdout)
+		}
+		code, stdout, _ = call(t, "status", "--home", dir)
+		for _, want := range []string{"home, 2 days left (until ", "6.0 GiB of 10.0 GiB left, anew on "} {
+			if code != wantCode || !strings.Contains(stdout, want) {
+				t.Errorf("exit %d, no %q in:\n%s", code, want, stdout)
+			}
+		}
+	}
+	look(1, "stopped")
+	ready, _, end := begin(t, "connect", "--home", dir, "--socks", ":0")
+	ready.waitFor(t, "\n")
+	look(0, "connected")
+	end()
+	t.Setenv("LC_ALL", "ru_RU.UTF-8")
+	if _, stdout, _ := call(t, "status", "--home", dir); !strings.Contains(stdout, "тариф") || !strings.Contains(stdout, "home, осталось 2 дня (до ") || !strings.Contains(stdout, "осталось 6.0 GiB из 10.0 GiB") {
+		t.Errorf("in Russian:\n%s", stdout)
+	}
+	s.Close()
+	code, stdout, stderr := call(t, "status", "--home", dir, "-o", "json")
+	var got status
+	decode(t, stdout, &got)
+	if code != 1 || got.Plan != nil || got.PlanError == "" || !strings.Contains(stderr, "no httvps connect is running") {
+		t.Errorf("without a service: exit %d, %s%s", code, stdout, stderr)
+	}
+}
+
+func TestAPlanIsToldAsItIs(t *testing.T) {
+	now := time.Now()
+	for name, tc := range map[string]struct {
+		account httvps.Account
+		wants   []string
+	}{
+		"none":          {httvps.Account{Reason: "no_active_subscription"}, []string{"plan none", "refused no_active_subscription. The account has no active"}},
+		"without end":   {httvps.Account{Allowed: true, Plan: &httvps.Plan{Name: "x\x1b[1m"}}, []string{"plan x?[1m, without an end"}},
+		"a day is left": {httvps.Account{Allowed: true, Plan: &httvps.Plan{Name: "x", EndsAt: now.Add(time.Minute)}}, []string{"plan x, 1 day left (until "}},
+		"over":          {httvps.Account{Reason: "subscription_expired", Plan: &httvps.Plan{Name: "x", EndsAt: now.Add(-time.Hour)}}, []string{"plan x, ended on ", "refused subscription_expired"}},
+		"used up":       {httvps.Account{Reason: "quota_exceeded", Plan: &httvps.Plan{Name: "x", Quota: &httvps.Quota{Bytes: 1 << 20, Used: 1 << 20}}}, []string{"traffic 0 B of 1.0 MiB left", "refused quota_exceeded"}},
+		"slowed down":   {httvps.Account{Allowed: true, Plan: &httvps.Plan{Name: "x", Quota: &httvps.Quota{Bytes: 1 << 20, Throttled: true}}}, []string{"traffic 0 B of 1.0 MiB left, slowed down"}},
+	} {
+		var lines []string
+		newPlan(tc.account, now).write(func(name, value string) { lines = append(lines, name+" "+value) }, words.English)
+		text := strings.Join(lines, "\n")
+		for _, want := range tc.wants {
+			if !strings.Contains(text, want) {
+				t.Errorf("%s: no %q in\n%s", name, want, text)
+			}
+		}
+	}
+}
+
+// The service is asked when somebody wants to know, and no more often than that makes
+// sense.
+func TestThePlanIsAskedForWhenItIsWanted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		asked := 0
+		p := newPlans()
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		silent := true
+		go func() {
+			done <- p.run(ctx, func(ctx context.Context) (httvps.Account, error) {
+				asked++
+				if silent {
+					<-ctx.Done()
+					return httvps.Account{}, context.Cause(ctx)
+				}
+				return httvps.Account{Plan: &httvps.Plan{Name: "x"}}, nil
+			})
+		}()
+		start := time.Now()
+		if known, problem := p.get(ctx); known != nil || problem != "no answer yet" || time.Since(start) != planWait {
+			t.Errorf("%v, %q after %v", known, problem, time.Since(start))
+		}
+		<-time.After(planTimeout)
+		if known, problem := p.get(ctx); known != nil || problem != "no answer in time" {
+			t.Errorf("%v, %q", known, problem)
+		}
+		silent = false
+		<-time.After(planAge)
+		for range 100 {
+			_, _ = p.get(ctx)
+			synctest.Wait()
+		}
+		if known, problem := p.get(ctx); known == nil || known.Name != "x" || problem != "" || asked != 2 {
+			t.Errorf("%v, %q after %d questions", known, problem, asked)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestTheDoctorSaysThatADeviceConnectsThoughNotByEveryGateway(t *testing.T) {
+	var bad atomic.Value
+	bad.Store("/tunnel/1")
+	s := start(t, httvpstest.Options{Gateways: 2, Wrap: func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if strings.HasPrefix(r.URL.Path, bad.Load().(string)) {
+				http.NotFound(w, r)
+				return
+			}
+			next.ServeHTTP(w, r)
+		})
+	}})
+	dir := enrolled(t, s)
+	var got struct {
+		OK, Connects bool
+		Items        []finding
+	}
+	look := func(wantCode int, connects bool, want string) {
+		t.Helper()
+		code, stdout, stderr := call(t, "doctor", "--home", dir)
+		if code != wantCode || !strings.Contains(stdout, "WRONG   gateway") || !strings.Contains(stdout, want) || strings.Contains(stdout, "Everything") || (stderr == "") != connects {
+			t.Errorf("exit %d, %s%s", code, stdout, stderr)
+		}
+		_, stdout, _ = call(t, "doctor", "--home", dir, "-o", "json")
+		decode(t, stdout, &got)
+		if got.OK || got.Connects != connects {
+			t.Errorf("%s", stdout)
+		}
+	}
+	look(0, true, "This device can connect, though not all is as it should be.")
+	ready, _, end := begin(t, "connect", "--home", dir, "--socks", ":0")
+	ready.waitFor(t, "\n")
+	look(0, true, "This device can connect, though not all is as it should be.")
+	end()
+	bad.Store("/tunnel/")
+	look(4, false, "website, not the tunnel")
+}
+
+func TestASlowTunnelHasASpeed(t *testing.T) {
+	for rate, want := range map[float64]string{0: "0 bit/s", 999: "999 bit/s", 12_340: "12.3 kbit/s", 1e6: "1.0 Mbit/s", 123_456_789: "123.5 Mbit/s"} {
+		if got := megabits(rate); got != want {
+			t.Errorf("%v: %s, want %s", rate, got, want)
+		}
+	}
+}
+
+// photo writes the QR code of a text as a PNG file.
+func photo(t *testing.T, text string) string {
+	t.Helper()
+	code, err := qr.Encode(text, qr.M)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "invitation.png")
+	if err := os.WriteFile(file, code.PNG(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+func TestEnrollingTakesAPictureOfTheCodeToo(t *testing.T) {
+	s := start(t, httvpstest.Options{})
+	picture := photo(t, s.Invitation())
+	if code, _, stderr := call(t, "enroll", picture, "--home", t.TempDir(), "--name", "box"); code != 0 || !strings.Contains(stderr, `enrolled: device "box"`) {
+		t.Errorf("a file: exit %d, %s", code, stderr)
+	}
+	bytes, err := os.ReadFile(photo(t, s.Invitation()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if code, _, stderr := callWith(t, string(bytes), "enroll", "-", "--home", t.TempDir()); code != 0 {
+		t.Errorf("standard input: exit %d, %s", code, stderr)
+	}
+	text := filepath.Join(t.TempDir(), "link.txt")
+	if err := os.WriteFile(text, []byte(s.Invitation()+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if code, _, stderr := call(t, "enroll", text, "--home", t.TempDir()); code != 0 {
+		t.Errorf("a file with the link: exit %d, %s", code, stderr)
+	}
+	broken := filepath.Join(t.TempDir(), "broken.png")
+	if err := os.WriteFile(broken, bytes[:len(bytes)/2], 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, tc := range map[string]struct{ file, want string }{
+		"no such picture":   {filepath.Join(t.TempDir(), "none.png"), "no such file"},
+		"a damaged picture": {broken, "damaged"},
+		"another code":      {photo(t, "WIFI:S:guests;P:secret;;"), "invitation link: "},
+		"a directory":       {t.TempDir(), "directory"},
+	} {
+		code, _, stderr := call(t, "enroll", tc.file, "--home", t.TempDir())
+		if code == 0 || !strings.Contains(stderr, tc.want) || strings.Contains(stderr, "secret") {
+			t.Errorf("%s: exit %d, %s", name, code, stderr)
+		}
 	}
 }

@@ -99,6 +99,7 @@ The ready line names each of them, in the order of the flags, as
 				http:     doors.httpAddr(),
 				forwards: tellAll(ports),
 				timeout:  timeout,
+				plans:    newPlans(),
 			}
 			client, err := httvps.NewClient(httvps.Config{Store: store, OnEvent: t.event, Agent: agent()})
 			if err != nil {
@@ -115,6 +116,7 @@ The ready line names each of them, in the order of the flags, as
 			if err != nil {
 				t.say("status will not be available: %v", err)
 			} else {
+				parts = append(parts, part{"plan", func(ctx context.Context) error { return t.plans.run(ctx, client.Account) }})
 				parts = append(parts, part{"status", func(ctx context.Context) error {
 					return control.Serve(ctx, door, func() any { return t.status(ctx, client) }, client.DialContext)
 				}})
@@ -168,6 +170,7 @@ type tunnel struct {
 	socks, http    string // http: "" when there is none
 	forwards       []forwarded
 	timeout        time.Duration
+	plans          *plans
 	whenReady      func() // instead of the ready line; nil: there is one
 
 	mu    sync.Mutex // guards the following fields

@@ -14,7 +14,7 @@ import (
 	"github.com/httvps/httvps/sdk/go/httvps"
 )
 
-// finding is one step in JSON, where they are {"ok":…,"items":[…]}.
+// finding is one step in JSON, where they are {"ok":…,"connects":…,"items":[…]}.
 type finding struct {
 	Step   string   `json:"step"`
 	Target string   `json:"target"`
@@ -34,8 +34,9 @@ func newDoctor(around surroundings) *cobra.Command {
 that a connection needs: the home, names, addresses, certificates, the clock, the
 service's word, and every gateway. It may be used while httvps connect runs.
 
-The exit code is that of the first thing that is wrong, as of httvps connect. A wrong
-clock is told, but stops nobody.`,
+The exit code is 0 when the device can connect: a gateway lets it in, whatever is wrong
+with others, with a way to the service or with the clock. Else it is that of the first
+thing that is wrong, as of httvps connect.`,
 		Args: usage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			store, err := around.look()
@@ -45,9 +46,14 @@ clock is told, but stops nobody.`,
 			var now status
 			running := control.Status(cmd.Context(), store.Path(), &now) == nil
 			var (
-				wrong error
-				items = []finding{}
+				wrong    error
+				connects bool
+				items    = []finding{}
 			)
+			last := httvps.StepSession // what shows that a gateway lets the device in
+			if running {
+				last = httvps.StepKnock
+			}
 			report := func(f httvps.Finding) {
 				item := around.judge(f)
 				items = append(items, item)
@@ -57,6 +63,7 @@ clock is told, but stops nobody.`,
 				if f.Err != nil && f.Step != httvps.StepClock && wrong == nil {
 					wrong = stepError(f)
 				}
+				connects = connects || f.Step == last && f.Err == nil
 			}
 			httvps.Diagnose(cmd.Context(), httvps.DiagnoseOptions{Store: store, Agent: agent(), NoSession: running}, report)
 			if wished(cmd) {
@@ -65,11 +72,14 @@ clock is told, but stops nobody.`,
 			if form.name != "json" && running {
 				_, _ = fmt.Fprintln(cmd.OutOrStdout(), around.speak.Say("The session was not tried: httvps connect is running."))
 			}
-			if err := form.print(cmd.OutOrStdout(), map[string]any{"ok": wrong == nil, "items": items}, func(w io.Writer) {
-				if wrong == nil {
+			if err := form.print(cmd.OutOrStdout(), map[string]any{"ok": wrong == nil, "connects": connects, "items": items}, func(w io.Writer) {
+				switch {
+				case wrong == nil:
 					_, _ = fmt.Fprintln(w, around.speak.Say("Everything is as it should be."))
+				case connects:
+					_, _ = fmt.Fprintln(w, around.speak.Say("This device can connect, though not all is as it should be."))
 				}
-			}); err != nil {
+			}); err != nil || connects {
 				return err
 			}
 			return wrong

@@ -260,7 +260,7 @@ func TestUsageErrorsExitWith2(t *testing.T) {
 		"an unknown command":       {[]string{"conect"}, "conect"},
 		"an unknown flag":          {[]string{"connect", "--sock", "x"}, "--sock"},
 		"too many arguments":       {[]string{"connect", "x"}, "--help"},
-		"no link":                  {[]string{"enroll"}, "enroll wants the invitation link, or - to read it from standard input; see httvps enroll --help"},
+		"no link":                  {[]string{"enroll"}, "enroll wants the invitation link, a picture of its QR code, or - to read either from standard input; see httvps enroll --help"},
 		"two links":                {[]string{"enroll", link, link}, "--help"},
 		"something else":           {[]string{"enroll", "hello", "--home", t.TempDir()}, "invitation link: "},
 		"a link cut short":         {[]string{"enroll", link[:len(link)-60], "--home", t.TempDir()}, "invitation link: "},

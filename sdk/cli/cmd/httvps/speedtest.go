@@ -121,7 +121,18 @@ is transferred counts as traffic of the plan.`,
 	return cmd
 }
 
-func megabits(rate float64) string { return fmt.Sprintf("%.1f Mbit/s", rate/1e6) }
+// megabits is a rate as people compare it; one that is slow has a smaller unit, so that
+// it is not nothing.
+func megabits(rate float64) string {
+	switch {
+	case rate >= 1e6:
+		return fmt.Sprintf("%.1f Mbit/s", rate/1e6)
+	case rate >= 1e3:
+		return fmt.Sprintf("%.1f kbit/s", rate/1e3)
+	default:
+		return fmt.Sprintf("%.0f bit/s", rate)
+	}
+}
 
 // looked is a store with a directory.
 type looked interface {

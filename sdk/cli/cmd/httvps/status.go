@@ -37,6 +37,8 @@ type status struct {
 	SOCKS      string      `json:"socks"`
 	HTTP       string      `json:"http"`
 	Forwards   []forwarded `json:"forwards"`
+	Plan       *plan       `json:"plan"` // null: not known, PlanError says why
+	PlanError  string      `json:"plan_error"`
 	Version    string      `json:"version"`
 	MeasuredAt time.Time   `json:"measured_at"`
 }
@@ -46,13 +48,14 @@ const pingTimeout = time.Second
 
 // status says how the tunnel is doing now.
 func (t *tunnel) status(ctx context.Context, client *httvps.Client) status {
-	ctx, cancel := context.WithTimeout(ctx, pingTimeout)
+	known, problem := t.plans.get(ctx)
+	pingCtx, cancel := context.WithTimeout(ctx, pingTimeout)
 	defer cancel()
-	_, _ = client.Ping(ctx) // what comes of it is in what follows
+	_, _ = client.Ping(pingCtx) // what comes of it is in what follows
 	now := client.Status()
 	s := status{
 		State: "disconnected", Streams: now.Streams, Sent: now.Sent, Received: now.Received,
-		SOCKS: t.socks, HTTP: t.http, Forwards: t.forwards, Version: version, MeasuredAt: time.Now().UTC(),
+		SOCKS: t.socks, HTTP: t.http, Forwards: t.forwards, Plan: known, PlanError: problem, Version: version, MeasuredAt: time.Now().UTC(),
 	}
 	if !now.Since.IsZero() {
 		since := now.Since.UTC()
@@ -90,19 +93,24 @@ func newStatus(around surroundings) *cobra.Command {
 	)
 	cmd := &cobra.Command{
 		Use:   "status",
-		Short: "Say how the running httvps connect is doing",
-		Long: `Say how the running httvps connect is doing: gateway, region, latency, traffic.
+		Short: "Say how the running httvps connect is doing, and what is left of the plan",
+		Long: `Say how the running httvps connect is doing: gateway, region, latency, traffic; and
+what the plan has left, in days and of its traffic, as the service knew a few seconds ago.
 
-Without one that runs with this home it says so and ends with exit code 1; with
--o json, the state is "stopped" then, and otherwise "connected" or "disconnected".`,
+Without one that runs with this home it says so, asks the service for the plan itself,
+and ends with exit code 1; with -o json, the state is "stopped" then, and otherwise
+"connected" or "disconnected".`,
 		Args: usage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			dir, err := around.dir()
+			store, err := around.look()
 			if err != nil {
 				return err
 			}
 			for {
-				s, err := measured(cmd.Context(), dir)
+				s, err := measured(cmd.Context(), store.Path())
+				if errors.Is(err, control.ErrNobody) {
+					s.Plan, s.PlanError = planOf(cmd.Context(), store)
+				}
 				if wished(cmd) {
 					return nil
 				}
@@ -146,12 +154,13 @@ func measured(ctx context.Context, dir string) (status, error) {
 
 // write says it to a person.
 func (s status) write(w io.Writer, speak words.Language) {
-	if s.State == "stopped" {
-		return // the error says so
-	}
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	defer func() { _ = table.Flush() }()
 	line := func(name, value string) { _, _ = fmt.Fprintf(table, "%s\t%s\n", speak.Say(name), value) }
+	if s.State == "stopped" { // the error says so
+		s.Plan.write(line, speak)
+		return
+	}
 	if s.State == "connected" {
 		_, _ = fmt.Fprintln(table, speak.Say("connected"))
 		line("gateway", s.Gateway)
@@ -179,6 +188,10 @@ func (s status) write(w io.Writer, speak words.Language) {
 	}
 	for _, f := range s.Forwards {
 		line("forward", f.Proto+" "+f.Listen+" → "+plainText(f.Target))
+	}
+	s.Plan.write(line, speak)
+	if s.PlanError != "" {
+		line("plan", speak.Say("not known: %s", plainText(s.PlanError)))
 	}
 }
 

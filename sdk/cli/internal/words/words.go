@@ -47,6 +47,23 @@ func (l Language) Say(english string, args ...any) string {
 	return fmt.Sprintf(text, args...)
 }
 
+// Days is a number of days in words.
+func (l Language) Days(n int) string {
+	form := "days"
+	switch {
+	case l != Russian && n == 1:
+		form = "day"
+	case l != Russian:
+	case n%10 == 1 && n%100 != 11:
+		form = "день"
+	case n%10 >= 2 && n%10 <= 4 && (n%100 < 12 || n%100 > 14):
+		form = "дня"
+	default:
+		form = "дней"
+	}
+	return fmt.Sprintf("%d %s", n, form)
+}
+
 // Explain is httvps.Explain in the language.
 func (l Language) Explain(code string) string {
 	english := httvps.Explain(code)

@@ -68,3 +68,14 @@ func TestTheEnvironmentSaysTheLanguage(t *testing.T) {
 		}
 	}
 }
+
+func TestDaysAreCountedAsPeopleSay(t *testing.T) {
+	for n, want := range map[int][2]string{
+		0: {"0 days", "0 дней"}, 1: {"1 day", "1 день"}, 2: {"2 days", "2 дня"}, 5: {"5 days", "5 дней"}, 11: {"11 days", "11 дней"},
+		12: {"12 days", "12 дней"}, 21: {"21 days", "21 день"}, 22: {"22 days", "22 дня"}, 111: {"111 days", "111 дней"},
+	} {
+		if got := [2]string{English.Days(n), Russian.Days(n)}; got != want {
+			t.Errorf("%d: %q, want %q", n, got, want)
+		}
+	}
+}

@@ -31,6 +31,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/httvps/httvps/sdk/go/httvps"
@@ -49,6 +50,14 @@ type Options struct {
 
 	// Gateways is how many gateways there are; 0 means 1, less than 0 none.
 	Gateways int
+
+	// Apart gives gateways hosts of their own, which pass on what devices ask of the
+	// device API. In memory only.
+	Apart bool
+
+	// Plan is what devices are told of their user's plan; nil: one without an end, a
+	// quota or other bounds.
+	Plan *httvps.Plan
 
 	// TokenLife is how long access tokens are good; 0 means an hour.
 	TokenLife time.Duration
@@ -94,6 +103,7 @@ type Service struct {
 
 	opts   Options
 	host   string
+	memory *network // nil: it listens on loopback
 	server *http.Server
 	wg     sync.WaitGroup
 
@@ -107,6 +117,7 @@ type Service struct {
 	live     []int // gateways that lists name
 	sessions map[*mux.Session]struct{}
 	knocks   []knock.Key // in force, the one that devices get first
+	blocked  []string    // hosts that the device's network does not lead to
 }
 
 // grant is what a token stands for.
@@ -138,6 +149,14 @@ func New(opts Options) *Service {
 	if s.opts.TokenLife == 0 {
 		s.opts.TokenLife = time.Hour
 	}
+	if s.opts.Dial == nil && opts.Memory {
+		s.opts.Dial = func(ctx context.Context, target wire.Addr) (net.Conn, error) {
+			if target.Name != s.host {
+				return nil, syscall.ECONNREFUSED
+			}
+			return s.memory.dial(ctx, "tcp", target.String())
+		}
+	}
 	if s.opts.Dial == nil {
 		s.opts.Dial = func(ctx context.Context, target wire.Addr) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, "tcp", target.String())
@@ -153,8 +172,8 @@ func New(opts Options) *Service {
 	}
 	var ln net.Listener
 	if opts.Memory {
-		n := newNetwork()
-		ln, s.host, s.NetDial = n, "service.test", n.dial
+		s.memory = newNetwork()
+		ln, s.host, s.NetDial = s.memory, "service.test", s.dial
 	} else {
 		l, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", "127.0.0.1:0")
 		if err != nil {
@@ -171,7 +190,7 @@ func New(opts Options) *Service {
 		routes = opts.Wrap(routes)
 	}
 	s.server = &http.Server{
-		Handler:           hide(routes),
+		Handler:           s.hide(routes),
 		TLSConfig:         &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{cert}},
 		ErrorLog:          slog.NewLogLogger(slog.DiscardHandler, slog.LevelError),
 		ReadHeaderTimeout: 10 * time.Second,
@@ -180,11 +199,43 @@ func New(opts Options) *Service {
 	return s
 }
 
+// dial is the network of the device, in memory.
+func (s *Service) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	blocked := slices.Contains(s.blocked, host)
+	s.mu.Unlock()
+	if blocked {
+		<-ctx.Done()
+		return nil, context.Cause(ctx)
+	}
+	return s.memory.dial(ctx, network, address)
+}
+
+// Block has nothing answer the device at these hosts from now on, and what was blocked
+// before answer again; "service.test" is the device API's. In memory only.
+func (s *Service) Block(hosts ...string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.blocked = slices.Clone(hosts)
+}
+
+// relayed are the questions that gateways pass on.
+var relayed = []string{"POST /api/v1/auth/challenge", "POST /api/v1/auth/token", "GET /api/v1/gateways", "GET /api/v1/me"}
+
 // hide serves the device API below the prefix only, and tunnels elsewhere only.
-func hide(routes http.Handler) http.Handler {
+func (s *Service) hide(routes http.Handler) http.Handler {
 	api := http.StripPrefix(prefix, routes)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		path, isAPI := strings.CutPrefix(r.URL.Path, prefix)
+		passedOn := slices.Contains(relayed, r.Method+" "+path) && s.knocked(r)
 		switch {
+		case isAPI && r.Host != s.host && !passedOn:
+			w.Header().Set("Date", s.gatewayTime().UTC().Format(http.TimeFormat))
+			http.NotFound(w, r)
 		case strings.HasPrefix(r.URL.Path, prefix+"/api/"):
 			api.ServeHTTP(w, r)
 		case strings.HasPrefix(r.URL.Path, "/tunnel/"):
@@ -282,6 +333,7 @@ func (s *Service) routes() *http.ServeMux {
 	m.HandleFunc("POST /api/v1/devices/enroll", s.enroll)
 	m.HandleFunc("POST /api/v1/auth/token", s.token)
 	m.HandleFunc("GET /api/v1/gateways", s.gateways)
+	m.HandleFunc("GET /api/v1/me", s.me)
 	m.HandleFunc("/tunnel/{gateway}", s.tunnel)
 	return m
 }
@@ -387,12 +439,57 @@ func (s *Service) token(w http.ResponseWriter, r *http.Request) {
 func (s *Service) gateways(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	g, ok := s.tokens[strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")]
-	if !ok || !time.Now().Before(g.expires) {
+	if !s.bears(r) {
 		Problem(w, http.StatusUnauthorized, "invalid_token", 0)
 		return
 	}
 	reply(w, http.StatusOK, map[string]any{"gateways": s.list()})
+}
+
+// bears reports whether a request has a good token. It is called with mu held.
+func (s *Service) bears(r *http.Request) bool {
+	g, ok := s.tokens[strings.TrimPrefix(r.Header.Get("Authorization"), "Bearer ")]
+	return ok && time.Now().Before(g.expires)
+}
+
+func (s *Service) me(w http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	known := s.bears(r)
+	s.mu.Unlock()
+	if !known {
+		Problem(w, http.StatusUnauthorized, "invalid_token", 0)
+		return
+	}
+	plan := s.opts.Plan
+	if plan == nil {
+		plan = &httvps.Plan{Name: "test plan", Status: "active", MaxDevices: 5, MaxSessions: 5}
+	}
+	orNull := func(t time.Time) any {
+		if t.IsZero() {
+			return nil
+		}
+		return t
+	}
+	limit := func(n int64) any {
+		if n == 0 {
+			return nil
+		}
+		return n
+	}
+	subscription := map[string]any{
+		"plan_name": plan.Name, "status": plan.Status, "starts_at": plan.StartsAt, "ends_at": orNull(plan.EndsAt), "awaits_use": plan.AwaitsUse,
+		"max_devices": plan.MaxDevices, "max_sessions": plan.MaxSessions, "regions": plan.Regions,
+		"speed_up_bps": limit(plan.SpeedUp), "speed_down_bps": limit(plan.SpeedDown), "quota": nil,
+	}
+	if q := plan.Quota; q != nil {
+		subscription["quota"] = map[string]any{
+			"bytes": q.Bytes, "used": q.Used, "left": q.Left, "resets_at": orNull(q.ResetsAt), "warning": 0,
+			"throttled": q.Throttled, "throttle_bps": limit(q.Throttle),
+		}
+	}
+	reply(w, http.StatusOK, map[string]any{
+		"device": map[string]any{"name": "device"}, "user_name": "ann", "allowed": true, "subscription": subscription,
+	})
 }
 
 // list is called with mu held.
@@ -407,7 +504,13 @@ func (s *Service) list() []map[string]string {
 }
 
 // Gateway returns the URL of a gateway.
-func (s *Service) Gateway(n int) string { return fmt.Sprintf("wss://%s/tunnel/%d", s.host, n) }
+func (s *Service) Gateway(n int) string {
+	host := s.host
+	if s.opts.Apart {
+		host = fmt.Sprintf("gateway%d.%s", n, s.host)
+	}
+	return fmt.Sprintf("wss://%s/tunnel/%d", host, n)
+}
 
 func hash(code string) string {
 	sum := sha256.Sum256([]byte(code))
@@ -432,7 +535,7 @@ func certificate() (tls.Certificate, tlspin.Pin) {
 	}, nil, nil)
 	leafKey, leaf := issue(&x509.Certificate{
 		SerialNumber: big.NewInt(2), NotBefore: from, NotAfter: to,
-		DNSNames: []string{"service.test", "localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		DNSNames: []string{"service.test", "*.service.test", "localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}, ca, caKey)
 	return tls.Certificate{Certificate: [][]byte{leaf.Raw, ca.Raw}, PrivateKey: leafKey}, tlspin.Of(ca)
