@@ -257,8 +257,12 @@ func TestARevocationReachesAllGatewaysAtOnceOverTwoControlPlanesOnPostgreSQL(t *
 	t.Logf("%d revocations at 3 gateways: median %v, p99 %v, slowest %v", n, took[n/2], took[n*99/100], took[n-1])
 	// Nothing here waits for a poll, which would take half a second on average; one
 	// may be slow on a busy machine.
-	if late := took[n*9/10]; late > 500*time.Millisecond {
-		t.Errorf("a tenth took longer than %v, want at most 500 ms", late)
+	late := took[n*9/10]
+	if os.Getenv("HTTVPS_SOAK") == "1" {
+		late = took[n*99/100]
+	}
+	if late > 500*time.Millisecond {
+		t.Errorf("the slowest took longer than %v, want at most 500 ms", late)
 	}
 }
 

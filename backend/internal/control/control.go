@@ -62,6 +62,8 @@ type Authority struct {
 	heartbeat time.Duration
 	leases    leaseClock
 	wellSince atomic.Int64 // unix microseconds of the first Prune since which all went well; 0: the last did not
+	prunedAt  atomic.Int64 // unix microseconds of the last Prune; 0: there was none
+	verifying atomic.Bool
 }
 
 // Identity is what a service is called, made once at its first start.

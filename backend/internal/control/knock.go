@@ -192,9 +192,12 @@ func (a *Authority) RotateKnock(ctx context.Context) (activeFrom time.Time, err 
 			return err
 		}
 		now := a.now()
-		if len(keys) > 0 && now.Before(keys[0].ActiveFrom) {
+		if len(keys) > 0 {
+			// One that has longer to wait was made by a clock that was ahead.
 			activeFrom = keys[0].ActiveFrom
-			return nil
+			if wait := activeFrom.Sub(now); wait > 0 && wait <= knockLead {
+				return nil
+			}
 		}
 		if len(inForce(keys, now)) >= maxKnockKeys {
 			return ErrKnockKeys

@@ -119,3 +119,36 @@ func TestAServiceThatComesBackGivesGatewaysTimeBeforeItTakesThemForLost(t *testi
 		t.Errorf("%d sessions are lost, want the one of the gateway that did not come back", n)
 	}
 }
+
+func TestAServiceThatStoodStillGivesGatewaysTimeToo(t *testing.T) {
+	w := newWorld(t)
+	gateway := w.gateway()
+	d := w.connect(gateway, 1)
+	w.begin(gateway, d, sessionID(1))
+	lost := func() int {
+		t.Helper()
+		return ok[control.Pruned](t)(w.Prune(t.Context())).LostSessions
+	}
+	for range 3 {
+		lost()
+		w.pass(5 * time.Minute)
+		ok[[]control.SessionEnd](t)(w.Heartbeat(t.Context(), gateway, control.Lease{BootID: "b"}))
+	}
+	lost()
+	w.pass(3 * time.Hour) // a machine that was suspended, or a clock that was put right
+	if n := lost(); n != 0 {
+		t.Fatalf("%d sessions are lost before their gateway could be heard", n)
+	}
+	ok[[]control.SessionEnd](t)(w.Heartbeat(t.Context(), gateway, control.Lease{BootID: "b"}))
+	w.pass(5 * time.Minute)
+	if n := lost(); n != 0 {
+		t.Errorf("%d sessions are lost of a gateway that was heard", n)
+	}
+	for range 12 { // and one that is not heard any more is lost as ever
+		w.pass(5 * time.Minute)
+		if n := lost(); n == 1 {
+			return
+		}
+	}
+	t.Error("the session of a gateway that is gone is not ended")
+}

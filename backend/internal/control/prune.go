@@ -14,7 +14,10 @@ const (
 	lostAfter       = time.Hour // without a gateway's heartbeat
 	// lostGrace is how long the service must have worked before it takes a gateway
 	// for lost: when it comes back itself, they need time to be heard.
-	lostGrace    = 4 * time.Minute
+	lostGrace = 4 * time.Minute
+	// stoodStill is how far apart two clean-ups are between which the service, or the
+	// clock, has not gone on as usual: that counts as coming back.
+	stoodStill   = 15 * time.Minute
 	pruneBatch   = 500
 	compactBatch = 50 // sessions
 )
@@ -42,6 +45,9 @@ func (a *Authority) Prune(ctx context.Context) (p Pruned, err error) {
 		}
 		a.wellSince.CompareAndSwap(0, now.UnixMicro())
 	}()
+	if before := a.prunedAt.Swap(now.UnixMicro()); before != 0 && now.Sub(time.UnixMicro(before)).Abs() > stoodStill {
+		a.wellSince.Store(0)
+	}
 	well := a.wellSince.Load()
 	judges := well != 0 && now.Sub(time.UnixMicro(well)) >= lostGrace
 	for _, job := range []struct {

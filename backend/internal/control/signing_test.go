@@ -176,3 +176,39 @@ func TestAForgottenKeysTokenIsNoToken(t *testing.T) {
 		t.Errorf("AuthenticateDevice = %v, want ErrUnauthorized and no more", err)
 	}
 }
+
+func TestAKeyOfAClockThatWasAheadKeepsNobodyFromRotating(t *testing.T) {
+	w := newWorld(t)
+	gateway := w.gateway()
+	d := w.connect(gateway, 1)
+	w.pass(365 * 24 * time.Hour) // for a moment
+	ok[time.Time](t)(w.RotateSigning(t.Context()))
+	ok[time.Time](t)(w.RotateKnock(t.Context()))
+	w.pass(-365 * 24 * time.Hour)
+
+	signed, knocked := ok[time.Time](t)(w.RotateSigning(t.Context())), ok[time.Time](t)(w.RotateKnock(t.Context()))
+	if soon := w.now().Add(15 * time.Minute); !signed.Equal(soon) || !knocked.Equal(soon) {
+		t.Fatalf("the next keys count from %v and %v, want %v", signed, knocked, soon)
+	}
+	if again := ok[time.Time](t)(w.RotateSigning(t.Context())); !again.Equal(signed) {
+		t.Errorf("rotated again while the next key waits: %v", again)
+	}
+	if again := ok[time.Time](t)(w.RotateKnock(t.Context())); !again.Equal(knocked) {
+		t.Errorf("rotated again while the next knock waits: %v", again)
+	}
+	before := ok[control.Issued](t)(w.token(testKey(1), d.device.ID))
+	w.pass(15 * time.Minute)
+	after := ok[control.Issued](t)(w.token(testKey(1), d.device.ID))
+	keys := jwks(t, w.Authority)
+	old, next := signs(t, before.AccessToken, keys), signs(t, after.AccessToken, keys)
+	if old == next || before.Knock == after.Knock {
+		t.Error("the next keys are not used when their time has come")
+	}
+	w.pass(23 * time.Hour)
+	ok[int](t)(w.KeepSigning(t.Context()))
+	for _, key := range jwks(t, w.Authority).Keys {
+		if key.ID == old {
+			t.Error("the old key is good for ever")
+		}
+	}
+}

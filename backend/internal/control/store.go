@@ -216,6 +216,9 @@ type usageRows interface {
 	// UsageDays sums by day in UTC, from one day to before another, newest first.
 	UsageDays(ctx context.Context, filter UsageFilter, from, to time.Time) ([]UsageDay, error)
 
+	// TakeTime lifts the bound on how long a statement may take until the unit of
+	// work ends; its context still ends it.
+	TakeTime(ctx context.Context) error
 	// UsageAccount counts and sums the reports.
 	UsageAccount(ctx context.Context) (UsageVerdict, error)
 	// UsageSubscriptions returns those ids that usage is booked on that come after

@@ -39,8 +39,15 @@ type Traffic struct {
 	Down int64
 }
 
-// Plus returns the sum.
-func (t Traffic) Plus(o Traffic) Traffic { return Traffic{t.Up + o.Up, t.Down + o.Down} }
+// Plus returns the sum, or as much as a number can say.
+func (t Traffic) Plus(o Traffic) Traffic { return Traffic{plus(t.Up, o.Up), plus(t.Down, o.Down)} }
+
+func plus(a, b int64) int64 {
+	if b > 0 && a > math.MaxInt64-b {
+		return math.MaxInt64
+	}
+	return a + b
+}
 
 func (t Traffic) minus(o Traffic) Traffic { return Traffic{t.Up - o.Up, t.Down - o.Down} }
 
@@ -536,11 +543,19 @@ const verifyPart = 64
 
 // VerifyUsage recomputes every total from the raw reports, as of one moment, and
 // names those that differ. It takes time with the number of reports, and the
-// database's own memory for sorting.
+// database's own memory for sorting. One runs at a time: each keeps a connection from
+// all that wants to read.
 func (a *Authority) VerifyUsage(ctx context.Context) (UsageVerdict, error) {
+	if a.verifying.Swap(true) {
+		return UsageVerdict{}, &ConflictError{Detail: "the account is being recomputed already: wait for that to end"}
+	}
+	defer a.verifying.Store(false)
 	var verdict UsageVerdict
 	err := a.store.Read(ctx, func(ctx context.Context, tx Tx) error {
-		var err error
+		err := tx.TakeTime(ctx)
+		if err != nil {
+			return err
+		}
 		if verdict, err = tx.UsageAccount(ctx); err != nil {
 			return err
 		}

@@ -6,8 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"math/rand/v2"
 	"slices"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -15,6 +18,7 @@ import (
 
 	"github.com/httvps/httvps/backend/internal/control"
 	"github.com/httvps/httvps/backend/internal/store"
+	"github.com/httvps/httvps/internal/reason"
 	"github.com/httvps/httvps/internal/ticket"
 )
 
@@ -364,4 +368,99 @@ func TestUsageIsShownByDayOnBothEngines(t *testing.T) {
 			t.Errorf("nobody's usage: %v", err)
 		}
 	})
+}
+
+// Counters may be so large that sums of them leave 64 bits: whoever has stolen a
+// gateway's key can make it so, for the users that he carries.
+func TestAGatewayThatLiesBeyondMeasureTakesNothingFromOthersOnBothEngines(t *testing.T) {
+	onBoth(t, func(t *testing.T, dir string, where store.Config) {
+		t.Helper()
+		a := newAccount(t, dir, where)
+		plan, _, err := a.CreatePlan(t.Context(), control.PlanFields{Name: new("quota"), QuotaBytes: new(int64(mib))}, control.Once{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		user := a.subscriber(2, 100)
+		sub, _, err := a.CreateSubscription(t.Context(), control.NewSubscription{UserID: user.ID, PlanID: plan.ID}, control.Once{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range ok[[]control.Subscription](t)(a.Subscriptions(t.Context(), user.ID, control.Page{Limit: 9})) {
+			if s.ID != sub.ID {
+				if err := a.DeleteSubscription(t.Context(), s.ID); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		honest := a.session
+		a.report([]control.UsageEntry{a.entry(1, 10, 20, a.now())})
+		a.session = a.begin(user, 2)
+		for round := range 3 {
+			entries := make([]control.UsageEntry, control.MaxUsageReports)
+			for i := range entries {
+				entries[i] = a.entry(1, control.MaxUsageBytes, control.MaxUsageBytes, a.now().Add(-time.Duration(round)*control.UsageBucket))
+				entries[i].BootID = fmt.Sprint(round, "-", i)
+			}
+			a.report(entries)
+		}
+
+		most := control.Traffic{Up: math.MaxInt64, Down: math.MaxInt64}
+		a.same("used", most, a.used(a.now().AddDate(0, 0, -1), a.now().AddDate(0, 0, 1)))
+		if verdict := a.sound(); verdict.Total != most {
+			t.Errorf("in all %+v, want as much as a number can say", verdict.Total)
+		}
+		for id, want := range map[string]control.Traffic{user.ID: most, honest.UserID: {Up: 10, Down: 20}} {
+			days := ok[[]control.UsageDay](t)(a.UsageDays(t.Context(), control.UsageFilter{UserID: id}, a.now(), a.now()))
+			if len(days) != 1 || days[0].Traffic != want {
+				t.Errorf("of a day %v, want %v", days, want)
+			}
+		}
+		decided, err := a.Decide(t.Context(), a.gateway, control.SessionRequest{
+			SessionID: sessionID(9), DeviceID: a.session.DeviceID, KeyThumbprint: ticket.Thumbprint(public(testKey(2))), Generation: 1, BootID: "b",
+		})
+		if err != nil || decided.Reason != reason.QuotaExceeded {
+			t.Errorf("the user's next session: %+v, %v, want quota_exceeded", decided, err)
+		}
+	})
+}
+
+func TestOneRecomputationRunsAtATime(t *testing.T) {
+	dir := t.TempDir()
+	w, records := openWorld(t, dir)
+	slow := &slowStore{Store: records, reading: make(chan struct{}), goOn: make(chan struct{})}
+	var err error
+	if w.Authority, err = w.over(slow, keysIn(t, dir, false)); err != nil {
+		t.Fatal(err)
+	}
+	slow.slow.Store(true)
+	first := make(chan error, 1)
+	go func() {
+		_, err := w.VerifyUsage(t.Context())
+		first <- err
+	}()
+	<-slow.reading
+	if _, err := w.VerifyUsage(t.Context()); err == nil || !strings.Contains(err.Error(), "already") {
+		t.Errorf("a second one beside it: %v", err)
+	}
+	close(slow.goOn)
+	if err := <-first; err != nil {
+		t.Error(err)
+	}
+	ok[control.UsageVerdict](t)(w.VerifyUsage(t.Context()))
+}
+
+// slowStore is a store in which the next who reads waits when slow says so.
+type slowStore struct {
+	control.Store
+	slow    atomic.Bool
+	reading chan struct{} // has one waiter
+	goOn    chan struct{}
+}
+
+func (s *slowStore) Read(ctx context.Context, fn func(context.Context, control.Tx) error) error {
+	if s.slow.Swap(false) {
+		s.reading <- struct{}{}
+		<-s.goOn
+	}
+	return s.Store.Read(ctx, fn)
 }

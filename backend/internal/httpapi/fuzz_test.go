@@ -63,6 +63,57 @@ type fixture struct {
 	// The gateway that makes the assertion.
 	gatewayID  string
 	gatewayKey ed25519.PrivateKey
+	// there has the id of an object of each kind, by what lists of them are called.
+	there map[string]string
+}
+
+// furnish makes an object of each kind, so that what is sent gets further than to
+// the question whether there is one.
+func (f *fixture) furnish(t *testing.T) {
+	t.Helper()
+	f.there = make(map[string]string)
+	add := func(kind, body string) {
+		w := f.do(t.Context(), http.MethodPost, "/api/v1/admin/"+kind, body)
+		var object struct {
+			ID string `json:"id"`
+		}
+		if err := json.Unmarshal(w.Body.Bytes(), &object); err != nil || w.Code != http.StatusCreated {
+			t.Fatalf("%s: %d %s", kind, w.Code, w.Body)
+		}
+		f.there[kind[strings.LastIndexByte(kind, '/')+1:]] = object.ID
+	}
+	add("users", `{"name":"furniture"}`)
+	add("plans", `{"name":"furniture","quota_bytes":1048576,"quota_period":"day"}`)
+	add("subscriptions", fmt.Sprintf(`{"user_id":%q,"plan_id":%q}`, f.there["users"], f.there["plans"]))
+	add("users/"+f.there["users"]+"/invitations", `{}`)
+	add("regions", `{"code":"furniture"}`)
+	add("gateways", `{"name":"furniture","region":"furniture"}`)
+	add("outline-servers", `{"region":"local","access_key":"ss://aes-256-gcm:secret@furniture.example:443"}`)
+	add("tokens", `{}`)
+	device, key := f.enrol(t)
+	session := strings.Repeat("a", 32)
+	decided, err := f.authority.Decide(t.Context(), control.Gateway{ID: f.gatewayID, Region: "local"}, control.SessionRequest{
+		SessionID: session, DeviceID: device, KeyThumbprint: ticket.Thumbprint(public(key)), Generation: 1, BootID: "b",
+	})
+	if err != nil || decided.Reason != "" {
+		t.Fatalf("a session: %+v, %v", decided, err)
+	}
+	f.there["devices"], f.there["sessions"] = device, session
+}
+
+// id draws the id of an object of a kind, mostly of one that is there.
+func (f *fixture) id(kind string) *rapid.Generator[string] {
+	wild := rapid.OneOf(rapid.StringMatching(`[0-9a-f-]{36}|[0-9a-f]{32}`), rapid.Map(rapid.String(), url.PathEscape))
+	if f.there[kind] == "" {
+		return wild
+	}
+	return rapid.OneOf(rapid.Just(f.there[kind]), rapid.Just(f.there[kind]), wild)
+}
+
+// kinds are what the objects are called that members of bodies name.
+var kinds = map[string]string{
+	"user_id": "users", "plan_id": "plans", "device_id": "devices", "session_id": "sessions", "subscription_id": "subscriptions",
+	"server_id": "outline-servers", "replace": "devices",
 }
 
 func open(t *testing.T) *fixture {
@@ -72,6 +123,12 @@ func open(t *testing.T) *fixture {
 
 // openOn is open with the records elsewhere.
 func openOn(t *testing.T, where store.Config) *fixture {
+	t.Helper()
+	return openOver(t, where, func(records control.Store) control.Store { return records })
+}
+
+// openOver is openOn with something between the service and its records.
+func openOver(t *testing.T, where store.Config, between func(control.Store) control.Store) *fixture {
 	t.Helper()
 	dir := t.TempDir()
 	records, err := store.Open(t.Context(), where)
@@ -84,7 +141,7 @@ func openOn(t *testing.T, where store.Config) *fixture {
 		t.Fatal(err)
 	}
 	authority, err := control.Open(t.Context(), control.Options{
-		Store: records, Sealer: key, Now: time.Now, ServiceName: "Test", PublicURL: "https://vpn.example.net", Heartbeat: 5 * time.Second,
+		Store: between(records), Sealer: key, Now: time.Now, ServiceName: "Test", PublicURL: "https://vpn.example.net", Heartbeat: 5 * time.Second,
 		KnockCookie: "sid", KnockRotation: 7 * 24 * time.Hour,
 	})
 	if err != nil {
@@ -321,6 +378,7 @@ func TestNothingThatIsSentMakesTheServiceFailOnBothEngines(t *testing.T) {
 
 func testNothingFails(t *testing.T, f *fixture) {
 	t.Helper()
+	f.furnish(t)
 	var withoutBody []operation
 	accepted := 0 // operations that took a body
 	for _, op := range operations(t) {
@@ -340,7 +398,7 @@ func testNothingFails(t *testing.T, f *fixture) {
 			accepted++
 		}
 	}
-	if accepted < 6 {
+	if accepted < 15 {
 		t.Errorf("only %d operations took a body: what is sent is too wild to get anywhere", accepted)
 	}
 	rapid.Check(t, func(rt *rapid.T) {
@@ -355,10 +413,8 @@ func (f *fixture) send(ctx context.Context, rt *rapid.T, op operation) int {
 	for strings.Contains(path, "{") {
 		before, rest, _ := strings.Cut(path, "{")
 		_, after, _ := strings.Cut(rest, "}")
-		id := rapid.OneOf(
-			rapid.StringMatching(`[0-9a-f-]{36}|[0-9a-f]{32}`), rapid.Map(rapid.String(), url.PathEscape),
-		).Draw(rt, "id")
-		path = before + id + after
+		kind := strings.TrimSuffix(before, "/")
+		path = before + f.id(kind[strings.LastIndexByte(kind, '/')+1:]).Draw(rt, "id") + after
 	}
 	if rapid.IntRange(0, 9).Draw(rt, "with query") == 0 {
 		name := rapid.SampledFrom([]string{"limit", "cursor", "state", "user_id", "name", "x"}).Draw(rt, "parameter")
@@ -366,7 +422,7 @@ func (f *fixture) send(ctx context.Context, rt *rapid.T, op operation) int {
 	}
 	body := rapid.String().Draw(rt, "text")
 	if len(op.fields) > 0 && rapid.IntRange(0, 9).Draw(rt, "as text") > 0 {
-		body = op.draw(rt)
+		body = op.draw(rt, f)
 	}
 	w := f.do(ctx, op.method, path, body, "Idempotency-Key", rapid.StringMatching(`[a-c]?`).Draw(rt, "key"))
 	if w.Code >= http.StatusInternalServerError {
@@ -383,13 +439,15 @@ func (f *fixture) send(ctx context.Context, rt *rapid.T, op operation) int {
 }
 
 // draw draws a body, most members of which are as the document wants them.
-func (o operation) draw(rt *rapid.T) string {
+func (o operation) draw(rt *rapid.T, f *fixture) string {
 	object := make(map[string]any)
 	for _, field := range o.fields {
-		switch rapid.IntRange(0, 19).Draw(rt, "kind") {
-		case 0: // absent
-		case 1:
+		switch n := rapid.IntRange(0, 19).Draw(rt, "kind"); {
+		case n == 0: // absent
+		case n == 1:
 			object[field.name] = value().Draw(rt, field.name)
+		case n > 5 && f.there[kinds[field.name]] != "":
+			object[field.name] = f.there[kinds[field.name]]
 		default:
 			object[field.name] = field.valid().Draw(rt, field.name)
 		}

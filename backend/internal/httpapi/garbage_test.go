@@ -142,9 +142,9 @@ func (f *fixture) throw(ctx context.Context, rt *rapid.T, op operation, credenti
 	if len(op.fields) > 0 {
 		switch rapid.IntRange(0, 3).Draw(rt, "nearly") {
 		case 0:
-			body = op.draw(rt)
+			body = op.draw(rt, f)
 		case 1: // a good one with some bytes changed
-			bytes := []byte(op.draw(rt))
+			bytes := []byte(op.draw(rt, f))
 			for range rapid.IntRange(1, 3).Draw(rt, "changes") {
 				bytes[rapid.IntRange(0, len(bytes)-1).Draw(rt, "where")] = rapid.Byte().Draw(rt, "byte")
 			}

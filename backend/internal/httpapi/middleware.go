@@ -32,6 +32,7 @@ const (
 	keyDevice
 	keyStay
 	keyUnbounded
+	keyWriter
 )
 
 // closing ends the connection with the answer (over HTTP/2 too), unless what
@@ -66,8 +67,10 @@ func (s *server) wrap(next http.Handler) http.Handler {
 		var raw [12]byte
 		_, _ = rand.Read(raw[:]) // never fails
 		id := hex.EncodeToString(raw[:])
-		ctx, cancel := context.WithTimeout(context.WithValue(
-			context.WithValue(r.Context(), keyRequestID, id), keyUnbounded, r.Context()), requestTimeout)
+		ctx := context.WithValue(r.Context(), keyRequestID, id)
+		ctx = context.WithValue(ctx, keyUnbounded, r.Context())
+		ctx = context.WithValue(ctx, keyWriter, w)
+		ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 		defer cancel()
 		h := w.Header()
 		h.Set("X-Request-Id", id)
@@ -107,6 +110,17 @@ func unbounded(ctx context.Context) context.Context {
 		return outer
 	}
 	return ctx
+}
+
+// patient returns the context of a request that may take longer than others, and
+// lets its connection live as long: the server's own limits would end it.
+func patient(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
+	if w, ok := ctx.Value(keyWriter).(http.ResponseWriter); ok {
+		connection := http.NewResponseController(w)
+		_ = connection.SetReadDeadline(time.Time{}) // who cannot do it has no limit either
+		_ = connection.SetWriteDeadline(time.Now().Add(limit + sendTimeout))
+	}
+	return context.WithTimeout(unbounded(ctx), limit)
 }
 
 func requestID(ctx context.Context) string {

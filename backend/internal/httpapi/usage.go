@@ -161,9 +161,9 @@ func (s *server) registerAccount(api huma.API) {
 	verify := s.admin("verify-usage", http.MethodGet, "/usage/verify", "Recompute all usage from the raw reports and name each total that differs")
 	verify.Description = "As of one moment. Takes time with the number of reports, at most 15 minutes."
 	register(s, api, verify, func(ctx context.Context, _ *struct{}) (*body[UsageVerdict], error) {
-		patient, cancel := context.WithTimeout(unbounded(ctx), verifyTimeout)
+		ctx, cancel := patient(ctx, verifyTimeout)
 		defer cancel()
-		v, err := s.authority.VerifyUsage(patient)
+		v, err := s.authority.VerifyUsage(ctx)
 		return &body[UsageVerdict]{showVerdict(v)}, err
 	})
 	register(s, api, s.admin("show-usage", http.MethodGet, "/usage", "Show a user's or a device's usage by day"),
@@ -182,11 +182,12 @@ func (s *server) registerAccount(api huma.API) {
 				return nil, err
 			}
 			out := UsageDays{Items: make([]UsageDay, 0, len(days))}
+			var total control.Traffic
 			for _, d := range days {
 				out.Items = append(out.Items, UsageDay{Day: d.Day.Format(time.DateOnly), Up: d.Up, Down: d.Down})
-				out.Total.Up += d.Up
-				out.Total.Down += d.Down
+				total = total.Plus(d.Traffic)
 			}
+			out.Total = Traffic(total)
 			return &body[UsageDays]{out}, nil
 		})
 }

@@ -70,6 +70,9 @@ type dialect struct {
 	// turn waits for everybody else with the same number $1 and keeps them waiting
 	// until the unit of work ends. Empty where all that write do that anyway.
 	turn string
+	// takeTime lifts the server's bound on statements until the unit of work ends.
+	// Empty where there is none.
+	takeTime string
 	// takeRoom takes room that no table has yet, some hundred KiB, and gives it back;
 	// each statement is a unit of work.
 	takeRoom []string

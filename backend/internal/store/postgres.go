@@ -103,7 +103,8 @@ func (e *postgresEngine) name() string {
 func (e *postgresEngine) dialect() dialect {
 	return dialect{
 		bytes: "BYTEA", fold: `lower(name COLLATE "C")`, hold: " FOR NO KEY UPDATE OF ", skip: " FOR UPDATE OF %s SKIP LOCKED",
-		turn: "SELECT pg_advisory_xact_lock($1)",
+		turn:     "SELECT pg_advisory_xact_lock($1)",
+		takeTime: "SET LOCAL statement_timeout = 0",
 		// Other tables have room of their own, which says nothing about the disk.
 		takeRoom: []string{"CREATE TEMPORARY TABLE room ON COMMIT DROP AS SELECT md5(i::text) AS text FROM generate_series(1, 4096) AS i"},
 	}

@@ -66,7 +66,7 @@ func (t *tx) QuotaReserved(ctx context.Context, subscriptionID, gatewayID, bootI
 }
 
 func (t *tx) UsageOfProcess(ctx context.Context, subscriptionID, gatewayID, bootID string) (control.Traffic, error) {
-	return one(ctx, t, scanTraffic, `SELECT CAST(COALESCE(SUM(up), 0) AS BIGINT), CAST(COALESCE(SUM(down), 0) AS BIGINT) FROM usage_sessions
+	return one(ctx, t, scanSums, "SELECT "+halves("up")+", "+halves("down")+` FROM usage_sessions
 		WHERE subscription_id = $1 AND gateway_id = $2 AND boot_id = $3`, subscriptionID, gatewayID, bootID)
 }
 

@@ -146,7 +146,9 @@ func (e *sqliteEngine) inspect() error {
 func (e *sqliteEngine) open(mode, lock string, pragmas ...string) (*sql.DB, error) {
 	query := url.Values{"_txlock": {lock}}
 	pragmas = append([]string{fmt.Sprintf("busy_timeout(%d)", e.busy.Milliseconds())}, pragmas...)
-	pragmas = append(pragmas, "foreign_keys(1)", "synchronous(FULL)", "trusted_schema(0)")
+	// What is deleted or replaced is overwritten: a copy of the file has nothing that
+	// was sealed with a key from before.
+	pragmas = append(pragmas, "foreign_keys(1)", "synchronous(FULL)", "trusted_schema(0)", "secure_delete(1)")
 	query["_pragma"] = pragmas
 	dsn := url.URL{Scheme: "file", Path: e.path, RawQuery: query.Encode() + "&mode=" + mode}
 	return sql.Open("sqlite", dsn.String())

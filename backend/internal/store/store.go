@@ -45,7 +45,7 @@ var _ control.Store = (*Store)(nil)
 // Read implements control.Store.
 func (s *Store) Read(ctx context.Context, fn func(context.Context, control.Tx) error) error {
 	d := s.engine.dialect()
-	return s.run(ctx, s.reader, s.reading, dialect{bytes: d.bytes, fold: d.fold}, fn)
+	return s.run(ctx, s.reader, s.reading, dialect{bytes: d.bytes, fold: d.fold, takeTime: d.takeTime}, fn)
 }
 
 // Write implements control.Store.
@@ -230,6 +230,15 @@ func (t *tx) turn(ctx context.Context, name string) error {
 		return fmt.Errorf("take turn: %w", err)
 	}
 	return nil
+}
+
+// TakeTime implements control.Tx.
+func (t *tx) TakeTime(ctx context.Context) error {
+	if t.sql.takeTime == "" {
+		return nil
+	}
+	_, err := t.exec(ctx, "", t.sql.takeTime)
+	return err
 }
 
 // LockService implements control.Tx.

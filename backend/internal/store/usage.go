@@ -2,6 +2,8 @@ package store
 
 import (
 	"context"
+	"fmt"
+	"math"
 	"time"
 
 	"github.com/httvps/httvps/backend/internal/control"
@@ -17,6 +19,34 @@ func scanReport(r row) (u control.UsageReport, err error) {
 func scanTraffic(r row) (u control.Traffic, err error) {
 	err = r.Scan(&u.Up, &u.Down)
 	return u, err
+}
+
+// half of a number of bytes is what sums are made of: the reports of one gateway
+// that lies can make a sum leave 64 bits, which is an error on both engines, and would
+// take the whole account away from everybody else.
+const half = 1 << 32
+
+// halves are the sums of the two halves of a column of bytes, none of which is below zero.
+func halves(column string) string {
+	return fmt.Sprintf("CAST(COALESCE(SUM((%[1]s) / %[2]d), 0) AS BIGINT), CAST(COALESCE(SUM((%[1]s) %% %[2]d), 0) AS BIGINT)", column, int64(half))
+}
+
+// halved is a sum as halves selects it.
+type halved struct{ high, low int64 }
+
+// whole returns the sum, or as much as a number can say.
+func (h halved) whole() int64 {
+	high := h.high + h.low/half
+	if high >= math.MaxInt64/half {
+		return math.MaxInt64
+	}
+	return high*half + h.low%half
+}
+
+func scanSums(r row) (u control.Traffic, err error) {
+	var up, down halved
+	err = r.Scan(&up.high, &up.low, &down.high, &down.low)
+	return control.Traffic{Up: up.whole(), Down: down.whole()}, err
 }
 
 const ofCounter = " WHERE gateway_id = $1 AND boot_id = $2 AND session_id = $3"
@@ -93,7 +123,7 @@ func (t *tx) AddUsage(ctx context.Context, s control.UsageSum) error {
 }
 
 func (t *tx) UsedBytes(ctx context.Context, subscriptionID string, from, to int64) (control.Traffic, error) {
-	return one(ctx, t, scanTraffic, `SELECT CAST(COALESCE(SUM(up), 0) AS BIGINT), CAST(COALESCE(SUM(down), 0) AS BIGINT) FROM usage_buckets
+	return one(ctx, t, scanSums, "SELECT "+halves("up")+", "+halves("down")+` FROM usage_buckets
 		WHERE subscription_id = $1 AND bucket >= $2 AND bucket < $3`, subscriptionID, from, to)
 }
 
@@ -119,7 +149,9 @@ const day = 24 * time.Hour
 
 func scanUsageDay(r row) (d control.UsageDay, err error) {
 	var number int64
-	err = r.Scan(&number, &d.Up, &d.Down)
+	var up, down halved
+	err = r.Scan(&number, &up.high, &up.low, &down.high, &down.low)
+	d.Up, d.Down = up.whole(), down.whole()
 	d.Day = time.UnixMicro(number * day.Microseconds()).UTC()
 	return d, err
 }
@@ -130,13 +162,17 @@ func (t *tx) UsageDays(ctx context.Context, f control.UsageFilter, from, to time
 		owner, condition = f.DeviceID, "s.device_id = $1"
 	}
 	return many(ctx, t, scanUsageDay, "WITH "+recount(condition)+`
-		SELECT counted_at / $4 AS day, CAST(SUM(up) AS BIGINT), CAST(SUM(down) AS BIGINT) FROM added
-		WHERE counted_at >= $2 AND counted_at < $3 GROUP BY day HAVING SUM(up) + SUM(down) > 0 ORDER BY day DESC`,
+		SELECT counted_at / $4 AS day, `+halves("up")+", "+halves("down")+` FROM added
+		WHERE counted_at >= $2 AND counted_at < $3 GROUP BY day HAVING MAX(up) > 0 OR MAX(down) > 0 ORDER BY day DESC`,
 		owner, micros(from), micros(to), day.Microseconds())
 }
 
 func scanAccount(r row) (v control.UsageVerdict, err error) {
-	err = r.Scan(&v.Reports, &v.Sessions, &v.Buckets, &v.Faults, &v.Total.Up, &v.Total.Down, &v.Unattributed.Up, &v.Unattributed.Down)
+	var up, down, strayUp, strayDown halved
+	err = r.Scan(&v.Reports, &v.Sessions, &v.Buckets, &v.Faults, &up.high, &up.low, &down.high, &down.low,
+		&strayUp.high, &strayUp.low, &strayDown.high, &strayDown.low)
+	v.Total = control.Traffic{Up: up.whole(), Down: down.whole()}
+	v.Unattributed = control.Traffic{Up: strayUp.whole(), Down: strayDown.whole()}
 	return v, err
 }
 
@@ -146,9 +182,9 @@ func (t *tx) UsageAccount(ctx context.Context) (control.UsageVerdict, error) {
 				SUM(CASE WHEN fault <> '' THEN 1 ELSE 0 END) AS faults
 			FROM usage_reports r GROUP BY r.gateway_id, r.boot_id, r.session_id)
 		SELECT CAST(COALESCE(SUM(l.reports), 0) AS BIGINT), COUNT(*), (SELECT COUNT(*) FROM usage_buckets), CAST(COALESCE(SUM(l.faults), 0) AS BIGINT),
-			CAST(COALESCE(SUM(l.up), 0) AS BIGINT), CAST(COALESCE(SUM(l.down), 0) AS BIGINT),
-			CAST(COALESCE(SUM(CASE WHEN s.subscription_id <> '' THEN 0 ELSE l.up END), 0) AS BIGINT),
-			CAST(COALESCE(SUM(CASE WHEN s.subscription_id <> '' THEN 0 ELSE l.down END), 0) AS BIGINT)
+			`+halves("l.up")+", "+halves("l.down")+`,
+			`+halves("CASE WHEN s.subscription_id <> '' THEN 0 ELSE l.up END")+`,
+			`+halves("CASE WHEN s.subscription_id <> '' THEN 0 ELSE l.down END")+`
 		FROM largest l LEFT JOIN usage_sessions s ON s.gateway_id = l.gateway_id AND s.boot_id = l.boot_id AND s.session_id = l.session_id`)
 }
 
