@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/httvps/httvps/internal/ticket"
 )
 
@@ -49,9 +51,15 @@ func TestThePlansTermsReachGatewaysAndDevices(t *testing.T) {
 			} `json:"quota"`
 		} `json:"subscription"`
 	}
-	look := func() {
+	look := func() { // the device and the operator are told the same
 		t.Helper()
 		s.get("/api/v1/me", token).want(http.StatusOK, "").into(&me)
+		shown := me.Subscription
+		shown.Quota.Left, shown.Quota.Used, shown.Quota.ResetsAt = -1, -1, nil
+		s.admin(http.MethodGet, "/subscriptions/"+sub, nil).want(http.StatusOK, "").into(&shown)
+		if diff := cmp.Diff(me.Subscription, shown); diff != "" {
+			t.Errorf("the device is told (-), the operator (+)\n%s", diff)
+		}
 	}
 	if look(); !me.Allowed || me.UserName != "ann" || me.Subscription.Status != "scheduled" || !me.Subscription.AwaitsUse || me.Subscription.Quota.Left != 2*mib {
 		t.Errorf("before its first use the device is told %+v", me)

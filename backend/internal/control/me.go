@@ -12,13 +12,13 @@ import (
 type Me struct {
 	Device      Device
 	User        User
-	Refused     reason.Code  // why it gets no session; empty: it may have one
-	Entitlement *Entitlement // what its next session rests on, or what it last had; nil: it never had one
-	Quota       *MyQuota     // nil: there is none
+	Refused     reason.Code    // why it gets no session; empty: it may have one
+	Entitlement *Entitlement   // what its next session rests on, or what it last had; nil: it never had one
+	Quota       *QuotaStanding // nil: there is none
 }
 
-// MyQuota is what is used of the quota of a device's user.
-type MyQuota struct {
+// QuotaStanding is what is used of a subscription's quota in a period.
+type QuotaStanding struct {
 	Period
 	Used    int64
 	Left    int64
@@ -48,7 +48,7 @@ func (a *Authority) Me(ctx context.Context, deviceID string) (Me, error) {
 			return nil
 		}
 		for i, e := range usable {
-			used, err := myQuota(ctx, tx, e, now)
+			used, err := quotaStanding(ctx, tx, e, now)
 			if err != nil {
 				return err
 			}
@@ -66,30 +66,52 @@ func (a *Authority) Me(ctx context.Context, deviceID string) (Me, error) {
 	return me, err
 }
 
-// myQuota returns what is used of an entitlement's quota, nil when it has none.
-func myQuota(ctx context.Context, tx Tx, e Entitlement, now time.Time) (*MyQuota, error) {
+// SubscriptionQuota returns a subscription with its plan and what is used of its
+// quota, nil when it has none: in the present period, or of one that has ended in the
+// last.
+func (a *Authority) SubscriptionQuota(ctx context.Context, id string) (Entitlement, *QuotaStanding, error) {
+	var e Entitlement
+	var used *QuotaStanding
+	err := a.store.Read(ctx, func(ctx context.Context, tx Tx) error {
+		var err error
+		if e, err = tx.Entitlement(ctx, id); err != nil {
+			return err
+		}
+		at := a.now()
+		if e.Status(at) == Expired {
+			at = e.EndsAt.Add(-time.Microsecond)
+		}
+		used, err = quotaStanding(ctx, tx, e, at)
+		return err
+	})
+	return e, used, err
+}
+
+// quotaStanding returns what is used of an entitlement's quota in the period that at
+// is in, nil when it has none.
+func quotaStanding(ctx context.Context, tx Tx, e Entitlement, at time.Time) (*QuotaStanding, error) {
 	if e.Plan.QuotaBytes == nil {
 		return nil, nil //nolint:nilnil // documented
 	}
-	mine := MyQuota{Left: *e.Plan.QuotaBytes}
+	q := QuotaStanding{Left: *e.Plan.QuotaBytes}
 	if e.AwaitsUse {
-		return &mine, nil
+		return &q, nil
 	}
-	mine.Period = e.Plan.At(e.StartsAt, now)
-	from, to := mine.buckets()
+	q.Period = e.Plan.At(e.StartsAt, at)
+	from, to := q.buckets()
 	use, err := tx.Quota(ctx, e.ID)
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return nil, err
 	}
-	mine.Used = use.Used
+	q.Used = use.Used
 	if use.From != from || use.To != to { // nobody has asked since the period began
 		used, err := tx.UsedBytes(ctx, e.ID, from, to)
 		if err != nil {
 			return nil, err
 		}
-		mine.Used = used.total()
+		q.Used = used.total()
 	}
-	mine.Left = max(*e.Plan.QuotaBytes-mine.Used, 0)
-	mine.Warning = e.Plan.reached(mine.Used)
-	return &mine, nil
+	q.Left = max(*e.Plan.QuotaBytes-q.Used, 0)
+	q.Warning = e.Plan.reached(q.Used)
+	return &q, nil
 }

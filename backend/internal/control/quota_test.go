@@ -2,6 +2,7 @@ package control_test
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -493,5 +494,42 @@ func TestOldLeasesAreForgotten(t *testing.T) {
 	pruned(400*24*time.Hour-24*time.Hour, 1)
 	if got := idle.renew(t, nil); got.State != control.QuotaUnknown {
 		t.Errorf("a lease that was forgotten is %s", got.State)
+	}
+}
+
+func TestASubscriptionShowsWhatIsUsedOfItsQuotaBeforeAndAfterItRuns(t *testing.T) {
+	w := newWorld(t)
+	fields := control.PlanFields{QuotaBytes: new(int64(100 * mib)), QuotaPeriod: new(control.PeriodDay), DurationDays: new(2), StartsOnFirstUse: new(true)}
+	device, _, sub, gateways := w.quotaed(fields, 1)
+	want := func(what string, used int64, from, to time.Time) {
+		t.Helper()
+		_, q, err := w.SubscriptionQuota(t.Context(), sub.ID)
+		if err != nil || q == nil || q.Used != used || q.Left != 100*mib-used || !q.From.Equal(from) || !q.To.Equal(to) {
+			t.Errorf("%s: %+v, %v, want %d used from %v to %v", what, q, err, used, from, to)
+		}
+	}
+	want("awaiting its first use", 0, time.Time{}, time.Time{})
+
+	began := w.now() // noon
+	midnight := began.Truncate(24 * time.Hour)
+	c := w.carry(gateways[0], device, 1, 1)
+	c.move(mib)
+	c.report(t)
+	want("on its first day", mib, midnight, midnight.AddDate(0, 0, 1))
+	w.pass(36*time.Hour + time.Minute) // the day of its end, of which nobody has asked before
+	want("on its last day, unused", 0, midnight.AddDate(0, 0, 2), midnight.AddDate(0, 0, 3))
+	w.clock.Store(began.AddDate(0, 0, 2).Add(-time.Hour).UnixMicro())
+	c.renew(t, nil)
+	c.move(mib / 2)
+	c.report(t)
+	w.pass(30 * 24 * time.Hour)
+	want("long after its end", mib/2, midnight.AddDate(0, 0, 2), midnight.AddDate(0, 0, 3))
+
+	_, _, unlimited := w.planned(control.PlanFields{})
+	if _, q, err := w.SubscriptionQuota(t.Context(), unlimited.ID); err != nil || q != nil {
+		t.Errorf("without a quota: %+v, %v", q, err)
+	}
+	if _, _, err := w.SubscriptionQuota(t.Context(), "nothing"); !errors.Is(err, control.ErrNotFound) {
+		t.Errorf("of nothing: %v", err)
 	}
 }

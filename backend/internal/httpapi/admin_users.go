@@ -228,6 +228,12 @@ type Subscription struct {
 	CreatedAt time.Time  `json:"created_at"`
 }
 
+// SubscriptionWithQuota is a subscription with what is used of its quota.
+type SubscriptionWithQuota struct {
+	Subscription
+	Quota *QuotaUse `json:"quota" doc:"Null: the plan has none. Of a subscription that has ended, what was used in its last period."`
+}
+
 func (s *server) showSubscription(b control.Subscription) Subscription {
 	return Subscription{
 		ID: b.ID, UserID: b.UserID, PlanID: b.PlanID, StartsAt: b.StartsAt.UTC(), EndsAt: utc(b.EndsAt),
@@ -278,10 +284,15 @@ func (s *server) registerSubscriptions(api huma.API) {
 			subs, err := s.authority.Subscriptions(ctx, in.UserID, in.page())
 			return listOf(in.Paging, subs, s.showSubscription, func(b control.Subscription) string { return b.ID }), err
 		})
-	register(s, api, s.admin("show-subscription", http.MethodGet, "/subscriptions/{id}", "Show a subscription"),
-		func(ctx context.Context, in *ByID) (*body[Subscription], error) {
-			sub, err := s.authority.Subscription(ctx, in.ID)
-			return &body[Subscription]{s.showSubscription(sub)}, err
+	register(s, api, s.admin("show-subscription", http.MethodGet, "/subscriptions/{id}", "Show a subscription and what is used of its quota"),
+		func(ctx context.Context, in *ByID) (*body[SubscriptionWithQuota], error) {
+			e, used, err := s.authority.SubscriptionQuota(ctx, in.ID)
+			if err != nil {
+				return nil, err
+			}
+			return &body[SubscriptionWithQuota]{SubscriptionWithQuota{
+				Subscription: s.showSubscription(e.Subscription), Quota: showQuotaUse(e.Plan, used),
+			}}, nil
 		})
 	register(s, api, s.admin("update-subscription", http.MethodPatch, "/subscriptions/{id}", "Move a subscription's times"),
 		func(ctx context.Context, in *subscriptionChangeInput) (*body[Subscription], error) {

@@ -44,11 +44,11 @@ type MySubscription struct {
 	Regions      []string   `json:"regions" doc:"Codes; empty: all."`
 	SpeedUpBPS   *int64     `json:"speed_up_bps" doc:"Bits per second of a session; null: no limit."`
 	SpeedDownBPS *int64     `json:"speed_down_bps" doc:"Likewise."`
-	Quota        *MyQuota   `json:"quota" doc:"Null: there is none, or the subscription is not active."`
+	Quota        *QuotaUse  `json:"quota" doc:"Null: there is none, or the subscription is not active."`
 }
 
-// MyQuota is what there is and what is used of it. Usage is known some seconds late.
-type MyQuota struct {
+// QuotaUse is what there is and what is used of it. Usage is known some seconds late.
+type QuotaUse struct {
 	Bytes       int64      `json:"bytes"`
 	Used        int64      `json:"used" doc:"In the present period, up and down together."`
 	Left        int64      `json:"left"`
@@ -81,14 +81,21 @@ func (s *server) showMe(me control.Me) Me {
 		MaxDevices: plan.MaxDevices, MaxSessions: plan.MaxSessions, Regions: orEmpty(plan.Regions), SpeedUpBPS: plan.SpeedUpBPS,
 		SpeedDownBPS: plan.SpeedDownBPS,
 	}
-	if q := me.Quota; q != nil {
-		mine.Quota = &MyQuota{
-			Bytes: *plan.QuotaBytes, Used: q.Used, Left: q.Left, From: orAbsent(q.From), ResetsAt: orAbsent(q.To), Warning: q.Warning,
-		}
-		if plan.QuotaAction == control.QuotaThrottle {
-			mine.Quota.ThrottleBPS, mine.Quota.Throttled = plan.ThrottleBPS, q.Left == 0
-		}
-	}
+	mine.Quota = showQuotaUse(plan, me.Quota)
 	shown.Subscription = mine
 	return shown
+}
+
+// showQuotaUse shows what is used of the quota of a plan; nil: there is none.
+func showQuotaUse(plan control.Plan, q *control.QuotaStanding) *QuotaUse {
+	if q == nil {
+		return nil
+	}
+	use := &QuotaUse{
+		Bytes: *plan.QuotaBytes, Used: q.Used, Left: q.Left, From: orAbsent(q.From), ResetsAt: orAbsent(q.To), Warning: q.Warning,
+	}
+	if plan.QuotaAction == control.QuotaThrottle {
+		use.ThrottleBPS, use.Throttled = plan.ThrottleBPS, q.Left == 0
+	}
+	return use
 }

@@ -44,6 +44,19 @@ type Subscription struct {
 	// AwaitsUse says that it begins with the first session; StartsAt and EndsAt mean
 	// nothing until then.
 	AwaitsUse bool `json:"awaits_use"`
+	// Quota is what is used of its quota, nil: the plan has none. Only one that is
+	// asked for by itself has it.
+	Quota *QuotaUse `json:"quota"`
+}
+
+// QuotaUse is what there is of a quota and what is used of it in a period.
+type QuotaUse struct {
+	Bytes     int64      `json:"bytes"`
+	Used      int64      `json:"used"`
+	Left      int64      `json:"left"`
+	From      *time.Time `json:"from"`      // nil: the subscription awaits its first use
+	ResetsAt  *time.Time `json:"resets_at"` // nil: never
+	Throttled bool       `json:"throttled"` // it is used up, and traffic goes on slowly
 }
 
 // Device is one enrolled key pair of a user.

@@ -33,11 +33,49 @@ var subscriptions = kind[api.Subscription]{
 	names: map[string]lookup{"USER": userName, "PLAN": planName},
 }
 
+// withQuota adds what is used of the quota, of which only show is told.
+func withQuota(k kind[api.Subscription]) kind[api.Subscription] {
+	ofQuota := func(value func(api.QuotaUse) string) func(api.Subscription) string {
+		return func(s api.Subscription) string {
+			if s.Quota == nil {
+				return ""
+			}
+			return value(*s.Quota)
+		}
+	}
+	k.details = []column[api.Subscription]{
+		{"QUOTA", func(s api.Subscription) string {
+			if s.Quota == nil {
+				return "unlimited"
+			}
+			return size(s.Quota.Bytes).String()
+		}},
+		{"USED", ofQuota(func(q api.QuotaUse) string { return fmt.Sprintf("%s (%d%%)", amount(q.Used), percent(q)) })},
+		{"LEFT", ofQuota(func(q api.QuotaUse) string {
+			if q.Throttled {
+				return amount(q.Left) + ", throttled"
+			}
+			return amount(q.Left)
+		})},
+		{"SINCE", ofQuota(func(q api.QuotaUse) string { return atOr(q.From, "") })},
+		{"RESETS", ofQuota(func(q api.QuotaUse) string { return atOr(q.ResetsAt, "never") })},
+	}
+	return k
+}
+
+// percent is how much of a quota is used, rounded down: 100 only when nothing is left.
+func percent(q api.QuotaUse) int64 {
+	if q.Bytes <= 0 {
+		return 0
+	}
+	return int64(float64(q.Used) / float64(q.Bytes) * 100)
+}
+
 func (a *app) subscriptionCommand() *cobra.Command {
 	return a.noun("subscription", "Users' plans for a period",
 		a.subscriptionCreate(),
 		listCommand(a, subscriptions, filterBy("user", "only those of this `USER` (id or name)", "user_id", findUser)),
-		showCommand(a, subscriptions), a.subscriptionUpdate(), deleteCommand(a, subscriptions, ""))
+		showCommand(a, withQuota(subscriptions)), a.subscriptionUpdate(), deleteCommand(a, subscriptions, ""))
 }
 
 func (a *app) subscriptionCreate() *cobra.Command {
