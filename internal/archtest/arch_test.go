@@ -70,12 +70,14 @@ var imports = map[string][]string{
 	// Data plane. Leaves do not see each other; server joins them.
 	"gateway/internal/auth":        {"internal/ticket", "sdk/go/wire"},
 	"gateway/internal/config":      {"internal/configfile", "internal/sslink", "sdk/go/knock", "sdk/go/wire"},
+	"gateway/internal/ledger":      {},
 	"gateway/internal/masquerade":  {},
 	"gateway/internal/metrics":     {},
 	"gateway/internal/nodes":       {"internal/link", "internal/reason", "internal/ticket", "sdk/go/knock", "sdk/go/tlspin"},
 	"gateway/internal/pace":        {},
 	"gateway/internal/protocol":    {"gateway/internal/pace", "sdk/go/lazy", "sdk/go/mux", "sdk/go/wire"},
-	"gateway/internal/sessions":    {"gateway/internal/pace", "sdk/go/wire"},
+	"gateway/internal/quota":       {},
+	"gateway/internal/sessions":    {"gateway/internal/pace", "gateway/internal/quota", "sdk/go/wire"},
 	"gateway/internal/shadowsocks": {"sdk/go/lazy", "sdk/go/wire"},
 	"gateway/internal/upstream":    {"gateway/internal/shadowsocks", "sdk/go/lazy", "sdk/go/wire"},
 	"gateway/internal/server":      {"gateway/internal/", "internal/certfile", "internal/gate", "internal/reason", "internal/ticket", "sdk/go/carrier", "sdk/go/knock", "sdk/go/mux", "sdk/go/wire"},
@@ -156,6 +158,8 @@ var links = map[string][]string{
 		"github.com/gobwas",
 		// configuration and the command line
 		"github.com/caarlos0/env/v11", "github.com/spf13/cobra", "github.com/spf13/pflag", "go.yaml.in/yaml/v3",
+		// the ledger of usage
+		"go.etcd.io/bbolt",
 		// tokens and ids
 		"github.com/golang-jwt/jwt/v5", "github.com/google/uuid",
 		// Shadowsocks, and DNS through it

@@ -56,6 +56,7 @@ type Config struct {
 	Knock    Knock    `yaml:"knock" envPrefix:"KNOCK_"`
 	Upstream Upstream `yaml:"upstream" envPrefix:"UPSTREAM_"`
 	Limits   Limits   `yaml:"limits" envPrefix:"LIMITS_"`
+	Usage    Usage    `yaml:"usage" envPrefix:"USAGE_"`
 	// RequireChannelBinding refuses devices whose proof is not bound to the
 	// TLS connection. It must be off behind a CDN that terminates TLS, and
 	// nowhere else.
@@ -110,6 +111,18 @@ type Upstream struct {
 	DeniedPorts []uint16 `yaml:"denied_ports" env:"DENIED_PORTS"`
 	// Outline is for the mode of that name.
 	Outline OutlineServers `yaml:"outline" envPrefix:"OUTLINE_"`
+}
+
+// Usage is how the traffic of sessions is written down and told.
+type Usage struct {
+	// Interval is between writes to the ledger in DataDir, and so what a gateway that is
+	// killed may lose of what it carried.
+	Interval configfile.Duration `yaml:"interval" env:"INTERVAL"`
+	// ReportInterval is between reports to the control plane.
+	ReportInterval configfile.Duration `yaml:"report_interval" env:"REPORT_INTERVAL"`
+	// MaxRows bounds the ledger: a session has one for each quarter of an hour in which
+	// it moved something, until the control plane has it, and with many rows one alone.
+	MaxRows int `yaml:"max_rows" env:"MAX_ROWS"`
 }
 
 // Limits bound what devices and strangers can make the gateway hold.
@@ -178,6 +191,9 @@ func Default() Config {
 			Unauthenticated:          2_000,
 			UnauthenticatedPerPrefix: 64,
 		},
+		Usage: Usage{
+			Interval: configfile.Duration(5 * time.Second), ReportInterval: configfile.Duration(15 * time.Second), MaxRows: 500_000,
+		},
 		RequireChannelBinding: true,
 		LogLevel:              slog.LevelInfo,
 	}
@@ -216,6 +232,9 @@ func (c Config) Validate() error {
 	c.Knock.validate(&p)
 	c.Upstream.validate(&p)
 	c.Limits.validate(&p)
+	p.duration("usage.interval", c.Usage.Interval, 100*time.Millisecond, time.Minute)
+	p.duration("usage.report_interval", c.Usage.ReportInterval, 100*time.Millisecond, time.Hour)
+	p.number("usage.max_rows", c.Usage.MaxRows, 1_000, 100_000_000)
 	p.duration("drain_timeout", c.DrainTimeout, 0, time.Hour)
 	return errors.Join(p...)
 }

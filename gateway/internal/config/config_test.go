@@ -213,6 +213,9 @@ func TestValidateRefuses(t *testing.T) {
 		"probes all the time":             {func(c *Config) { c.Upstream.Outline.ProbeInterval = 1 }, "upstream.outline.probe_interval"},
 		"memory for nothing":              {func(c *Config) { c.Limits.Memory = 1 << 20 }, "limits.memory"},
 		"silence that ends everybody":     {func(c *Config) { c.Limits.Silence = 1 }, "limits.silence"},
+		"usage written at every moment":   {func(c *Config) { c.Usage.Interval = 1 }, "usage.interval"},
+		"usage never reported":            {func(c *Config) { c.Usage.ReportInterval = 0 }, "usage.report_interval"},
+		"a ledger without rows":           {func(c *Config) { c.Usage.MaxRows = 0 }, "usage.max_rows"},
 		"less than no UDP":                {func(c *Config) { c.Limits.MaxUDP = -1 }, "limits.max_udp"},
 		"draining for longer than anyone": {func(c *Config) { c.DrainTimeout *= -1; c.DrainTimeout-- }, "drain_timeout"},
 	} {

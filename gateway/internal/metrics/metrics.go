@@ -22,6 +22,8 @@ type Gauges struct {
 	// Probes are the latest results for the Outline servers in use. Nil: there are
 	// none.
 	Probes func() []Probe
+	Ledger func() Ledger
+	Quotas func() Quotas
 }
 
 // Probe is what half a probe of an Outline server saw.
@@ -47,6 +49,8 @@ type Metrics struct {
 	probes     *prometheus.CounterVec
 	probe      *prometheus.HistogramVec
 	switches   prometheus.Counter
+	refused    *prometheus.CounterVec
+	noLedger   prometheus.Counter
 }
 
 // New registers the gateway's metrics.
@@ -82,6 +86,11 @@ func New(registry prometheus.Registerer, version string, gauges Gauges) (*Metric
 			Name: "httvps_gateway_outline_switches_total",
 			Help: "Sessions that went over to another Outline server.",
 		}),
+		refused: counter("usage_refused_total", "Rows of usage that the control plane does not take.", "code"),
+		noLedger: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "httvps_gateway_ledger_refusals_total",
+			Help: "Sessions that did not begin because the ledger of usage is full or cannot be written.",
+		}),
 	}
 	info := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "httvps_gateway_info", Help: "Always 1.", ConstLabels: prometheus.Labels{"version": version},
@@ -101,8 +110,9 @@ func New(registry prometheus.Registerer, version string, gauges Gauges) (*Metric
 	}
 	var problems []error
 	for _, collector := range []prometheus.Collector{
-		m.probes, m.probe, m.switches,
+		m.probes, m.probe, m.switches, m.refused, m.noLedger,
 		servers{gauges.Probes},
+		accounts{gauges.Ledger, gauges.Quotas},
 		m.handshakes, m.handshake, m.opens, m.dial, m.flows, m.dropped, m.turnedAway, m.control, m.closed, info,
 		gauge("sessions", "Live sessions.", gauges.Sessions),
 		gauge("streams", "Streams of live sessions, UDP flows among them.", gauges.Streams),

@@ -14,7 +14,7 @@ func gauges() Gauges {
 	one := func() float64 { return 1 }
 	return Gauges{Sessions: one, Streams: one, Flows: one, Up: one, Down: one, Unauthenticated: one, Joined: one, Probes: func() []Probe {
 		return []Probe{{Server: "ams", Network: "tcp", OK: true}, {Server: "ams", Network: "tcp"}, {Server: "ams", Network: "udp"}}
-	}}
+	}, Ledger: func() Ledger { return Ledger{Oldest: time.Now()} }, Quotas: func() Quotas { return Quotas{} }}
 }
 
 // Dashboards are built on these names and labels: a change here breaks them.
@@ -36,6 +36,9 @@ func TestNamesAndLabelsAreStable(t *testing.T) {
 	m.Probed(Probe{Server: "ams", Network: "tcp", OK: true, Took: time.Second})
 	m.Probed(Probe{Server: "ams", Network: "udp", Why: "timeout"})
 	m.Switched()
+	m.NoLedger()
+	m.UsageRefused("foreign_session")
+	m.UsageRefused("whatever a control plane may say")
 
 	families, err := registry.Gather()
 	if err != nil {
@@ -67,6 +70,10 @@ func TestNamesAndLabelsAreStable(t *testing.T) {
 		"httvps_gateway_handshakes_total{result=ready}",
 		"httvps_gateway_info{version=v1}",
 		"httvps_gateway_joined{}",
+		"httvps_gateway_ledger_bytes{}",
+		"httvps_gateway_ledger_lag_seconds{}",
+		"httvps_gateway_ledger_refusals_total{}",
+		"httvps_gateway_ledger_rows{}",
 		"httvps_gateway_opens_total{result=opened}",
 		"httvps_gateway_outline_probe_seconds{network=tcp}",
 		"httvps_gateway_outline_probes_total{network=tcp,result=ok}",
@@ -74,10 +81,14 @@ func TestNamesAndLabelsAreStable(t *testing.T) {
 		"httvps_gateway_outline_switches_total{}",
 		"httvps_gateway_outline_up{network=tcp,server=ams}",
 		"httvps_gateway_outline_up{network=udp,server=ams}",
+		"httvps_gateway_quota_leases{}",
+		"httvps_gateway_quota_stopped{}",
 		"httvps_gateway_sessions_closed_total{code=device_revoked}",
 		"httvps_gateway_sessions{}",
 		"httvps_gateway_streams{}",
 		"httvps_gateway_unauthenticated_connections{}",
+		"httvps_gateway_usage_refused_total{code=foreign_session}",
+		"httvps_gateway_usage_refused_total{code=other}",
 	}
 	slices.Sort(want)
 	if diff := cmp.Diff(want, got); diff != "" {

@@ -62,6 +62,10 @@ type Config struct {
 	Load func() Load
 	// Close is told which session must end.
 	Close func(Closing)
+	// Leases, unless nil, are leases of quotas that a heartbeat renews, at most n;
+	// Granted is told the answer.
+	Leases  func(n int) []LeaseRequest
+	Granted func(grants []Grant, asked time.Time)
 	// Event, unless nil, is told of events. It must not block.
 	Event func(Event)
 	// Observe is told how each request went.
@@ -73,7 +77,7 @@ type Config struct {
 type Node struct {
 	cfg     Config
 	control *api
-	boot    string // tells this start of the gateway from earlier ones
+	boot    uuid.UUID // tells this start of the gateway from earlier ones
 	keys    *keys
 	ended   endedQueue
 	refused refusals
@@ -98,7 +102,7 @@ func New(cfg Config) (*Node, error) {
 	n := &Node{
 		cfg:     cfg,
 		control: &api{base: cfg.State.API, http: client, bear: asGateway(cfg.Key, cfg.State.GatewayID)},
-		boot:    uuid.NewString(),
+		boot:    uuid.New(),
 		ended:   endedQueue{limit: cfg.MaxEnded, wake: make(chan struct{}, 1)},
 		refused: refusals{now: time.Now, known: make(map[subject]reason.Code)},
 		ready:   make(chan struct{}),
@@ -107,6 +111,9 @@ func New(cfg Config) (*Node, error) {
 	n.keys = &keys{fetch: n.fetchKeys, now: time.Now}
 	return n, nil
 }
+
+// Boot tells this start of the gateway from earlier ones.
+func (n *Node) Boot() [16]byte { return n.boot }
 
 // Verify checks everything in an access token but its expiry. The error is
 // [ErrNoKeys] until the control plane has answered once.
@@ -255,17 +262,29 @@ func (n *Node) keepBeating(ctx context.Context) {
 // beat sends one heartbeat and passes on what its answer says.
 func (n *Node) beat(ctx context.Context) error {
 	load := n.cfg.Load()
+	var (
+		leases []lease
+		asked  = time.Now()
+	)
+	if n.cfg.Leases != nil {
+		leases = leasesOf(n.cfg.Leases(MaxLeases))
+	}
 	var answer struct {
-		IntervalMS int64 `json:"interval_ms"`
+		IntervalMS int64   `json:"interval_ms"`
+		Quotas     []grant `json:"quotas"`
 		Close      []struct {
 			SessionID string      `json:"session_id"`
 			Reason    reason.Code `json:"reason"`
 		} `json:"close"`
 	}
-	err := n.control.call(ctx, http.MethodPost, "/api/v1/gateway/heartbeat", map[string]any{
+	body := map[string]any{
 		"boot_id": n.boot, "version": n.cfg.Version, "url": n.cfg.URL,
 		"sessions": load.Sessions, "streams": load.Streams,
-	}, &answer)
+	}
+	if len(leases) > 0 {
+		body["leases"] = leases
+	}
+	err := n.control.call(ctx, http.MethodPost, "/api/v1/gateway/heartbeat", body, &answer)
 	n.cfg.Observe("heartbeat", err)
 	if err != nil {
 		return err
@@ -274,6 +293,9 @@ func (n *Node) beat(ctx context.Context) error {
 	if answer.IntervalMS > 0 {
 		asked := time.Duration(min(answer.IntervalMS, maxInterval.Milliseconds())) * time.Millisecond
 		n.interval.Store(int64(max(asked, minInterval)))
+	}
+	if len(leases) > 0 {
+		n.cfg.Granted(grantsOf(answer.Quotas), asked)
 	}
 	for _, closing := range answer.Close {
 		var id [16]byte
@@ -303,7 +325,11 @@ type Decision struct {
 	SpeedUp    int64       // of the plan, in bits per second from the device; 0: no limit
 	SpeedDown  int64       // likewise, to the device
 	User, Plan string      // their ids
-	ExpiresAt  time.Time   // end of the subscription; zero: none
+	// Subscription carries the session. Quota is what may be used of its quota; nil:
+	// it has none.
+	Subscription string
+	Quota        *Grant
+	ExpiresAt    time.Time // end of the subscription; zero: none
 }
 
 // Validate asks for the decision about a device that has proven who it is. An
@@ -334,11 +360,13 @@ func (n *Node) decide(ctx context.Context, q Question) (Decision, error) {
 	decide, cancel := context.WithTimeout(ctx, decisionTimeout)
 	defer cancel()
 	var answer struct {
-		Allowed bool        `json:"allowed"`
-		UserID  string      `json:"user_id"`
-		PlanID  string      `json:"plan_id"`
-		Reason  reason.Code `json:"reason"`
-		Limits  struct {
+		Allowed        bool        `json:"allowed"`
+		UserID         string      `json:"user_id"`
+		PlanID         string      `json:"plan_id"`
+		SubscriptionID string      `json:"subscription_id"`
+		Quota          *grant      `json:"quota"`
+		Reason         reason.Code `json:"reason"`
+		Limits         struct {
 			MaxStreams int   `json:"max_streams"`
 			MaxUDP     *int  `json:"max_udp"`
 			SpeedUp    int64 `json:"speed_up_bps"`
@@ -356,6 +384,9 @@ func (n *Node) decide(ctx context.Context, q Question) (Decision, error) {
 	if err == nil && !answer.Allowed && answer.Reason == "" {
 		err = errors.New("a refusal without its reason")
 	}
+	if err == nil && answer.Quota != nil && uuid.Validate(answer.Quota.SubscriptionID) != nil {
+		err = errors.New("a quota of a subscription that is none")
+	}
 	n.cfg.Observe("validate", err)
 	if err != nil {
 		n.cfg.Log.WarnContext(ctx, "device not decided", "error", err)
@@ -365,15 +396,19 @@ func (n *Node) decide(ctx context.Context, q Question) (Decision, error) {
 		Allowed: answer.Allowed, Reason: answer.Reason,
 		MaxStreams: answer.Limits.MaxStreams,
 		User:       answer.UserID,
-		Plan:       answer.PlanID,
-		SpeedUp:    max(answer.Limits.SpeedUp, 0),
-		SpeedDown:  max(answer.Limits.SpeedDown, 0),
+		Plan:       answer.PlanID, Subscription: answer.SubscriptionID,
+		SpeedUp:   max(answer.Limits.SpeedUp, 0),
+		SpeedDown: max(answer.Limits.SpeedDown, 0),
 	}
 	switch flows := answer.Limits.MaxUDP; {
 	case flows != nil:
 		decision.MaxUDP = max(*flows, 0)
 	case answer.Allowed:
 		decision.MaxUDP = -1
+	}
+	if answer.Quota != nil {
+		granted := answer.Quota.grant()
+		decision.Quota, decision.Subscription = &granted, granted.Subscription
 	}
 	if answer.ExpiresAt != nil {
 		decision.ExpiresAt = *answer.ExpiresAt

@@ -45,6 +45,7 @@ type control struct {
 	pin    string
 	nonce  []byte
 	handle map[string]func(body map[string]any) (status int, answer any)
+	leased bool // heartbeats have leases
 
 	mu       sync.Mutex // guards the following fields
 	key      ed25519.PublicKey
@@ -58,6 +59,8 @@ var fields = map[string][]string{
 	"/api/v1/gateway/heartbeat":    {"boot_id", "version", "url", "sessions", "streams"},
 	"/api/v1/auth/validate-device": {"session_id", "device_id", "key_thumbprint", "generation", "boot_id"},
 	"/api/v1/gateway/sessions/end": {"sessions"},
+	"/api/v1/usage/report":         {"reports"},
+	"/api/v1/quota/leases":         {"boot_id", "leases"},
 }
 
 func newControl(t *testing.T) *control {
@@ -106,6 +109,9 @@ func (c *control) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	for _, name := range want {
 		expected[name] = true
+	}
+	if c.leased && strings.HasSuffix(r.URL.Path, "/heartbeat") {
+		expected["leases"] = true
 	}
 	if diff := cmp.Diff(expected, got); diff != "" {
 		c.t.Errorf("%s: fields (-want +got):\n%s", r.URL.Path, diff)

@@ -33,8 +33,10 @@ const (
 type Speeds struct {
 	Up, Down Limit
 
-	mu    sync.Mutex // guards the following field
-	asked time.Time
+	mu       sync.Mutex // guards the following fields
+	asked    time.Time
+	up, down int64 // as set
+	slowed   map[any]int64
 }
 
 // Set sets the speeds in bits per second, where 0 is no limit, unless they are known
@@ -45,9 +47,43 @@ func (s *Speeds) Set(asked time.Time, up, down int64) {
 	if asked.Before(s.asked) {
 		return
 	}
-	s.asked = asked
+	s.asked, s.up, s.down = asked, up, down
+	s.apply()
+}
+
+// Slow bounds both speeds besides, in bits per second, for as long as somebody has a
+// reason to: the slowest one counts. With 0 the reason has gone.
+func (s *Speeds) Slow(reason any, bits int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.slowed[reason] == bits {
+		return
+	}
+	if s.slowed == nil {
+		s.slowed = make(map[any]int64)
+	}
+	if s.slowed[reason] = bits; bits == 0 {
+		delete(s.slowed, reason)
+	}
+	s.apply()
+}
+
+// apply has the limits keep to what was said. Called with mu held.
+func (s *Speeds) apply() {
+	up, down := s.up, s.down
+	for _, bits := range s.slowed {
+		up, down = slower(up, bits), slower(down, bits)
+	}
 	s.Up.set(up)
 	s.Down.set(down)
+}
+
+// slower returns the lower one of two speeds, of which 0 is none.
+func slower(a, b int64) int64 {
+	if a == 0 || b == 0 {
+		return max(a, b)
+	}
+	return min(a, b)
 }
 
 // Limit bounds the bytes of one direction. The zero value bounds nothing.

@@ -29,6 +29,7 @@ const (
 	dropDenied     = "denied"     // the egress policy forbids the address
 	dropRate       = "rate"       // beyond what a session may send
 	dropSpeed      = "speed"      // beyond what the device may move, in either direction
+	dropQuota      = "quota"      // nothing is left of the subscription's quota, in either direction
 	dropUnanswered = "unanswered" // enough was sent to an address that does not answer
 	dropLookups    = "lookups"    // too many wait for the addresses of names
 	dropDNS        = "dns"        // the name has no address, or nobody could say
@@ -61,7 +62,7 @@ type PacketConn interface {
 
 // serveFlow serves one flow until it ends. When it returns, its socket is closed
 // and nothing of it runs.
-func (s *Streams) serveFlow(ctx context.Context, muxed *mux.Flow, meter Meter, speeds *pace.Speeds, d dialer, rate *bucket) {
+func (s *Streams) serveFlow(ctx context.Context, muxed *mux.Flow, by Bounds, d dialer, rate *bucket) {
 	conn, peer, err := d.connectFlow(ctx, muxed)
 	if err == nil {
 		if err = muxed.Confirm(); err != nil { // reset meanwhile
@@ -77,7 +78,8 @@ func (s *Streams) serveFlow(ctx context.Context, muxed *mux.Flow, meter Meter, s
 	s.flows.Add(1)
 	defer s.flows.Add(-1)
 	f := &flow{
-		muxed: muxed, conn: conn, peer: peer, meter: meter, rate: rate, speedUp: speeds.Up.NewShare(), speedDown: speeds.Down.NewShare(),
+		muxed: muxed, conn: conn, peer: peer, meter: by.Meter, quota: by.Quota, rate: rate,
+		speedUp: by.Speeds.Up.NewShare(), speedDown: by.Speeds.Down.NewShare(),
 		dropped: s.Dropped, began: time.Now(),
 	}
 	f.peers.init()
@@ -118,6 +120,7 @@ type flow struct {
 	conn               PacketConn
 	peer               netip.AddrPort // of wire.KindUDP
 	meter              Meter
+	quota              Quota
 	rate               *bucket // of the session
 	speedUp, speedDown *pace.Share
 	dropped            func(reason string, n int)
@@ -204,11 +207,16 @@ func (f *flow) sendAny(addrs []netip.AddrPort, p []byte) {
 
 // send sends p to an address, and returns why it was dropped, or "".
 func (f *flow) send(to netip.AddrPort, p []byte) string {
+	if !f.take(len(p)) {
+		return dropQuota
+	}
 	added, ok := f.peers.admit(to, len(p)) // first: the answer may be faster than we are
 	if !ok {
+		f.quota.Return(len(p))
 		return dropUnanswered
 	}
 	if err := f.conn.WriteTo(p, to); err != nil {
+		f.quota.Return(len(p))
 		if CodeOf(err) != wire.CodePolicyDenied {
 			return dropSocket
 		}
@@ -223,6 +231,17 @@ func (f *flow) send(to netip.AddrPort, p []byte) string {
 		f.checkIdle() // the patience may be another now
 	}
 	return ""
+}
+
+// take takes a datagram of n bytes from the quota, which may be the one that is
+// larger than what is left.
+func (f *flow) take(n int) bool {
+	got := f.quota.Reserve(n)
+	if got == 0 {
+		return n == 0
+	}
+	f.quota.Overdraw(n - got)
+	return true
 }
 
 func (f *flow) drop(reason string) {
@@ -249,6 +268,9 @@ func (f *flow) down() error {
 			continue
 		case !f.speedDown.Pass(n):
 			f.drop(dropSpeed)
+			continue
+		case !f.take(n):
+			f.drop(dropQuota)
 			continue
 		}
 		f.meter.AddDown(n)

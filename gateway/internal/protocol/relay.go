@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/httvps/httvps/gateway/internal/pace"
@@ -32,8 +34,9 @@ const flushTimeout = 5 * time.Second
 //	                                          with its own direction ended, too, that is the end
 //	nothing moves for too long              → RESET(idle)
 //
-// Where the device has a speed, bytes wait for their turn: those of the device in the
-// stream, whose credit then ends, those of the target where the system has them.
+// Where the device has a speed, or its subscription a quota of which nothing is left,
+// bytes wait for their turn: those of the device in the stream, whose credit then ends,
+// those of the target where the system has them.
 type relay struct {
 	stream *mux.Stream
 	target *watched
@@ -50,12 +53,14 @@ type relay struct {
 	delivered bool        // the target has all that the device said, and its end; of run, and of up before that
 }
 
-func newRelay(stream *mux.Stream, target Conn, meter Meter, speeds *pace.Speeds, idle, halfClosedIdle time.Duration) *relay {
+func newRelay(stream *mux.Stream, target Conn, by Bounds, idle, halfClosedIdle time.Duration) *relay {
 	return &relay{
 		stream: stream,
 		target: &watched{
-			Conn: target, in: lazy.NewReader(target), meter: meter, began: time.Now(),
-			up: speeds.Up.NewShare(), down: speeds.Down.NewShare(), gone: func() bool { return stream.Err() != nil && !stream.Whole() },
+			Conn: target, in: lazy.NewReader(target), meter: by.Meter, began: time.Now(),
+			up: newTurns(&by.Speeds.Up, by.Quota), down: newTurns(&by.Speeds.Down, by.Quota),
+			gone:  func() bool { return stream.Err() != nil && !stream.Whole() },
+			holds: holdsSpace(target),
 		},
 		halfIn: min(idle, halfClosedIdle),
 		limit:  idle,
@@ -206,6 +211,61 @@ func abort(conn Conn) {
 	_ = conn.Close()
 }
 
+// turns are when the bytes of one direction may move.
+type turns struct {
+	speed *pace.Share
+	quota Quota
+	paced bool // the bytes under way are those of a turn
+	ended chan struct{}
+	once  sync.Once // closes ended
+}
+
+func newTurns(limit *pace.Limit, quota Quota) *turns {
+	return &turns{speed: limit.NewShare(), quota: quota, ended: make(chan struct{})}
+}
+
+// take waits until some of n bytes may move, and returns how many, which the quota
+// has as taken; 0 after Close.
+func (t *turns) take(n int) int {
+	for t.quota.Wait(t.ended) {
+		most := n
+		if t.paced = t.speed.Limited(); t.paced {
+			if most = t.speed.Take(n); most == 0 {
+				return 0
+			}
+		}
+		if most = t.quota.Reserve(most); most > 0 { // else others were faster
+			return most
+		}
+	}
+	return 0
+}
+
+// reserve waits until a read may happen, and returns how many bytes it may bring;
+// 0 after Close. The read takes them of the quota itself, when there are some.
+func (t *turns) reserve() int {
+	if !t.quota.Wait(t.ended) {
+		return 0
+	}
+	if t.paced = t.speed.Limited(); t.paced {
+		return t.speed.Reserve()
+	}
+	return math.MaxInt
+}
+
+// settle says that the read after reserve has brought n bytes.
+func (t *turns) settle(n int) {
+	if t.paced {
+		t.speed.Settle(n)
+	}
+}
+
+// Close ends a wait, and each later one at once.
+func (t *turns) Close() {
+	t.speed.Close()
+	t.once.Do(func() { close(t.ended) })
+}
+
 // errNoTurn says that bytes wait no longer for their turn: the stream has ended.
 var errNoTurn = errors.New("the stream ended before its turn came")
 
@@ -219,9 +279,10 @@ type watched struct {
 	moved                   atomic.Int64 // when, since began
 	readFailed, writeFailed atomic.Bool
 
-	up, down *pace.Share
+	up, down *turns
 	gone     func() bool // the stream has ended, and what it said is of no use
 	part     portion     // of the read under way
+	holds    bool        // see portion
 }
 
 // abort closes the connection so that the target sees a reset, and what waits for
@@ -234,32 +295,63 @@ func (w *watched) abort() {
 
 // ReadLazy implements [lazy.Reader], which is how streams read.
 func (w *watched) ReadLazy(space lazy.Space) (int, error) {
-	if !w.down.Limited() {
-		n, err := w.in.ReadLazy(space)
-		w.noteRead(n, err)
-		return n, err
-	}
-	most := w.down.Reserve()
+	most := w.down.reserve()
 	if most == 0 {
 		return 0, errNoTurn
 	}
-	w.part = portion{Space: space, most: most}
+	w.part = portion{Space: space, most: most, quota: w.down.quota, holds: w.holds}
 	n, err := w.in.ReadLazy(&w.part)
-	w.down.Settle(n)
+	w.part.settle(n)
+	w.down.settle(n)
 	w.noteRead(n, err)
 	return n, err
 }
 
-// portion is the beginning of a space.
+// portion is the beginning of a space, as far as the quota goes.
 type portion struct {
 	lazy.Space
-	most int
+	most  int
+	quota Quota
+	holds bool // it is out while there is nothing to read
+	taken int  // of the quota
 }
 
-// Take implements [lazy.Space].
+// Take implements [lazy.Space]. A space is not empty: where others took what was
+// left, it is a byte too much.
 func (p *portion) Take() []byte {
 	space := p.Space.Take()
-	return space[:min(len(space), p.most)]
+	most := min(len(space), p.most)
+	if p.holds { // and must keep nothing from others meanwhile
+		return space[:most]
+	}
+	if p.taken = p.quota.Reserve(most); p.taken == 0 {
+		p.quota.Overdraw(1)
+		p.taken = 1
+	}
+	return space[:p.taken]
+}
+
+// Return implements [lazy.Space].
+func (p *portion) Return(wait bool) {
+	p.Space.Return(wait)
+	p.quota.Return(p.taken)
+	p.taken = 0
+}
+
+// settle says that n bytes came into what Take gave.
+func (p *portion) settle(n int) {
+	if n > p.taken {
+		p.quota.Overdraw(n - p.taken)
+		return
+	}
+	p.quota.Return(p.taken - n)
+}
+
+// holdsSpace reports whether a connection cannot say when there is something to read.
+func holdsSpace(conn Conn) bool {
+	_, isLazy := conn.(lazy.Reader)
+	_, isSocket := conn.(syscall.Conn)
+	return !isLazy && !isSocket
 }
 
 func (w *watched) noteRead(n int, err error) {
@@ -273,21 +365,21 @@ func (w *watched) noteRead(n int, err error) {
 }
 
 func (w *watched) Write(p []byte) (int, error) {
-	if !w.up.Limited() {
-		return w.write(p)
-	}
 	total := 0
-	for {
-		most := w.up.Take(len(p) - total)
-		if most == 0 || w.gone() {
+	for total < len(p) {
+		most := w.up.take(len(p) - total)
+		if most == 0 || w.up.paced && w.gone() {
+			w.up.quota.Return(most)
 			return total, errNoTurn
 		}
 		n, err := w.write(p[total : total+most])
+		w.up.quota.Return(most - n)
 		total += n
-		if err != nil || total == len(p) {
+		if err != nil {
 			return total, err
 		}
 	}
+	return total, nil
 }
 
 func (w *watched) write(p []byte) (int, error) {

@@ -23,6 +23,7 @@ type busy struct {
 	up      bool
 	speeds  pace.Speeds
 	meter   meter
+	quota   pot
 	running sync.WaitGroup
 	clients []*mux.Session
 	cutOff  context.CancelFunc // the streams of the latest session
@@ -69,7 +70,8 @@ func (b *busy) session(streams int) *mux.Session {
 	serve := &Streams{
 		NewUpstream: func([16]byte) Upstream {
 			return Upstream{Close: func() {}, Dial: func(context.Context, wire.Addr) (Conn, error) {
-				conn, target := newTarget()
+				plain, target := newTarget()
+				conn := &buffered{duplex: plain}
 				b.running.Go(func() {
 					if b.up {
 						b.count(target)
@@ -91,7 +93,9 @@ func (b *busy) session(streams int) *mux.Session {
 	b.running.Go(func() { _ = client.Run(b.t.Context()) })
 	allowed, cutOff := context.WithCancel(b.t.Context())
 	b.cutOff = cutOff
-	b.running.Go(func() { _ = serve.Serve(allowed, gateway, sessionID, &b.meter, &b.speeds) })
+	b.running.Go(func() {
+		_ = serve.Serve(allowed, gateway, sessionID, Bounds{Meter: &b.meter, Speeds: &b.speeds, Quota: &b.quota})
+	})
 	for range streams {
 		b.stream(client)
 	}
@@ -279,10 +283,11 @@ func TestDatagramsBeyondTheSpeedAreDropped(t *testing.T) {
 func TestWithoutASpeedAWriteIsOnePieceAndCostsNothing(t *testing.T) {
 	var (
 		speeds pace.Speeds
+		quota  pot
 		bytes  meter
 		target pieces
 	)
-	w := &watched{Conn: &target, meter: &bytes, began: time.Now(), up: speeds.Up.NewShare(), down: speeds.Down.NewShare()}
+	w := &watched{Conn: &target, meter: &bytes, began: time.Now(), up: newTurns(&speeds.Up, &quota), down: newTurns(&speeds.Down, &quota)}
 	p := make([]byte, 1<<20)
 	if cost := testing.AllocsPerRun(100, func() { _, _ = w.Write(p) }); cost != 0 {
 		t.Errorf("%v allocations for a write", cost)

@@ -31,6 +31,27 @@ type Meter interface {
 	AddStreams(n int) // 1 when a stream begins, −1 when it has ended
 }
 
+// Quota is what a session may move of its subscription's quota. It is called from
+// many goroutines.
+type Quota interface {
+	// Wait waits until there is something to reserve, and reports false when done was
+	// closed before.
+	Wait(done <-chan struct{}) bool
+	// Reserve returns how many of n bytes may move now, from 0.
+	Reserve(n int) int
+	// Overdraw reserves n bytes that are not there.
+	Overdraw(n int)
+	// Return takes n reserved bytes back that did not move.
+	Return(n int)
+}
+
+// Bounds are what the traffic of one session is counted by and kept to.
+type Bounds struct {
+	Meter  Meter
+	Speeds *pace.Speeds // of the device, and of all its other sessions
+	Quota  Quota
+}
+
 // Dial connects to a target.
 type Dial func(ctx context.Context, target wire.Addr) (Conn, error)
 
@@ -75,13 +96,12 @@ type Streams struct {
 // Serve serves the requests of the session with that id until it ends, and returns
 // when every connection to a target is closed. The error is the session's. What a
 // stream brought whole before the session's end is still written to its target,
-// for a few seconds; the end of ctx cuts that off, too. speeds are those of the
-// session's device, and of all its other sessions.
+// for a few seconds; the end of ctx cuts that off, too.
 //
 // A dial keeps its place in SessionDials and Slots until it has ended, also
 // when the device has reset the stream long before: opening and resetting in a
 // loop starts no more dials than waiting does.
-func (s *Streams) Serve(ctx context.Context, session *mux.Session, id [16]byte, meter Meter, speeds *pace.Speeds) error {
+func (s *Streams) Serve(ctx context.Context, session *mux.Session, id [16]byte, by Bounds) error {
 	cut := ctx
 	ctx, cancel := context.WithCancel(ctx)
 	leave := s.NewUpstream(id)
@@ -110,17 +130,17 @@ func (s *Streams) Serve(ctx context.Context, session *mux.Session, id [16]byte, 
 		}
 		streams.Go(func() {
 			defer func() { <-targets }()
-			meter.AddStreams(1)
-			defer meter.AddStreams(-1)
+			by.Meter.AddStreams(1)
+			defer by.Meter.AddStreams(-1)
 			if in.Flow != nil {
-				s.serveFlow(ctx, in.Flow, meter, speeds, d, datagrams)
+				s.serveFlow(ctx, in.Flow, by, d, datagrams)
 				return
 			}
 			target := s.open(ctx, in.Stream, d)
 			if target == nil {
 				return
 			}
-			newRelay(in.Stream, target, meter, speeds, s.Idle, s.HalfClosedIdle).run(cut, ctx)
+			newRelay(in.Stream, target, by, s.Idle, s.HalfClosedIdle).run(cut, ctx)
 		})
 	}
 }

@@ -64,6 +64,7 @@ type rig struct {
 	streams *Streams
 	meter   meter
 	speeds  pace.Speeds
+	quota   pot
 	session *mux.Session
 	results chan string
 	served  chan error
@@ -99,7 +100,9 @@ func newRig(t *testing.T, dial func(context.Context, wire.Addr) (Conn, error), c
 	r.ended.Go(func() { _ = r.session.Run(t.Context()) })
 	ctx, stop := context.WithCancel(t.Context())
 	r.stop = stop
-	r.ended.Go(func() { r.served <- r.streams.Serve(ctx, r.session, sessionID, &r.meter, &r.speeds) })
+	r.ended.Go(func() {
+		r.served <- r.streams.Serve(ctx, r.session, sessionID, Bounds{Meter: &r.meter, Speeds: &r.speeds, Quota: &r.quota})
+	})
 	return r
 }
 

@@ -14,6 +14,8 @@ import (
 
 	"github.com/httvps/httvps/gateway/internal/config"
 	"github.com/httvps/httvps/gateway/internal/metrics"
+	"github.com/httvps/httvps/gateway/internal/protocol"
+	"github.com/httvps/httvps/gateway/internal/quota"
 	"github.com/httvps/httvps/gateway/internal/sessions"
 	"github.com/httvps/httvps/gateway/internal/shadowsocks"
 	"github.com/httvps/httvps/internal/configfile"
@@ -68,6 +70,10 @@ func device(t *testing.T, up config.Upstream) *mux.Session {
 	if err != nil {
 		t.Fatal(err)
 	}
+	live.Quota, err = quota.NewBook().Begin("", nil, time.Now(), live.Moved, func(int64) {})
+	if err != nil {
+		t.Fatal(err)
+	}
 	streams := newStreams(config.Limits{MaxStreams: 256, Dials: 256, IdleTimeout: configfile.Duration(time.Minute)}, leave, counters)
 	ours, theirs := muxtest.Pipe()
 	gateway := mux.New(ours, mux.Config{Role: mux.Gateway, Limits: wire.DefaultLimits()})
@@ -75,7 +81,9 @@ func device(t *testing.T, up config.Upstream) *mux.Session {
 	var running sync.WaitGroup
 	running.Go(func() { _ = gateway.Run(t.Context()) })
 	running.Go(func() { _ = client.Run(t.Context()) })
-	running.Go(func() { _ = streams.Serve(t.Context(), gateway, live.ID, live, live.Speeds) })
+	running.Go(func() {
+		_ = streams.Serve(t.Context(), gateway, live.ID, protocol.Bounds{Meter: live, Speeds: live.Speeds, Quota: live.Quota})
+	})
 	t.Cleanup(func() {
 		client.Close(wire.CodeNoError, "")
 		running.Wait()

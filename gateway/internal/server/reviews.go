@@ -87,7 +87,7 @@ func (r *reviews) due() []*sessions.Session {
 	r.all, r.terms = false, make(map[sessions.Terms]bool)
 	r.mu.Unlock()
 	return r.registry.Those(func(of sessions.Terms) bool {
-		return all || terms[sessions.Terms{Plan: of.Plan}] || terms[sessions.Terms{User: of.User}]
+		return all || terms[sessions.Terms{Plan: of.Plan}] || terms[sessions.Terms{User: of.User}] || terms[sessions.Terms{Subscription: of.Subscription}]
 	})
 }
 

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -17,10 +18,12 @@ import (
 
 	"github.com/httvps/httvps/gateway/internal/auth"
 	"github.com/httvps/httvps/gateway/internal/config"
+	"github.com/httvps/httvps/gateway/internal/ledger"
 	"github.com/httvps/httvps/gateway/internal/masquerade"
 	"github.com/httvps/httvps/gateway/internal/metrics"
 	"github.com/httvps/httvps/gateway/internal/nodes"
 	"github.com/httvps/httvps/gateway/internal/protocol"
+	"github.com/httvps/httvps/gateway/internal/quota"
 	"github.com/httvps/httvps/gateway/internal/sessions"
 	"github.com/httvps/httvps/internal/gate"
 	"github.com/httvps/httvps/sdk/go/carrier"
@@ -39,6 +42,8 @@ const (
 	dialShare = 8
 	// drainPoll is how often a draining gateway looks whether it is empty.
 	drainPoll = 100 * time.Millisecond
+	// usageFile is the ledger's, in the data directory.
+	usageFile = "usage.db"
 )
 
 // errStopping ends handshakes under way when the gateway stops.
@@ -70,10 +75,23 @@ func Run(ctx context.Context, cfg config.Config) error {
 	if g.site, err = g.newSite(); err != nil {
 		return err
 	}
-	if err := g.build(nodes.Config{State: state, Key: key, Local: cfg.ControlDial}); err != nil {
+	if g.ledger, err = openLedger(ctx, cfg); err != nil {
 		return errors.Join(err, g.site.Close())
 	}
-	return errors.Join(g.run(ctx), g.site.Close())
+	err = g.build(nodes.Config{State: state, Key: key, Local: cfg.ControlDial})
+	if err == nil {
+		err = g.run(ctx)
+	}
+	return errors.Join(err, g.ledger.Close(), g.site.Close())
+}
+
+// openLedger opens the ledger of usage in the data directory.
+func openLedger(ctx context.Context, cfg config.Config) (*ledger.Ledger, error) {
+	l, aside, err := ledger.Open(filepath.Join(cfg.DataDir, usageFile), cfg.Usage.MaxRows)
+	if aside != "" {
+		cfg.Log.ErrorContext(ctx, "ledger of usage was damaged, and is put aside: what was not reported is only there", "file", aside)
+	}
+	return l, err
 }
 
 // listeners are the addresses that the gateway is reached at.
@@ -126,6 +144,9 @@ type gateway struct {
 	metrics   *metrics.Metrics
 	registry  *sessions.Registry
 	reviews   *reviews
+	ledger    *ledger.Ledger
+	usage     *usage
+	quotas    *quotas
 	node      *nodes.Node
 	knocks    *knocks
 	exits     *exits
@@ -151,6 +172,8 @@ func (g *gateway) build(member nodes.Config) error {
 	member.Close = func(c nodes.Closing) { g.registry.End(c.Session, c.Reason.Wire()) }
 	member.Observe = func(call string, err error) { g.metrics.Control(call, err) }
 	g.reviews = newReviews(g.registry)
+	g.quotas = &quotas{book: quota.NewBook(), review: g.reviews.add, log: g.cfg.Log}
+	member.Leases, member.Granted = g.quotas.held, g.quotas.granted
 	member.Event = func(e nodes.Event) {
 		g.reviews.event(e)
 		if g.exits.event != nil {
@@ -160,6 +183,7 @@ func (g *gateway) build(member nodes.Config) error {
 	if g.node, err = nodes.New(member); err != nil {
 		return err
 	}
+	g.quotas.renew = g.node.RenewQuotas
 	g.exits, err = newExits(g.cfg.Upstream, append(g.listeners.addrs(), g.cfg.Own...), g.node, g.cfg.Log, func() *metrics.Metrics { return g.metrics })
 	if err != nil {
 		return err
@@ -168,6 +192,11 @@ func (g *gateway) build(member nodes.Config) error {
 	if err := g.buildMetrics(); err != nil {
 		return err
 	}
+	g.usage = &usage{
+		ledger: g.ledger, boot: g.node.Boot(), live: g.registry.All, report: g.node.ReportUsage,
+		interval: g.cfg.Usage.Interval.Std(), pace: g.cfg.Usage.ReportInterval.Std(),
+		refused: g.metrics.UsageRefused, turnedAway: g.metrics.NoLedger, log: g.cfg.Log, wake: make(chan struct{}, 1),
+	}
 	g.tunnels = &tunnels{
 		limits:    limits,
 		handshake: protocol.Handshake{Timeout: limits.HandshakeTimeout.Std(), Offer: wire.KnownCapabilities},
@@ -175,6 +204,8 @@ func (g *gateway) build(member nodes.Config) error {
 		node:      g.node,
 		registry:  g.registry,
 		reviews:   g.reviews,
+		usage:     g.usage,
+		quotas:    g.quotas.book,
 		streams:   newStreams(limits, g.exits, g.metrics),
 		metrics:   g.metrics,
 		memory:    mux.NewMemory(memoryFor(limits.Memory)),
@@ -232,6 +263,11 @@ func (g *gateway) buildMetrics() error {
 			return 0
 		},
 		Probes: g.exits.probes,
+		Ledger: func() metrics.Ledger {
+			stats := g.ledger.Stats()
+			return metrics.Ledger{Rows: stats.Rows, Bytes: stats.Bytes, Oldest: stats.Oldest}
+		},
+		Quotas: func() metrics.Quotas { return metrics.Quotas(g.quotas.book.Stats()) },
 	})
 	return err
 }
@@ -264,6 +300,8 @@ func (g *gateway) run(ctx context.Context) error {
 	var left sync.WaitGroup
 	left.Go(func() { g.node.Run(membership) })
 	left.Go(func() { g.reviews.run(membership) })
+	left.Go(func() { g.usage.run(membership) })
+	left.Go(func() { g.quotas.run(membership) })
 	if g.exits.run != nil {
 		left.Go(func() { g.exits.run(membership) })
 	}

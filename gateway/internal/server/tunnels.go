@@ -16,6 +16,7 @@ import (
 	"github.com/httvps/httvps/gateway/internal/metrics"
 	"github.com/httvps/httvps/gateway/internal/nodes"
 	"github.com/httvps/httvps/gateway/internal/protocol"
+	"github.com/httvps/httvps/gateway/internal/quota"
 	"github.com/httvps/httvps/gateway/internal/sessions"
 	"github.com/httvps/httvps/internal/gate"
 	"github.com/httvps/httvps/internal/reason"
@@ -43,6 +44,8 @@ type tunnels struct {
 	node      *nodes.Node
 	registry  *sessions.Registry
 	reviews   *reviews
+	usage     *usage
+	quotas    *quota.Book
 	streams   *protocol.Streams
 	metrics   *metrics.Metrics
 	memory    *mux.Memory // what all sessions may hold
@@ -139,6 +142,19 @@ func (t *tunnels) admit(ctx context.Context, conn *carrier.Conn, hello wire.Hell
 	}
 	gate.Pass(ctx)
 
+	if err := t.usage.enter(ctx); err != nil {
+		return nil, protocol.Grant{}, &protocol.RefusedError{Code: wire.CodeRetryLater, RetryAfter: retryFull}
+	}
+	live, grant, err := t.begin(ctx, device)
+	if err != nil {
+		t.usage.leave()
+	}
+	return live, grant, err
+}
+
+// begin asks for the decision about a device that has proven who it is, and makes its
+// session, which has a place in the ledger already.
+func (t *tunnels) begin(ctx context.Context, device auth.Identity) (*sessions.Session, protocol.Grant, error) {
 	var id sessions.ID
 	_, _ = rand.Read(id[:]) // never fails (crypto/rand)
 	question := nodes.Question{Session: id, Device: device.Device, Thumbprint: device.Thumbprint, Generation: device.Generation}
@@ -152,6 +168,12 @@ func (t *tunnels) admit(ctx context.Context, conn *carrier.Conn, hello wire.Hell
 		Until: decision.ExpiresAt,
 		Renew: func(ctx context.Context) (time.Time, wire.Code) { return t.renew(ctx, question, live) },
 	})
+	if err == nil {
+		live.Quota, err = t.quotas.Begin(decision.Subscription, quotaOf(decision), asked, live.Moved, func(bps int64) { live.Speeds.Slow(live, bps) })
+		if err != nil {
+			t.registry.Remove(live)
+		}
+	}
 	if err != nil {
 		t.node.Ended(id, wire.CodeRetryLater.String())
 		return nil, protocol.Grant{}, &protocol.RefusedError{Code: wire.CodeRetryLater, RetryAfter: retryFull}
@@ -192,8 +214,9 @@ func (t *tunnels) renew(ctx context.Context, question nodes.Question, live *sess
 
 // rest has a session keep to a decision.
 func rest(live *sessions.Session, decision nodes.Decision, asked time.Time) {
-	live.Rest(sessions.Terms{User: decision.User, Plan: decision.Plan})
+	live.Rest(sessions.Terms{User: decision.User, Plan: decision.Plan, Subscription: decision.Subscription})
 	live.Speeds.Set(asked, decision.SpeedUp, decision.SpeedDown)
+	live.Quota.Rest(decision.Subscription, quotaOf(decision), asked)
 }
 
 // limitsFor returns the gateway's limits, or the plan's where they are lower.
@@ -238,7 +261,9 @@ func (t *tunnels) carry(ctx context.Context, conn *carrier.Conn, live *sessions.
 	term, over := context.WithCancel(ctx)
 	defer over()
 	parts.Go(func() { live.KeepTerm(term) })
-	parts.Go(func() { _ = t.streams.Serve(allowed, session, live.ID, live, live.Speeds) }) // its error is the session's
+	parts.Go(func() {
+		_ = t.streams.Serve(allowed, session, live.ID, protocol.Bounds{Meter: live, Speeds: live.Speeds, Quota: live.Quota})
+	}) // its error is the session's
 	err := session.Run(ctx)
 	over()
 
@@ -253,7 +278,7 @@ func (t *tunnels) carry(ctx context.Context, conn *carrier.Conn, live *sessions.
 	t.node.Ended(live.ID, why)
 	t.registry.Leave(live, session.Held)
 	parts.Wait()
-	t.registry.Remove(live)
+	t.forget(live)
 	t.log.InfoContext(ctx, "session ended", "session", live.ID.String(), "reason", why, "took", time.Since(began).Round(time.Millisecond).String(),
 		"bytes_up", live.Up(), "bytes_down", live.Down())
 }
@@ -264,8 +289,16 @@ func cutsOff(code wire.Code) bool { return code != wire.CodeShutdown }
 
 // gone forgets a session here and at the control plane.
 func (t *tunnels) gone(live *sessions.Session, why string) {
-	t.registry.Remove(live)
+	t.forget(live)
 	t.node.Ended(live.ID, why)
+}
+
+// forget forgets a session that moves nothing any more. What it has moved is written
+// down.
+func (t *tunnels) forget(live *sessions.Session) {
+	t.registry.Remove(live)
+	live.Quota.End()
+	t.usage.end(live)
 }
 
 // refused notes how a handshake failed. What anybody can cause goes to debug.

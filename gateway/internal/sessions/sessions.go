@@ -7,12 +7,14 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/httvps/httvps/gateway/internal/pace"
+	"github.com/httvps/httvps/gateway/internal/quota"
 	"github.com/httvps/httvps/sdk/go/wire"
 )
 
@@ -42,6 +44,9 @@ func (t *Traffic) Up() int64 { return t.up.Load() }
 // Down is what was read from targets.
 func (t *Traffic) Down() int64 { return t.down.Load() }
 
+// Moved is both directions together.
+func (t *Traffic) Moved() int64 { return t.Up() + t.Down() }
+
 // Term is how long a session may run.
 type Term struct {
 	Until time.Time // zero: without an end
@@ -51,7 +56,7 @@ type Term struct {
 }
 
 // Terms are what a session rests on. The ids are the control plane's.
-type Terms struct{ User, Plan string }
+type Terms struct{ User, Plan, Subscription string }
 
 // renewPause is the least time between two questions about a term: a gateway's
 // clock may be ahead of its control plane's.
@@ -62,6 +67,7 @@ type Session struct {
 	ID     ID
 	Device Device
 	Speeds *pace.Speeds // of the device: all its sessions have the same
+	Quota  *quota.Use   // set before the session is carried
 	Traffic
 
 	all     *Traffic
@@ -316,6 +322,13 @@ func (r *Registry) EndAll(code wire.Code) {
 	for _, s := range r.sessions {
 		s.End(code)
 	}
+}
+
+// All returns the live sessions.
+func (r *Registry) All() []*Session {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Collect(maps.Values(r.sessions))
 }
 
 // Those returns the live sessions whose terms are wanted.
