@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"net"
 	"net/http"
@@ -12,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -109,6 +111,48 @@ func TestGitThroughBothProxies(t *testing.T) {
 	out, err := program(t, nil, git, "-C", root+"/repo.git", "ls-tree", "--name-only", "main")
 	if err != nil || out != "file0\nfile1\n" {
 		t.Errorf("the repository has %q, %v", out, err)
+	}
+}
+
+// TestABrowserLoadsAPageThroughTheProxy has Chromium load a page with 100 resources
+// through the SOCKS5 port.
+func TestABrowserLoadsAPageThroughTheProxy(t *testing.T) {
+	chromium := need(t, "chromium", "chromium")
+	const resources = 100
+	var mu sync.Mutex
+	asked := map[string]int{}
+	far := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if name, ok := strings.CutPrefix(r.URL.Path, "/resource/"); ok {
+			mu.Lock()
+			asked[name]++
+			mu.Unlock()
+			w.Header().Set("Content-Type", "text/javascript")
+			_, _ = fmt.Fprintf(w, "loaded += 1; // %s", strings.Repeat("x", 20_000))
+			return
+		}
+		w.Header().Set("Content-Type", "text/html")
+		_, _ = fmt.Fprint(w, "<!doctype html><title>page</title><script>let loaded = 0</script>")
+		for i := range resources {
+			_, _ = fmt.Fprintf(w, "<script src=/resource/%d></script>", i)
+		}
+		_, _ = fmt.Fprint(w, "<p id=result></p><script>document.getElementById('result').textContent = 'loaded ' + loaded + ' from ' + location.host</script>")
+	}))
+	defer far.Close()
+	d := proxied(t)
+	out, err := program(t, nil, chromium, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--disable-background-networking",
+		"--user-data-dir="+t.TempDir(), "--proxy-server=socks5://"+d.Socks, "--proxy-bypass-list=<-loopback>", "--virtual-time-budget=30000", "--dump-dom", far.URL+"/")
+	if want := fmt.Sprintf("loaded %d from %s", resources, strings.TrimPrefix(far.URL, "http://")); err != nil || !strings.Contains(out, want) {
+		t.Errorf("the browser shows, %v:\n%s", err, out[max(0, len(out)-2000):])
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if len(asked) != resources {
+		t.Errorf("%d resources were asked for", len(asked))
+	}
+	r := run(t, "", nil, "httvps", "status", "--home", d.home, "-o", "json")
+	var status struct{ Received int }
+	if err := json.Unmarshal([]byte(r.stdout), &status); err != nil || status.Received < resources*20_000 {
+		t.Errorf("the tunnel has carried %s", r.stdout)
 	}
 }
 
