@@ -61,6 +61,8 @@ func (e *environment) contender(ctx context.Context, name string) (contender, er
 		c, err = e.startHTTVPS(ctx, service.Options{Limits: unlimited})
 	case raw:
 		c, err = e.startRelay(ctx)
+	case throughOutline:
+		c, err = e.startOutline(ctx)
 	case direct:
 	default:
 		err = fmt.Errorf("no contender is called %q", name)

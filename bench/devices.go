@@ -6,16 +6,29 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/httvps/httvps/sdk/go/httvps"
 )
 
-// devicesSpec is what a crowd of devices is told: an invitation for each.
+// devicesSpec is what a crowd of devices is told.
 type devicesSpec struct {
-	Links []string `json:"links"`
+	Links    []string `json:"links"`    // an invitation for each device
+	Sessions int      `json:"sessions"` // of each device
+	AtOnce   int      `json:"at_once"`  // connections that are made at the same time
 }
 
-// playDevices enrols devices and keeps them connected.
+// crowdResult is how a crowd has connected.
+type crowdResult struct {
+	Seconds float64 `json:"seconds"` // from the first attempt to the last session
+	Failed  int     `json:"failed"`  // attempts that had to be repeated
+}
+
+// enrolling is how many devices are enrolled at once.
+const enrolling = 8
+
+// playDevices enrols devices, connects them, and keeps them connected.
 func playDevices(ctx context.Context, text []byte, say func(any), _ <-chan struct{}) error {
 	var spec devicesSpec
 	if err := json.Unmarshal(text, &spec); err != nil {
@@ -23,27 +36,32 @@ func playDevices(ctx context.Context, text []byte, say func(any), _ <-chan struc
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	const atOnce = 8
-	turns := make(chan struct{}, atOnce)
-	connected := make(chan struct{}, len(spec.Links))
+	stores, err := enrollAll(ctx, spec.Links)
+	if err != nil {
+		return err
+	}
+	c := &crowd{turns: make(chan struct{}, spec.AtOnce), connected: make(chan struct{}, len(stores)*spec.Sessions), cancel: cancel}
 	var running sync.WaitGroup
 	defer running.Wait()
 	defer cancel(nil)
-	for _, link := range spec.Links {
-		running.Go(func() {
-			if err := runDevice(ctx, link, turns, connected); err != nil && ctx.Err() == nil {
-				cancel(err)
-			}
-		})
+	began := time.Now()
+	for _, store := range stores {
+		for range spec.Sessions {
+			running.Go(func() {
+				if err := c.connect(ctx, store); err != nil && ctx.Err() == nil {
+					cancel(err)
+				}
+			})
+		}
 	}
-	for range spec.Links {
+	for range cap(c.connected) {
 		select {
-		case <-connected:
+		case <-c.connected:
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
 	}
-	say(line{Ready: true})
+	say(line{Ready: true, Crowd: &crowdResult{Seconds: time.Since(began).Seconds(), Failed: int(c.failed.Load())}})
 	<-ctx.Done()
 	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
 		return err
@@ -51,34 +69,63 @@ func playDevices(ctx context.Context, text []byte, say func(any), _ <-chan struc
 	return nil
 }
 
-// runDevice enrols a device when it is its turn, and stays connected until ctx
-// ends.
-func runDevice(ctx context.Context, link string, turns, connected chan struct{}) error {
-	inv, err := httvps.ParseInvitation(link)
-	if err != nil {
-		return err
+// enrollAll enrols a device with each invitation.
+func enrollAll(ctx context.Context, links []string) ([]httvps.Store, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stores := make([]httvps.Store, len(links))
+	next := make(chan int)
+	var working sync.WaitGroup
+	for range enrolling {
+		working.Go(func() {
+			for i := range next {
+				store := httvps.NewMemoryStore()
+				inv, err := httvps.ParseInvitation(links[i])
+				if err == nil {
+					_, err = httvps.Enroll(ctx, inv, httvps.EnrollOptions{Store: store})
+				}
+				if err != nil {
+					cancel(err)
+				}
+				stores[i] = store
+			}
+		})
 	}
+	for i := range links {
+		next <- i
+	}
+	close(next)
+	working.Wait()
+	return stores, context.Cause(ctx)
+}
+
+// crowd are the sessions of one process.
+type crowd struct {
+	turns     chan struct{}
+	connected chan struct{}
+	failed    atomic.Int64
+	cancel    context.CancelCauseFunc
+}
+
+// connect opens a session when it is its turn, and keeps it until ctx ends.
+func (c *crowd) connect(ctx context.Context, store httvps.Store) error {
 	select {
-	case turns <- struct{}{}:
+	case c.turns <- struct{}{}:
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	done := sync.OnceFunc(func() { <-turns })
+	done := sync.OnceFunc(func() { <-c.turns })
 	defer done()
-	store := httvps.NewMemoryStore()
-	if _, err := httvps.Enroll(ctx, inv, httvps.EnrollOptions{Store: store}); err != nil {
-		return err
-	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
 	client, err := httvps.NewClient(httvps.Config{Store: store, Agent: "bench", OnEvent: func(e httvps.Event) {
 		switch e.Kind {
 		case httvps.Connected:
 			done()
-			connected <- struct{}{}
+			c.connected <- struct{}{}
 		case httvps.Disconnected:
-			cancel(fmt.Errorf("a device that should have been idle was disconnected: %w", e.Err))
-		case httvps.Connecting, httvps.Waiting, httvps.Refused: // on its way, or told by Run
+			c.cancel(fmt.Errorf("a session that should have been idle has ended: %w", e.Err))
+		case httvps.Waiting:
+			c.failed.Add(1)
+		case httvps.Connecting, httvps.Refused: // on its way, or told by Run
 		}
 	}})
 	if err != nil {

@@ -207,7 +207,7 @@ func (e *environment) hold(ctx context.Context, s *service.Service, n int) (*pro
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	var answer line
-	if err := errors.Join(p.Send(devicesSpec{Links: links}), p.Receive(ctx, &answer)); err != nil {
+	if err := errors.Join(p.Send(devicesSpec{Links: links, Sessions: 1, AtOnce: enrolling}), p.Receive(ctx, &answer)); err != nil {
 		return nil, errors.Join(err, p.Stop())
 	}
 	if !answer.Ready {

@@ -34,6 +34,7 @@ var roles = map[string]role{
 	"load":         playLoad,
 	"devices":      playDevices,
 	"hostile":      playHostile,
+	"switch":       playSwitch,
 }
 
 // line is where a part listens, or what it has found.
@@ -43,6 +44,8 @@ type line struct {
 	Speed   float64         `json:"speed,omitempty"`
 	Result  *load.Result    `json:"result,omitempty"`
 	Attack  *hostile.Result `json:"attack,omitempty"`
+	Crowd   *crowdResult    `json:"crowd,omitempty"`
+	Switch  *switchResult   `json:"switch,omitempty"`
 }
 
 // originSpec is what an origin is told.
@@ -72,7 +75,7 @@ func play(ctx context.Context, name string, in io.Reader, out io.Writer) error {
 	go func() { // ends with the process
 		_, _ = io.Copy(io.Discard, r)
 		close(stop)
-		if name != "load" && name != "hostile" { // these have something to say at their end
+		if name != "load" && name != "hostile" && name != "switch" { // these have something to say at their end
 			cancel()
 		}
 	}()

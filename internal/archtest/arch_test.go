@@ -121,15 +121,16 @@ var imports = map[string][]string{
 	"test/sstest": {"sdk/go/wire"},
 
 	// The benchmarks drive the binaries, too, and compare them with a relay.
-	"bench":                    {"bench/internal/", "internal/devca", "sdk/go/httvps", "test/linkem"},
-	"bench/internal/blackhole": {},
-	"bench/internal/hostile":   {"sdk/go/carrier", "sdk/go/httvps", "sdk/go/knock", "sdk/go/wire"},
-	"bench/internal/load":      {"bench/internal/origin"},
-	"bench/internal/origin":    {},
-	"bench/internal/process":   {},
-	"bench/internal/relay":     {},
-	"bench/internal/service":   {"bench/internal/process", "internal/devca", "internal/link"},
-	"bench/internal/stats":     {},
+	"bench":                      {"bench/internal/", "internal/devca", "sdk/go/httvps", "test/linkem"},
+	"bench/internal/blackhole":   {},
+	"bench/internal/hostile":     {"sdk/go/carrier", "sdk/go/httvps", "sdk/go/knock", "sdk/go/wire"},
+	"bench/internal/load":        {"bench/internal/origin"},
+	"bench/internal/origin":      {},
+	"bench/internal/process":     {},
+	"bench/internal/relay":       {},
+	"bench/internal/service":     {"bench/internal/process", "internal/devca", "internal/link"},
+	"bench/internal/shadowsocks": {},
+	"bench/internal/stats":       {},
 
 	// What the WebSocket layer was chosen by: tests alone, so that no program links
 	// what they compare.

@@ -39,6 +39,9 @@ type Spec struct {
 	Size     int           `json:"size"`     // bytes of an echo
 	Interval time.Duration `json:"interval"` // between echoes
 	Most     int           `json:"most"`     // opens after which to end
+	// Cut breaks streams off at the end, so that nobody compares what both ends have
+	// counted: for ways on which one direction cannot end before the other.
+	Cut bool `json:"cut"`
 }
 
 // Result is what came of a load.

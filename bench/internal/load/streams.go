@@ -23,8 +23,8 @@ type lane struct {
 }
 
 // streams moves bytes on all streams at once and counts those of the time
-// between warm and the end. Then every stream ends properly, and both ends must
-// have counted the same.
+// between warm and the end. Then every stream ends properly, unless it is to be cut
+// off, and both ends must have counted the same.
 func (s Spec) streams(ctx context.Context, ready func(), stop <-chan struct{}) (Result, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -55,7 +55,7 @@ func (s Spec) streams(ctx context.Context, ready func(), stop <-chan struct{}) (
 			if s.Up {
 				move = func() error { return l.upload(&ending) }
 			}
-			if err := move(); err != nil {
+			if err := move(); err != nil && (!s.Cut || !ending.Load()) {
 				cancel(fmt.Errorf("stream %d: %w", i+1, err))
 			}
 		})
@@ -75,8 +75,11 @@ func (s Spec) streams(ctx context.Context, ready func(), stop <-chan struct{}) (
 	after, took := counts(lanes), time.Since(start)
 
 	ending.Store(true)
-	if !s.Up {
-		for _, l := range lanes {
+	for _, l := range lanes {
+		switch {
+		case s.Cut:
+			l.conn.abort()
+		case !s.Up:
 			_ = l.conn.CloseWrite() // which ends the download
 		}
 	}

@@ -18,15 +18,16 @@ import (
 const (
 	maxAnswer = 1 << 20
 
-	// mostPerPlan is the highest number of devices and sessions that a plan has.
-	mostPerPlan = 1000
+	// MostPerPlan is the highest number of devices and sessions that a plan has.
+	MostPerPlan = 1000
 )
 
 // admin is the operator's side of the control plane.
 type admin struct {
 	base  string
 	token string
-	user  string
+	plan  string
+	user  string // who gets the invitations
 	http  *http.Client
 }
 
@@ -54,7 +55,7 @@ func (a *admin) setUp(ctx context.Context, bootstrap string, maxStreams int) (jo
 		return "", err
 	}
 	a.token = owner.Token
-	plan := map[string]any{"name": "bench", "max_devices": mostPerPlan, "max_sessions": mostPerPlan}
+	plan := map[string]any{"name": "bench", "max_devices": MostPerPlan, "max_sessions": MostPerPlan}
 	if maxStreams > 0 {
 		plan["max_streams"] = maxStreams
 	}
@@ -65,12 +66,8 @@ func (a *admin) setUp(ctx context.Context, bootstrap string, maxStreams int) (jo
 	if err := a.post(ctx, "/plans", plan, &made); err != nil {
 		return "", err
 	}
-	planID := made.ID
-	if err := a.post(ctx, "/users", map[string]any{"name": "bench"}, &made); err != nil {
-		return "", err
-	}
-	a.user = made.ID
-	if err := a.post(ctx, "/subscriptions", map[string]any{"user_id": a.user, "plan_id": planID}, &made); err != nil {
+	a.plan = made.ID
+	if err := a.nextUser(ctx); err != nil {
 		return "", err
 	}
 	if err := a.post(ctx, "/regions", map[string]any{"code": "bench"}, &made); err != nil {
@@ -80,6 +77,30 @@ func (a *admin) setUp(ctx context.Context, bootstrap string, maxStreams int) (jo
 		return "", err
 	}
 	return made.Join, nil
+}
+
+// nextUser makes a user with the plan, who gets the invitations from now on.
+func (a *admin) nextUser(ctx context.Context) error {
+	var made struct {
+		ID string `json:"id"`
+	}
+	if err := a.post(ctx, "/users", map[string]any{"name": "bench"}, &made); err != nil {
+		return err
+	}
+	a.user = made.ID
+	return a.post(ctx, "/subscriptions", map[string]any{"user_id": a.user, "plan_id": a.plan}, &made)
+}
+
+// NextUser has invitations made for another user from now on: one user has at most
+// MostPerPlan sessions.
+func (s *Service) NextUser(ctx context.Context) error { return s.admin.nextUser(ctx) }
+
+// AddOutline adds an Outline server by its access key.
+func (s *Service) AddOutline(ctx context.Context, key string) error {
+	var made struct {
+		ID string `json:"id"`
+	}
+	return s.admin.post(ctx, "/outline-servers", map[string]any{"region": "bench", "access_key": key}, &made)
 }
 
 // Invite makes an invitation for one device and returns its link.

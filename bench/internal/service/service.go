@@ -39,6 +39,11 @@ type Options struct {
 	// form that YAML gives to it in one line; empty: the defaults.
 	Limits string
 
+	// Upstream returns the fields of the section "upstream" of the gateway's
+	// configuration, likewise, beside those that let it reach Host. It is told the
+	// address of a web server. Nil: the defaults.
+	Upstream func(web string) string
+
 	// Where makes the commands of gateway and control plane, Host is their
 	// address, and Dial connects to it from here. Without them it is here, on
 	// loopback.
@@ -172,9 +177,13 @@ func (s *Service) startGateway(ctx context.Context, tlsSection, join string) err
 	if s.metrics, err = s.freePort(ctx); err != nil {
 		return err
 	}
+	upstream := ""
+	if s.opts.Upstream != nil {
+		upstream = ", " + s.opts.Upstream(s.metrics)
+	}
 	config := filepath.Join(s.opts.Dir, "gateway.yaml")
-	text := tlsSection + fmt.Sprintf("listen: %s\nurl: wss://%s/tunnel\ndata_dir: %s\nadmin_listen: %s\nlog_level: warn\nupstream: {allow: [%s/32]}\n",
-		listen, listen, filepath.Join(s.opts.Dir, "gateway"), s.metrics, s.opts.Host)
+	text := tlsSection + fmt.Sprintf("listen: %s\nurl: wss://%s/tunnel\ndata_dir: %s\nadmin_listen: %s\nlog_level: warn\nupstream: {allow: [%s/32]%s}\n",
+		listen, listen, filepath.Join(s.opts.Dir, "gateway"), s.metrics, s.opts.Host, upstream)
 	if s.opts.Limits != "" {
 		text += "limits: " + s.opts.Limits + "\n"
 	}
