@@ -19,10 +19,14 @@ import (
 
 	"github.com/httvps/httvps/internal/configfile"
 	"github.com/httvps/httvps/sdk/go/knock"
+	"github.com/httvps/httvps/sdk/go/wire"
 )
 
 // EnvPrefix begins the name of every variable that the gateway reads.
 const EnvPrefix = "HTTVPS_GATEWAY_"
+
+// maxNameRules bounds each of the lists of names.
+const maxNameRules = 100_000
 
 // The upstream modes: where streams go.
 const (
@@ -109,6 +113,13 @@ type Upstream struct {
 	Deny []netip.Prefix `yaml:"deny" env:"DENY"`
 	// DeniedPorts are denied on every address.
 	DeniedPorts []uint16 `yaml:"denied_ports" env:"DENIED_PORTS"`
+	// AllowedPorts, unless empty, are the only ones that are not denied.
+	AllowedPorts []uint16 `yaml:"allowed_ports" env:"ALLOWED_PORTS"`
+	// DeniedNames are names that devices may not ask for, each with everything
+	// below it; "." is every name. AllowedNames are exceptions from them. The
+	// longest name that fits decides.
+	DeniedNames  []string `yaml:"denied_names" env:"DENIED_NAMES"`
+	AllowedNames []string `yaml:"allowed_names" env:"ALLOWED_NAMES"`
 	// Outline is for the mode of that name.
 	Outline OutlineServers `yaml:"outline" envPrefix:"OUTLINE_"`
 }
@@ -261,7 +272,29 @@ func (u Upstream) validate(p *problems) {
 	if slices.Contains(u.DeniedPorts, 0) {
 		p.add("upstream.denied_ports: 0 is not a port")
 	}
+	if slices.Contains(u.AllowedPorts, 0) {
+		p.add("upstream.allowed_ports: 0 is not a port")
+	}
+	u.validateNames(p)
 	u.Outline.validate(p, u.Mode == Outline)
+}
+
+func (u Upstream) validateNames(p *problems) {
+	for _, list := range []struct {
+		key   string
+		names []string
+	}{{"denied_names", u.DeniedNames}, {"allowed_names", u.AllowedNames}} {
+		if len(list.names) > maxNameRules {
+			p.add("upstream.%s are %d, want at most %d", list.key, len(list.names), maxNameRules)
+			continue
+		}
+		for _, name := range list.names {
+			if name != "." && (name == "" || (wire.Addr{Name: name, Port: 1}).Check() != nil) {
+				p.add("upstream.%s: %q is no name, want one such as example.com, which stands for everything below it, too: "+
+					"in lower case, in ASCII (xn--…), without * and without a dot at its ends", list.key, name)
+			}
+		}
+	}
 }
 
 func (l Limits) validate(p *problems) {

@@ -76,6 +76,7 @@ func TestTheExampleShowsTheDefaults(t *testing.T) {
 	want := Default()
 	want.URL, want.DataDir, want.TLS = cfg.URL, cfg.DataDir, cfg.TLS
 	want.Upstream.Allow, want.Upstream.Deny = cfg.Upstream.Allow, cfg.Upstream.Deny
+	want.Upstream.AllowedNames, want.Upstream.DeniedNames = cfg.Upstream.AllowedNames, cfg.Upstream.DeniedNames
 	if diff := cmp.Diff(want, cfg, options); diff != "" {
 		t.Errorf("the example differs from the defaults (-default +example):\n%s", diff)
 	}
@@ -201,7 +202,13 @@ func TestValidateRefuses(t *testing.T) {
 		"bits behind a prefix's length":   {func(c *Config) { c.Upstream.Allow = prefixes(t, "10.0.0.1/8") }, "10.0.0.0/8"},
 		"a mapped prefix":                 {func(c *Config) { c.Upstream.Deny = prefixes(t, "::ffff:10.0.0.0/104") }, "as IPv4"},
 		"an empty prefix":                 {func(c *Config) { c.Upstream.Allow = make([]netip.Prefix, 1) }, "upstream.allow"},
-		"port 0":                          {func(c *Config) { c.Upstream.DeniedPorts = []uint16{0} }, "0 is not a port"},
+		"port 0":                          {func(c *Config) { c.Upstream.DeniedPorts = []uint16{0} }, "upstream.denied_ports: 0 is not a port"},
+		"port 0 alone":                    {func(c *Config) { c.Upstream.AllowedPorts = []uint16{0} }, "upstream.allowed_ports: 0 is not a port"},
+		"a name with a star":              {func(c *Config) { c.Upstream.DeniedNames = []string{"*.example.com"} }, `upstream.denied_names: "*.example.com" is no name`},
+		"a name that begins with a dot":   {func(c *Config) { c.Upstream.AllowedNames = []string{".example.com"} }, "upstream.allowed_names"},
+		"a name that is an address":       {func(c *Config) { c.Upstream.DeniedNames = []string{"127.1"} }, "upstream.denied_names"},
+		"an empty name":                   {func(c *Config) { c.Upstream.DeniedNames = []string{""} }, "upstream.denied_names"},
+		"too many names":                  {func(c *Config) { c.Upstream.AllowedNames = make([]string, 100_001) }, "upstream.allowed_names are 100001"},
 		"no way out":                      {func(c *Config) { c.Upstream.Mode, c.Upstream.Outline.Source = Outline, Keys }, "are both empty"},
 		"ways out of two sources":         {func(c *Config) { c.Upstream.Mode, c.Upstream.Outline.KeysFile = Outline, "/x" }, "want source: keys"},
 		"ways out of no source":           {func(c *Config) { c.Upstream.Outline.Source = "pool" }, "upstream.outline.source is"},

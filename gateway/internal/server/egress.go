@@ -74,8 +74,11 @@ func usesPool(cfg config.Upstream) bool {
 }
 
 // newExits returns how the sessions of a gateway leave. own are the listeners that
-// nothing reaches; counters are asked for when something happens.
-func newExits(cfg config.Upstream, own []net.Addr, control outlineControl, log *slog.Logger, counters func() *metrics.Metrics) (*exits, error) {
+// nothing reaches; counters are asked for when something happens; held is told of the
+// memory that waits for devices outside of their sessions.
+func newExits(
+	cfg config.Upstream, own []net.Addr, control outlineControl, log *slog.Logger, counters func() *metrics.Metrics, held func(n int),
+) (*exits, error) {
 	switch cfg.Mode {
 	case config.Echo:
 		return simple(cfg.Mode, func() egress { return upstream.Echo{} }), nil
@@ -90,14 +93,17 @@ func newExits(cfg config.Upstream, own []net.Addr, control outlineControl, log *
 		return nil, err
 	}
 	if cfg.Mode == config.Outline {
-		return newOutline(cfg, policy, control, log, counters)
+		return newOutline(cfg, policy, control, log, counters, held)
 	}
 	direct := upstream.NewDirect(upstream.DirectConfig{Policy: policy})
 	return simple(cfg.Mode, func() egress { return direct.ForSession() }), nil
 }
 
 func newPolicy(cfg config.Upstream, own []net.Addr) (*upstream.Policy, error) {
-	rules := upstream.Rules{Allow: cfg.Allow, Deny: cfg.Deny, Ports: cfg.DeniedPorts}
+	rules := upstream.Rules{
+		Allow: cfg.Allow, Deny: cfg.Deny, Ports: cfg.DeniedPorts, OnlyPorts: cfg.AllowedPorts,
+		DenyNames: cfg.DeniedNames, AllowNames: cfg.AllowedNames,
+	}
 	for _, addr := range own {
 		if tcp, ok := addr.(*net.TCPAddr); ok {
 			rules.Own = append(rules.Own, tcp.AddrPort())
@@ -137,7 +143,9 @@ func serversOf(cfg config.OutlineServers) ([]upstream.Server, error) {
 
 // newOutline leaves through Outline servers: those of the configuration, or those of
 // the control plane.
-func newOutline(up config.Upstream, policy *upstream.Policy, control outlineControl, log *slog.Logger, counters func() *metrics.Metrics) (*exits, error) {
+func newOutline(
+	up config.Upstream, policy *upstream.Policy, control outlineControl, log *slog.Logger, counters func() *metrics.Metrics, held func(n int),
+) (*exits, error) {
 	var (
 		cfg      = up.Outline
 		servers  []upstream.Server
@@ -164,6 +172,7 @@ func newOutline(up config.Upstream, policy *upstream.Policy, control outlineCont
 	outline, err := upstream.NewOutline(upstream.OutlineConfig{
 		Policy: policy, Assigner: assigner, Servers: servers,
 		Resolvers: cfg.Resolvers, Probe: probe, ProbeInterval: cfg.ProbeInterval.Std(),
+		Held:     held,
 		Switched: func() { counters().Switched() },
 		Probed: func(p upstream.Probe) {
 			for _, half := range halves(p) {

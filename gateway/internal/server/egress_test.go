@@ -56,13 +56,19 @@ func udpEcho(t *testing.T, on string) (addr netip.AddrPort, got <-chan string) {
 // device returns the device's end of a session that this gateway's half serves.
 func device(t *testing.T, up config.Upstream) *mux.Session {
 	t.Helper()
+	return deviceIn(t, up, func(int) {})
+}
+
+// deviceIn is device with an account of the memory that streams hold outside of it.
+func deviceIn(t *testing.T, up config.Upstream, held func(n int)) *mux.Session {
+	t.Helper()
 	zero := func() float64 { return 0 }
 	counters, err := metrics.New(prometheus.NewRegistry(), "v1",
 		metrics.Gauges{Sessions: zero, Streams: zero, Flows: zero, Up: zero, Down: zero, Unauthenticated: zero, Joined: zero})
 	if err != nil {
 		t.Fatal(err)
 	}
-	leave, err := newExits(up, nil, nil, slog.New(slog.DiscardHandler), func() *metrics.Metrics { return counters })
+	leave, err := newExits(up, nil, nil, slog.New(slog.DiscardHandler), func() *metrics.Metrics { return counters }, held)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -172,6 +178,57 @@ func TestAStreamThroughALostServerEndsWithTheWordForIt(t *testing.T) {
 	var ended *mux.StreamError
 	if !errors.As(err, &ended) || ended.Code != wire.CodeEgressLost {
 		t.Errorf("Read = %v, want the code egress_lost", err)
+	}
+}
+
+// TestStalledStreamsHoldLittleAndItIsCounted: a device reads none of its streams, whose
+// targets send all they can. What waits for it outside of the session is at most a chunk
+// for each stream, and nothing when they are gone.
+func TestStalledStreamsHoldLittleAndItIsCounted(t *testing.T) {
+	const streams, most = 64, 18 << 10
+	memory := mux.NewMemory(1 << 30)
+	server := sstest.StartServer(t, shadowsocks.DefaultCipher, "secret", sstest.Options{})
+	target := sstest.ServeTCP(t, func(conn *net.TCPConn) {
+		for {
+			if _, err := conn.Write(make([]byte, 64<<10)); err != nil {
+				return
+			}
+		}
+	})
+	client := deviceIn(t, config.Upstream{
+		Mode: config.Outline, Allow: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
+		Outline: config.OutlineServers{Source: config.Keys, Keys: []config.OutlineKey{accessKey(server.Addr)}},
+	}, memory.Hold)
+	var open []*mux.Stream
+	for range streams {
+		stream, err := client.Open(t.Context(), target)
+		if err != nil {
+			t.Fatal(err)
+		}
+		open = append(open, stream)
+		if _, err := io.ReadFull(stream, make([]byte, 1)); err != nil { // it flows
+			t.Fatal(err)
+		}
+	}
+	for before, quiet := uint64(0), 0; quiet < 5; <-time.After(50 * time.Millisecond) { // they are as full as they get
+		if now := memory.Used(); now == before {
+			quiet++
+		} else {
+			before, quiet = now, 0
+		}
+	}
+	used := memory.Used()
+	t.Logf("%d stalled streams hold %d KiB", streams, used>>10)
+	if used == 0 || used > streams*most {
+		t.Errorf("%d bytes, want some and at most %d", used, streams*most)
+	}
+	for _, stream := range open {
+		stream.Reset(wire.CodeCancelled)
+	}
+	for began := time.Now(); memory.Used() > 0; <-time.After(10 * time.Millisecond) {
+		if time.Since(began) > 20*time.Second {
+			t.Fatalf("%d bytes are counted without a stream", memory.Used())
+		}
 	}
 }
 

@@ -184,7 +184,8 @@ func (g *gateway) build(member nodes.Config) error {
 		return err
 	}
 	g.quotas.renew = g.node.RenewQuotas
-	g.exits, err = newExits(g.cfg.Upstream, append(g.listeners.addrs(), g.cfg.Own...), g.node, g.cfg.Log, func() *metrics.Metrics { return g.metrics })
+	memory := mux.NewMemory(memoryFor(limits.Memory))
+	g.exits, err = newExits(g.cfg.Upstream, append(g.listeners.addrs(), g.cfg.Own...), g.node, g.cfg.Log, func() *metrics.Metrics { return g.metrics }, memory.Hold)
 	if err != nil {
 		return err
 	}
@@ -208,7 +209,7 @@ func (g *gateway) build(member nodes.Config) error {
 		quotas:    g.quotas.book,
 		streams:   newStreams(limits, g.exits, g.metrics),
 		metrics:   g.metrics,
-		memory:    mux.NewMemory(memoryFor(limits.Memory)),
+		memory:    memory,
 		log:       g.cfg.Log,
 		site:      g.site,
 	}

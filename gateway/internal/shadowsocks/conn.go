@@ -39,13 +39,17 @@ type Conn struct {
 
 	read  reader
 	given given // by the Read under way
+	held  held
 
 	mu       sync.Mutex // guards the following fields
+	out      sender
+	salt     [32]byte // of this end's direction
 	seal     cipher.AEAD
-	nonce    nonce
-	length   [2]byte // of the chunk that is sealed; here, so that it costs nothing
-	sent     bool    // the salt and the address
-	writeErr error   // ends all writing
+	nonce    nonce // of what is to be sent next
+	at       nonce // of the chunk that is sealed, and its length; here, so that they cost nothing
+	length   [2]byte
+	sent     bool  // the salt and the address
+	writeErr error // ends all writing
 	first    *time.Timer
 }
 
@@ -57,7 +61,11 @@ func (k *Key) Client(stream Stream, target wire.Addr) (*Conn, error) {
 	if err := target.Check(); err != nil {
 		return nil, err
 	}
-	c := &Conn{stream: stream, in: lazy.NewReader(stream), key: k, target: target}
+	c := &Conn{stream: stream, in: lazy.NewReader(stream), key: k, target: target, held: held{tell: k.Held}}
+	c.read.held = &c.held
+	if err := c.begin(); err != nil {
+		return nil, err
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.first = time.AfterFunc(firstWait, func() { _, _ = c.Write(nil) }) // an error shows at the next Write
@@ -71,13 +79,26 @@ func (c *Conn) Write(p []byte) (int, error) {
 	total := 0
 	for !c.sent || len(p) > 0 {
 		n, err := c.writeSome(p)
+		total += n
 		if err != nil {
 			return total, err
 		}
-		total += n
 		p = p[n:]
 	}
 	return total, c.writeErr
+}
+
+// begin makes the salt and the cipher of this end's direction.
+func (c *Conn) begin() error {
+	salt := c.salt[:c.key.suite.size]
+	c.key.newSalt(salt, c.key.prefix)
+	aead, err := c.key.session(salt)
+	if err != nil {
+		return err
+	}
+	c.seal, c.out = aead, newSender(c.stream)
+	c.key.streams.add(salt) // so that it is no answer when it comes back
+	return nil
 }
 
 // writeSome sends as much of p as one write takes, and before it whatever has to
@@ -86,57 +107,66 @@ func (c *Conn) writeSome(p []byte) (int, error) {
 	if c.writeErr != nil {
 		return 0, c.writeErr
 	}
-	buf := writeBuffers.Get().(*[writeBuffer]byte) //nolint:errcheck // the pool has no others
-	defer writeBuffers.Put(buf)
-	out, n := buf[:0], 0
 	if !c.sent {
-		var err error
-		if out, n, err = c.sealFirst(out, p); err != nil {
-			c.writeErr = err
-			return 0, err
-		}
-		c.sent = true
 		c.first.Stop()
 	}
-	for n < len(p) && len(out)+lengthSize+tagSize < len(buf) {
-		size := min(len(p)-n, MaxPayload, len(buf)-len(out)-lengthSize-tagSize)
-		out = c.sealChunk(out, p[n:n+size])
-		n += size
+	n, err := c.out.send(c, p)
+	c.writeErr = err // the nonces of what was not sent are gone
+	return n, err
+}
+
+// sealSome appends what one write sends of p, and before it whatever has to be. It
+// changes nothing: what could not be sent is sealed again, to the same bytes, when it
+// can. pieces are told how long each of the parts is, sealed and plain.
+func (c *Conn) sealSome(out, p []byte, pieces []piece) ([]byte, []piece) {
+	c.at = c.nonce
+	if !c.sent {
+		before := len(out)
+		var n int
+		out, n = c.sealFirst(out, p)
+		pieces = append(pieces, piece{sealed: len(out) - before, plain: n})
+		p = p[n:]
 	}
-	if _, err := c.stream.Write(out); err != nil {
-		c.writeErr = err // the nonces of what was not sent are gone
-		return 0, err
+	for len(p) > 0 {
+		size := min(len(p), MaxPayload) // wherever it lies: a piece is always the same
+		if len(out)+size+lengthSize+tagSize > cap(out) {
+			break
+		}
+		out = c.sealChunk(out, p[:size])
+		pieces = append(pieces, piece{sealed: size + lengthSize + tagSize, plain: size})
+		p = p[size:]
 	}
-	return n, nil
+	return out, pieces
+}
+
+// piece is a part of what is sent: a chunk, with the salt before it if it is the first.
+type piece struct{ sealed, plain int }
+
+// passed takes down that a piece has been sent.
+func (c *Conn) passed() {
+	c.sent = true
+	c.nonce.next() // of its length
+	c.nonce.next()
 }
 
 // sealFirst appends the salt and the chunk with the address and the first bytes
 // of p, and tells how many these are.
-func (c *Conn) sealFirst(out, p []byte) ([]byte, int, error) {
-	salt := out[:c.key.suite.size]
-	c.key.newSalt(salt, c.key.prefix)
-	aead, err := c.key.session(salt)
-	if err != nil {
-		return nil, 0, err
-	}
-	c.seal = aead
-	c.key.streams.add(salt) // so that it is no answer when it comes back
-	out = out[:len(salt)]
-
+func (c *Conn) sealFirst(out, p []byte) ([]byte, int) {
+	out = append(out, c.salt[:c.key.suite.size]...)
 	// Put together where it is to be sealed.
 	body := wire.AppendAddr(out[len(out):len(out)+lengthSize], c.target)[lengthSize:]
 	n := min(len(p), MaxPayload-len(body))
 	body = append(body, p[:n]...)
-	return c.sealChunk(out, body), n, nil
+	return c.sealChunk(out, body), n
 }
 
 // sealChunk appends a chunk with payload, which may lie where it belongs.
 func (c *Conn) sealChunk(out, payload []byte) []byte {
 	binary.BigEndian.PutUint16(c.length[:], uint16(len(payload)))
-	out = c.seal.Seal(out, c.nonce[:], c.length[:], nil)
-	c.nonce.next()
-	out = c.seal.Seal(out, c.nonce[:], payload, nil)
-	c.nonce.next()
+	out = c.seal.Seal(out, c.at[:], c.length[:], nil)
+	c.at.next()
+	out = c.seal.Seal(out, c.at[:], payload, nil)
+	c.at.next()
 	return out
 }
 
@@ -168,6 +198,7 @@ func (c *Conn) CloseRead() error {
 // Close ends both directions and unblocks whoever waits.
 func (c *Conn) Close() error {
 	err := c.stream.Close() // first: a Write that holds the lock ends by it
+	c.held.end()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.first.Stop()
@@ -227,7 +258,7 @@ func (c *Conn) ReadLazy(space lazy.Space) (int, error) {
 		if n, err := c.read.deliver(c.key, space); n > 0 || err != nil {
 			return n, err
 		}
-		if err := c.read.fill(c.in); err != nil {
+		if err := c.read.fill(c.in, space); err != nil {
 			return 0, err
 		}
 	}

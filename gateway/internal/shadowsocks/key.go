@@ -62,6 +62,10 @@ func Ciphers() []string {
 // A Key is what a server and its clients share, with the memory of the salts
 // that were used under it. It is safe for concurrent use.
 type Key struct {
+	// Held, unless nil, is told of the memory in which connections hold what came
+	// and nobody has taken yet: n bytes more, or less. It is set before the first.
+	Held func(n int)
+
 	suite  suite
 	master []byte
 	prefix []byte

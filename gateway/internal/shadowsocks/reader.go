@@ -13,34 +13,76 @@ import (
 const (
 	// writeBuffer takes a block of the tunnel, 64 KiB, with what encryption adds.
 	writeBuffer = 72 << 10
-	// Read buffers are small where little comes, and large where much does, or
-	// where a chunk needs it.
 	smallBuffer = 4 << 10
-	bulkBuffer  = 64 << 10
 )
+
+// bufferSizes are those of read buffers: for where little comes, for any chunk, and
+// for where much comes.
+var bufferSizes = [...]int{smallBuffer, 18 << 10, 64 << 10}
 
 var (
 	writeBuffers = sync.Pool{New: func() any { return new([writeBuffer]byte) }}
-	smallBuffers = sync.Pool{New: func() any { return &buffer{b: make([]byte, smallBuffer)} }}
-	bulkBuffers  = sync.Pool{New: func() any { return &buffer{b: make([]byte, bulkBuffer)} }}
+	readBuffers  [len(bufferSizes)]sync.Pool
 )
 
 // buffer is memory for what comes from a server.
-type buffer struct{ b []byte }
-
-func newBuffer(bulk bool) *buffer {
-	if bulk {
-		return bulkBuffers.Get().(*buffer) //nolint:errcheck // the pool has no others
-	}
-	return smallBuffers.Get().(*buffer) //nolint:errcheck // the pool has no others
+type buffer struct {
+	class int
+	b     []byte
 }
 
-func (b *buffer) free() {
-	if len(b.b) == bulkBuffer {
-		bulkBuffers.Put(b)
+// classFor is the smallest class of buffers that hold n bytes, or the largest.
+func classFor(n int) int {
+	for class, size := range bufferSizes {
+		if n <= size {
+			return class
+		}
+	}
+	return len(bufferSizes) - 1
+}
+
+func newBuffer(class int) *buffer {
+	if b, ok := readBuffers[class].Get().(*buffer); ok {
+		return b
+	}
+	return &buffer{class: class, b: make([]byte, bufferSizes[class])}
+}
+
+func (b *buffer) free() { readBuffers[b.class].Put(b) }
+
+// held is the memory that one connection holds.
+type held struct {
+	tell func(n int) // nil: nobody is told
+
+	mu    sync.Mutex // guards the following fields
+	size  int
+	ended bool
+}
+
+// add tells of n bytes more, or less.
+func (h *held) add(n int) {
+	if h == nil || h.tell == nil {
 		return
 	}
-	smallBuffers.Put(b)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.ended { // what is read behind the end is nobody's for long
+		h.size += n
+		h.tell(n)
+	}
+}
+
+// end tells that nothing is held any more. Nobody reads what is left.
+func (h *held) end() {
+	if h.tell == nil {
+		return
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.ended {
+		h.ended = true
+		h.tell(-h.size)
+	}
 }
 
 // reader takes the server's direction apart. It holds a buffer only while there
@@ -58,20 +100,27 @@ type reader struct {
 	buf               *buffer
 	start, end, plain int
 
-	want int  // bytes to read on for
-	room int  // that the read under way was given
-	bulk bool // the next buffer is a large one
+	want  int        // bytes to read on for
+	space lazy.Space // what the read under way is for
+	room  int        // that it was given
+	bulk  bool       // the next buffer is as large as what it may bring
+
+	held *held // of buffers
 }
 
 // deliver opens what is there into the space: as many chunks as there are and
 // as fit. 0 and no error: more has to come.
-func (r *reader) deliver(k *Key, space lazy.Space) (int, error) {
-	defer r.release()
+func (r *reader) deliver(k *Key, space lazy.Space) (n int, err error) {
+	defer func() {
+		r.release()
+		if n > 0 {
+			r.shrink() // nobody knows when there is room for the rest
+		}
+	}()
 	if r.plain > 0 {
 		return r.copyPlain(space.Take()), nil
 	}
 	var p []byte
-	n := 0
 	for r.err == nil {
 		size := r.next(k)
 		if size == 0 || n > 0 && size > len(p)-n {
@@ -165,9 +214,11 @@ func (r *reader) has(n int) bool {
 	return r.end-r.start >= n
 }
 
-// fill reads what there is.
-func (r *reader) fill(in lazy.Reader) error {
+// fill reads what there is, and no more than there is space for.
+func (r *reader) fill(in lazy.Reader, space lazy.Space) error {
+	r.space = space
 	n, err := in.ReadLazy(r)
+	r.space = nil
 	r.end += n
 	r.bulk = n > 0 && n == r.room || r.bulk && n >= smallBuffer
 	if n > 0 || err == nil {
@@ -193,24 +244,57 @@ func (r *reader) atEnd() error {
 	}
 }
 
-// Take implements [lazy.Space]: room behind the bytes that are there, for at
-// least those that are wanted.
+// Take implements [lazy.Space]: room behind the bytes that are there. It is for what
+// the reader's own space takes, so that little waits here for more of that, and for at
+// least the bytes that are wanted.
 func (r *reader) Take() []byte {
+	most := max(len(r.space.Take())+lengthSize+tagSize, r.want)
+	r.space.Return(false)
+	size := r.want
+	if r.bulk {
+		size = most
+	}
 	switch have := r.end - r.start; {
-	case r.buf == nil:
-		r.buf = newBuffer(r.bulk || r.want > smallBuffer)
-	case r.want > len(r.buf.b):
-		large := newBuffer(true)
-		copy(large.b, r.buf.b[r.start:r.end])
-		r.buf.free()
-		r.buf, r.start, r.end = large, 0, have
+	case r.buf == nil, classFor(size) > r.buf.class:
+		r.move(classFor(size))
 	case r.start+r.want > len(r.buf.b), r.end == len(r.buf.b):
 		copy(r.buf.b, r.buf.b[r.start:r.end])
 		r.start, r.end = 0, have
 	}
-	p := r.buf.b[r.end:]
+	p := r.buf.b[r.end:min(r.start+most, len(r.buf.b))]
 	r.room = len(p)
 	return p
+}
+
+// move moves what is there to a buffer of another class.
+func (r *reader) move(class int) {
+	buf := newBuffer(class)
+	have := 0
+	if r.buf != nil {
+		have = copy(buf.b, r.buf.b[r.start:r.end])
+	}
+	r.held.add(len(buf.b))
+	r.drop()
+	r.buf, r.end = buf, have
+}
+
+// shrink moves what is there to a buffer that is no larger than that needs.
+func (r *reader) shrink() {
+	if r.buf == nil {
+		return
+	}
+	if class := classFor(r.end - r.start); class < r.buf.class {
+		r.move(class)
+	}
+}
+
+// drop gives the buffer back.
+func (r *reader) drop() {
+	if r.buf != nil {
+		r.held.add(-len(r.buf.b))
+		r.buf.free()
+	}
+	r.buf, r.start, r.end = nil, 0, 0
 }
 
 // Return implements [lazy.Space].
@@ -219,8 +303,7 @@ func (r *reader) Return(bool) { r.release() }
 // release gives the buffer back when nothing is in it, or when nothing of it
 // will be delivered any more.
 func (r *reader) release() {
-	if r.buf != nil && (r.start == r.end || r.err != nil && r.plain == 0) {
-		r.buf.free()
-		r.buf, r.start, r.end = nil, 0, 0
+	if r.start == r.end || r.err != nil && r.plain == 0 {
+		r.drop()
 	}
 }

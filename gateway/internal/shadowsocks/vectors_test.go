@@ -102,7 +102,7 @@ func readAll(k *Key, r io.Reader, space int) ([]byte, error) {
 	for {
 		n, err := c.read.deliver(k, &p)
 		if n == 0 && err == nil {
-			err = c.read.fill(in)
+			err = c.read.fill(in, &p)
 		}
 		got = append(got, p[:n]...)
 		if err != nil {

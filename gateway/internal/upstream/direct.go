@@ -53,6 +53,7 @@ type Direct struct {
 	policy   *Policy
 	resolver *net.Resolver
 	lookups  places
+	known    *names // by all sessions
 }
 
 // NewDirect returns a dialer under cfg.Policy.
@@ -63,7 +64,8 @@ func NewDirect(cfg DirectConfig) *Direct {
 	if cfg.MaxLookups == 0 {
 		cfg.MaxLookups = maxLookups
 	}
-	d := &Direct{policy: cfg.Policy, resolver: newResolver(cfg.DialDNS), lookups: newPlaces(cfg.MaxLookups)}
+	d := &Direct{policy: cfg.Policy, resolver: newResolver(cfg.DialDNS), lookups: newPlaces(cfg.MaxLookups), known: new(names)}
+	d.known.init()
 	return d.ForSession()
 }
 
@@ -128,7 +130,7 @@ func newResolver(dial func(context.Context, string, string) (net.Conn, error)) *
 				cancel()
 				_ = conn.Close()
 			})
-			return conn, nil
+			return heardOn(ctx, conn), nil
 		},
 	}
 }
@@ -155,7 +157,10 @@ func (d *Direct) Dial(ctx context.Context, target wire.Addr) (Conn, error) {
 func (d *Direct) addresses(ctx context.Context, target wire.Addr, check func(netip.AddrPort) error) ([]netip.AddrPort, error) {
 	found := []netip.Addr{target.IP}
 	if target.Name != "" {
-		var err error
+		err := d.policy.CheckName(target.Name)
+		if err != nil {
+			return nil, &Error{Failure: Denied, Err: err}
+		}
 		if found, err = d.lookup(ctx, target.Name); err != nil {
 			return nil, err
 		}
@@ -182,7 +187,24 @@ func allowed(found []netip.Addr, port uint16, check func(netip.AddrPort) error) 
 	return addrs, nil
 }
 
+// lookup returns the addresses of a name, which nobody has judged: as they were told
+// while that is good, otherwise as they are told now.
 func (d *Direct) lookup(ctx context.Context, name string) ([]netip.Addr, error) {
+	found, known := d.known.find(name)
+	if !known {
+		var err error
+		if found, err = d.ask(ctx, name); err != nil {
+			return nil, err
+		}
+	}
+	if len(found) == 0 {
+		return nil, &Error{Failure: DNS, Err: errors.New("no addresses")}
+	}
+	return found, nil
+}
+
+// ask looks a name up, and keeps the answer as long as the name servers said.
+func (d *Direct) ask(ctx context.Context, name string) ([]netip.Addr, error) {
 	leave, err := d.lookups.enter(ctx)
 	if err != nil {
 		return nil, err
@@ -190,16 +212,21 @@ func (d *Direct) lookup(ctx context.Context, name string) ([]netip.Addr, error) 
 	defer leave()
 	asked, cancel := context.WithTimeout(ctx, lookupTimeout)
 	defer cancel()
+	asked, heard := withHeard(asked)
 	// The final dot keeps the host's search list out of it: a device that asks
 	// for "wiki" must not get "wiki.corp.example" of the gateway's network.
 	found, err := d.resolver.LookupNetIP(asked, "ip", name+".")
+	none, _ := errors.AsType[*net.DNSError](err)
 	switch {
-	case err == nil && len(found) > 0:
-		return found, nil
 	case err == nil:
-		err = errors.New("no addresses")
+		if life := heard.life(); life > 0 && len(found) <= maxKnownAddresses {
+			d.known.learn(name, found, life)
+		}
+		return found, nil
 	case errors.Is(ctx.Err(), context.Canceled):
 		return nil, &Error{Failure: Cancelled, Err: err}
+	case none != nil && none.IsNotFound:
+		d.known.learn(name, nil, noAddressLife)
 	}
 	return nil, &Error{Failure: DNS, Err: err}
 }

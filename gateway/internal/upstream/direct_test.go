@@ -20,6 +20,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
+	"golang.org/x/net/dns/dnsmessage"
 
 	"github.com/httvps/httvps/sdk/go/wire"
 )
@@ -240,6 +241,127 @@ func TestANameIsResolvedOnceAndTheCheckedAddressIsDialled(t *testing.T) {
 	_, err = d.Dial(t.Context(), target)
 	wantFailure(t, err, Denied)
 	private.wantUntouched(t)
+}
+
+// TestAnAnswerIsKeptForItsTimeAndJudgedEachTime: also by other sessions, and at each
+// connect call, so that what was kept reaches nothing that a new answer would not.
+func TestAnAnswerIsKeptForItsTimeAndJudgedEachTime(t *testing.T) {
+	target := newCanary(t, "127.0.0.2:0")
+	zone := func(name string, ipv6 bool) ([]netip.Addr, bool) {
+		switch {
+		case strings.HasPrefix(name, "none."):
+			return nil, false
+		case ipv6:
+			return nil, true
+		case strings.HasPrefix(name, "private."):
+			return []netip.Addr{loopback(1)}, true
+		case strings.HasPrefix(name, "many."):
+			addrs := make([]netip.Addr, maxKnownAddresses+1)
+			for i := range addrs {
+				addrs[i] = loopback(2)
+			}
+			return addrs, true
+		}
+		return []netip.Addr{loopback(2)}, true
+	}
+	for name, tc := range map[string]struct {
+		ttl     uint32
+		fails   Failure
+		queries int // for two of them
+	}{
+		"kept.test":           {ttl: 60, queries: 2}, // one for each family
+		"private.test":        {ttl: 60, fails: Denied, queries: 2},
+		"none.test":           {fails: DNS, queries: 2},
+		"once.test":           {ttl: 0, queries: 4}, // it may be another at once
+		"many.addresses.test": {ttl: 60, queries: 4},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dns := newDNS(t, zone)
+			dns.ttl.Store(tc.ttl)
+			d := NewDirect(DirectConfig{Policy: newPolicy(t, Rules{Allow: prefixes("127.0.0.2/32")}), DialDNS: dns.dial})
+			for range 2 {
+				conn, err := d.ForSession().Dial(t.Context(), wire.Addr{Name: name, Port: target.addr().Port()})
+				if tc.fails != "" {
+					wantFailure(t, err, tc.fails)
+					continue
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				conn.Close()
+				target.wantTouched(t)
+			}
+			if asked := dns.asked(); len(asked) != tc.queries {
+				t.Errorf("queries: %q, want %d", asked, tc.queries)
+			}
+		})
+	}
+}
+
+func TestHowLongAnAnswerIsGood(t *testing.T) {
+	records := func(ttls ...uint32) []byte {
+		q, err := newQuestion("a.test", dnsmessage.TypeA)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var list []dnsmessage.Resource
+		for _, ttl := range ttls {
+			list = append(list, a("a.test.", ttl, 1))
+		}
+		return reply(t, q, nil, list...)
+	}
+	for name, tc := range map[string]struct {
+		heard [][]byte
+		want  time.Duration
+	}{
+		"nothing came":                   {nil, 0},
+		"there is no address":            {[][]byte{records()}, 0},
+		"as long as it says":             {[][]byte{records(30)}, 30 * time.Second},
+		"the shortest of several":        {[][]byte{records(50, 20), records(40)}, 20 * time.Second},
+		"a minute at most":               {[][]byte{records(86_400)}, time.Minute},
+		"not at all":                     {[][]byte{records(60), records(0)}, 0},
+		"what is no message tells none":  {[][]byte{{1, 2, 3}, records(30)}, 30 * time.Second},
+		"nor does what is cut in itself": {[][]byte{records(30), records(50)[:38]}, 30 * time.Second},
+	} {
+		_, h := withHeard(t.Context())
+		for _, text := range tc.heard {
+			h.hear(text)
+		}
+		if got := h.life(); got != tc.want {
+			t.Errorf("%s: %v, want %v", name, got, tc.want)
+		}
+	}
+	ctx, h := withHeard(t.Context())
+	near, far := net.Pipe()
+	defer near.Close()
+	defer far.Close()
+	if heardOn(ctx, near) != near { // what it brings is not heard
+		t.Error("a stream is another")
+	}
+	h.hear(records(30))
+	if got := h.life(); got != 0 {
+		t.Errorf("beside a stream that nobody heard: %v", got)
+	}
+}
+
+func TestNamesThatTheOperatorDeniesAreNotAskedFor(t *testing.T) {
+	dns := newDNS(t, func(string, bool) ([]netip.Addr, bool) { return []netip.Addr{loopback(2)}, true })
+	d := NewDirect(DirectConfig{
+		Policy:  newPolicy(t, Rules{Allow: prefixes("127.0.0.2/32"), DenyNames: []string{"bad.test"}}),
+		DialDNS: dns.dial,
+	})
+	for _, name := range []string{"bad.test", "very.bad.test"} {
+		target := wire.Addr{Name: name, Port: 80}
+		_, err := d.Dial(t.Context(), target)
+		wantFailure(t, err, Denied)
+		_, _, err = d.DialPacket(t.Context(), target)
+		wantFailure(t, err, Denied)
+		_, err = d.Resolve(t.Context(), target)
+		wantFailure(t, err, Denied)
+	}
+	if asked := dns.asked(); len(asked) > 0 {
+		t.Errorf("asked for %q", asked)
+	}
 }
 
 func TestDeniedAnswersAreDroppedAndTheRestIsDialled(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 )
 
@@ -15,6 +16,7 @@ import (
 type dnsServer struct {
 	conn   net.PacketConn
 	answer func(name string, ipv6 bool) (addrs []netip.Addr, ok bool)
+	ttl    atomic.Uint32 // of all records
 
 	mu      sync.Mutex // guards queries
 	queries []string
@@ -101,7 +103,8 @@ func (s *dnsServer) reply(query []byte) []byte {
 	for _, addr := range addrs {
 		reply = append(reply, 0xc0, 12) // the name of the question
 		reply = binary.BigEndian.AppendUint16(reply, kind)
-		reply = append(reply, 0, 1, 0, 0, 0, 0)
+		reply = append(reply, 0, 1)
+		reply = binary.BigEndian.AppendUint32(reply, s.ttl.Load())
 		reply = binary.BigEndian.AppendUint16(reply, uint16(len(addr.AsSlice())))
 		reply = append(reply, addr.AsSlice()...)
 	}

@@ -5,10 +5,11 @@
 // [Direct] does so on the gateway's own host. [Echo] and [Devnull] are
 // targets without a network, for development and load tests.
 //
-// A target is chosen by a device and is hostile until judged. [Policy] judges
-// addresses, never names: Direct resolves a name once, drops the answers that
-// the policy denies, connects to what is left by literal address, and asks the
+// A target is chosen by a device and is hostile until judged. What makes it safe
+// is that [Policy] judges addresses: Direct resolves a name once, drops the answers
+// that the policy denies, connects to what is left by literal address, and asks the
 // policy again about the very address of each connect call and of each datagram.
+// Names are judged besides, where the operator has rules for them.
 package upstream
 
 import (

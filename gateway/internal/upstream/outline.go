@@ -119,6 +119,9 @@ type OutlineConfig struct {
 	MaxLookups int
 	// Probed, unless nil, is told what the Assigner is.
 	Probed func(Probe)
+	// Held, unless nil, is told of the memory in which connections hold what came and
+	// nobody has taken yet: n bytes more, or less.
+	Held func(n int)
 	// Switched, unless nil, is told when a session has gone over to another server.
 	Switched func()
 }
@@ -226,6 +229,7 @@ func (o *Outline) use(s Server) (*exit, error) {
 	if err != nil {
 		return nil, err
 	}
+	key.Held = o.cfg.Held
 	if len(o.exits) >= idleExits {
 		maps.DeleteFunc(o.exits, func(_ Server, e *exit) bool { return e.users == 0 })
 	}
@@ -477,8 +481,8 @@ func (s *OutlineSession) Dial(ctx context.Context, target wire.Addr) (Conn, erro
 func (s *OutlineSession) judge(ctx context.Context, e *exit, target wire.Addr) (wire.Addr, error) {
 	policy := s.outline.cfg.Policy
 	if target.Name != "" && e.server.Managed && policy.TakesNames() {
-		if err := policy.CheckPort(target.Port); err != nil {
-			return wire.Addr{}, &Error{Failure: Denied, Err: err}
+		if policy.CheckName(target.Name) != nil || policy.CheckPort(target.Port) != nil {
+			return wire.Addr{}, &Error{Failure: Denied, Err: ErrDenied}
 		}
 		return target, nil
 	}
@@ -494,6 +498,9 @@ func (s *OutlineSession) judge(ctx context.Context, e *exit, target wire.Addr) (
 func (s *OutlineSession) addresses(ctx context.Context, e *exit, target wire.Addr, check func(netip.AddrPort) error) ([]netip.AddrPort, error) {
 	found := []netip.Addr{target.IP}
 	if target.Name != "" {
+		if err := s.outline.cfg.Policy.CheckName(target.Name); err != nil {
+			return nil, &Error{Failure: Denied, Err: err}
+		}
 		leave, err := s.lookups.enter(ctx)
 		if err != nil {
 			return nil, err

@@ -18,7 +18,9 @@ import (
 )
 
 const (
-	maxKnownNames = 4096 // of one server
+	maxKnownNames = 4096 // of one server, or of this host
+	// maxKnownAddresses bounds what is kept of one name.
+	maxKnownAddresses = 32
 	// An address is good for what its zone says, within bounds; that there is none
 	// for less.
 	leastNameLife  = time.Second
@@ -32,7 +34,7 @@ const (
 
 var errNoAnswer = errors.New("no name server answers")
 
-// names is what is known of names behind one server.
+// names is what is known of names behind one server, or on this host.
 type names struct {
 	mu     sync.Mutex // guards the following fields
 	known  map[string]knownName

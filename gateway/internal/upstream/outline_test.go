@@ -188,8 +188,12 @@ func TestWhatThePolicyDeniesReachesNoServer(t *testing.T) {
 	managed := serverAt("managed", far.Addr)
 	managed.Managed = true
 	for _, server := range []Server{serverAt("one", far.Addr), managed} {
-		s := newOutlineRig(t, nil, server).session(t, 1)
+		s := newOutlineRig(t, func(c *OutlineConfig) {
+			c.Policy = newPolicy(t, Rules{Allow: prefixes("127.0.0.0/8"), Ports: []uint16{25}, DenyNames: []string{"denied.test"}})
+		}, server).session(t, 1)
 		targets := []wire.Addr{
+			{Name: "denied.test", Port: 80},
+			{Name: "very.denied.test", Port: 80},
 			{IP: netip.MustParseAddr("10.0.0.1"), Port: 80},
 			{IP: netip.MustParseAddr("169.254.169.254"), Port: 80},
 			{IP: netip.MustParseAddr("fd00::1"), Port: 80},
@@ -204,6 +208,8 @@ func TestWhatThePolicyDeniesReachesNoServer(t *testing.T) {
 			wantFailure(t, err, Denied)
 		}
 		_, _, err := s.DialPacket(t.Context(), wire.Addr{Name: "private.test", Port: 80})
+		wantFailure(t, err, Denied)
+		_, _, err = s.DialPacket(t.Context(), wire.Addr{Name: "denied.test", Port: 80})
 		wantFailure(t, err, Denied)
 		_, err = s.Resolve(t.Context(), wire.Addr{Name: "private.test", Port: 80})
 		wantFailure(t, err, Denied)

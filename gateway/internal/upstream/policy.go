@@ -16,6 +16,11 @@ type Rules struct {
 	Allow []netip.Prefix // exceptions from the built-in table
 	Deny  []netip.Prefix // denied whatever Allow says
 	Ports []uint16       // denied on every address
+	// OnlyPorts, unless empty, are the only ones that are not denied.
+	OnlyPorts []uint16
+	// DenyNames are names that devices may not ask for, each with everything below
+	// it; "." is every name. AllowNames are exceptions: the longest name decides.
+	DenyNames, AllowNames []string
 	// Own are the listeners of the gateway's process. They are denied whatever
 	// Allow says. An unspecified address stands for every address of this
 	// host that Host lists, and for loopback.
@@ -28,6 +33,8 @@ type Rules struct {
 type Policy struct {
 	allow, deny []netip.Prefix
 	ports       map[uint16]struct{}
+	onlyPorts   map[uint16]struct{} // empty: all
+	names       nameRules
 	own         map[netip.AddrPort]struct{}
 	ownPorts    map[uint16]struct{} // listeners on all addresses
 	host        map[netip.Addr]struct{}
@@ -40,12 +47,18 @@ type Policy struct {
 // 6to4, Teredo).
 func NewPolicy(rules Rules) (*Policy, error) {
 	p := &Policy{
-		ports:    make(map[uint16]struct{}, len(rules.Ports)),
-		own:      make(map[netip.AddrPort]struct{}, len(rules.Own)),
-		ownPorts: make(map[uint16]struct{}),
-		host:     make(map[netip.Addr]struct{}, len(rules.Host)),
+		ports:     portSet(rules.Ports),
+		onlyPorts: portSet(rules.OnlyPorts),
+		own:       make(map[netip.AddrPort]struct{}, len(rules.Own)),
+		ownPorts:  make(map[uint16]struct{}),
+		host:      make(map[netip.Addr]struct{}, len(rules.Host)),
 	}
 	var problems []error
+	names, err := newNameRules(rules.AllowNames, rules.DenyNames)
+	if err != nil {
+		problems = append(problems, err)
+	}
+	p.names = names
 	keep := func(list string, prefixes []netip.Prefix) []netip.Prefix {
 		kept := make([]netip.Prefix, 0, len(prefixes))
 		for _, prefix := range prefixes {
@@ -58,9 +71,6 @@ func NewPolicy(rules Rules) (*Policy, error) {
 		return kept
 	}
 	p.allow, p.deny = keep("allow", rules.Allow), keep("deny", rules.Deny)
-	for _, port := range rules.Ports {
-		p.ports[port] = struct{}{}
-	}
 	for _, own := range rules.Own {
 		if own.Addr().IsUnspecified() {
 			p.ownPorts[own.Port()] = struct{}{}
@@ -105,7 +115,7 @@ func (p *Policy) Check(target netip.AddrPort) error {
 	if p.isOwn(netip.AddrPortFrom(addr, target.Port())) {
 		return ErrDenied
 	}
-	if _, denied := p.ports[target.Port()]; denied {
+	if p.CheckPort(target.Port()) != nil {
 		return ErrDenied
 	}
 	switch {
@@ -133,10 +143,20 @@ func (p *Policy) CheckUDP(target netip.AddrPort) error {
 
 // CheckPort returns [ErrDenied] unless that port may be connected to somewhere.
 func (p *Policy) CheckPort(port uint16) error {
-	if _, denied := p.ports[port]; denied || port == 0 {
+	_, denied := p.ports[port]
+	_, listed := p.onlyPorts[port]
+	if denied || !listed && len(p.onlyPorts) > 0 || port == 0 {
 		return ErrDenied
 	}
 	return nil
+}
+
+func portSet(ports []uint16) map[uint16]struct{} {
+	set := make(map[uint16]struct{}, len(ports))
+	for _, port := range ports {
+		set[port] = struct{}{}
+	}
+	return set
 }
 
 // TakesNames reports whether a name may be resolved where addresses cannot be

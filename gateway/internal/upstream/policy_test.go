@@ -4,6 +4,8 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net/netip"
+	"strconv"
+	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -125,6 +127,75 @@ func TestPolicyFollowsTheOperator(t *testing.T) {
 	} {
 		if err := p.Check(netip.MustParseAddrPort(addr)); allowed != (err == nil) {
 			t.Errorf("Check(%s) = %v, want allowed %v", addr, err, allowed)
+		}
+	}
+}
+
+func TestPolicyMayAllowSomePortsOnly(t *testing.T) {
+	p := newPolicy(t, Rules{OnlyPorts: []uint16{80, 443}, Ports: []uint16{443}})
+	for port, allowed := range map[uint16]bool{80: true, 443: false, 22: false, 0: false} {
+		for what, err := range map[string]error{
+			"Check": p.Check(netip.AddrPortFrom(netip.MustParseAddr("93.184.216.34"), port)), "CheckPort": p.CheckPort(port),
+			"CheckUDP": p.CheckUDP(netip.AddrPortFrom(netip.MustParseAddr("93.184.216.34"), port)),
+		} {
+			if allowed != (err == nil) {
+				t.Errorf("%s of port %d: %v, want allowed %v", what, port, err, allowed)
+			}
+		}
+	}
+}
+
+func TestTheLongestNameDecides(t *testing.T) {
+	rules := Rules{
+		DenyNames:  []string{"example.com", "both.test", "deep.good.example.com", "internal"},
+		AllowNames: []string{"good.example.com", "both.test", "only.elsewhere.test"},
+	}
+	everything := rules
+	everything.DenyNames = append(everything.DenyNames, ".")
+	for name, want := range map[string]struct{ denied, deniedOfAll bool }{
+		"example.com":                {true, true},
+		"a.b.example.com":            {true, true},
+		"EXAMPLE.com":                {true, true},
+		"example.com.":               {true, true},
+		"good.example.com":           {false, false},
+		"very.good.example.com":      {false, false},
+		"deep.good.example.com":      {true, true},
+		"x.deep.good.example.com":    {true, true},
+		"both.test":                  {true, true}, // the denial of two that are the same
+		"badexample.com":             {false, true},
+		"example.com.org":            {false, true},
+		"com":                        {false, true},
+		"internal":                   {true, true},
+		"metadata.internal":          {true, true},
+		"only.elsewhere.test":        {false, false},
+		"www.only.elsewhere.test":    {false, false},
+		"elsewhere.test":             {false, true},
+		"notonly.elsewhere.test":     {false, true},
+		"localhost":                  {false, true},
+		"_dmarc.good.example.com":    {false, false},
+		"xn--80ak6aa92e.example.com": {true, true},
+	} {
+		if err := newPolicy(t, rules).CheckName(name); want.denied != errors.Is(err, ErrDenied) {
+			t.Errorf("CheckName(%s) = %v, want denied %v", name, err, want.denied)
+		}
+		if err := newPolicy(t, everything).CheckName(name); want.deniedOfAll != errors.Is(err, ErrDenied) {
+			t.Errorf("where every name is denied: CheckName(%s) = %v, want denied %v", name, err, want.deniedOfAll)
+		}
+	}
+	if err := newPolicy(t, Rules{}).CheckName("anything.test"); err != nil {
+		t.Errorf("without rules: %v", err)
+	}
+}
+
+func TestNewPolicyTellsEveryBadName(t *testing.T) {
+	bad := []string{"*.example.com", ".example.com", "example.com.", "Example.com", "exämple.com", "127.0.0.1", "0x7f", "", "a..b"}
+	_, err := NewPolicy(Rules{DenyNames: bad[:5], AllowNames: bad[5:]})
+	if err == nil {
+		t.Fatal("no error")
+	}
+	for _, name := range bad {
+		if !strings.Contains(err.Error(), strconv.Quote(name)) {
+			t.Errorf("no word about %q in:\n%v", name, err)
 		}
 	}
 }

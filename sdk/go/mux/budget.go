@@ -62,6 +62,10 @@ func (m *Memory) Used() uint64 {
 	return uint64(max(m.used.Load(), 0))
 }
 
+// Hold counts n bytes that something beside the sessions holds for their streams, or
+// with a negative n no longer holds.
+func (m *Memory) Hold(n int) { m.add(int64(n)) }
+
 func (m *Memory) add(n int64) {
 	if m != nil && n != 0 {
 		m.used.Add(n)

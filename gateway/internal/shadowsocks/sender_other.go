@@ -1,0 +1,5 @@
+//go:build !unix
+
+package shadowsocks
+
+func newSender(stream Stream) sender { return whole{stream} }
