@@ -11,6 +11,8 @@ type Ledger struct {
 	Rows   int
 	Bytes  int64     // of the file
 	Oldest time.Time // since when something is not acknowledged; zero: nothing is
+	// Written is until when all that was moved is written; zero: nothing is yet.
+	Written time.Time
 }
 
 // Quotas are subscriptions in use that have a quota.
@@ -30,13 +32,15 @@ var (
 	ledgerBytes = prometheus.NewDesc("httvps_gateway_ledger_bytes", "Size of the ledger's file.", nil, nil)
 	ledgerLag   = prometheus.NewDesc("httvps_gateway_ledger_lag_seconds",
 		"Age of the oldest usage that the control plane has not acknowledged; 0 without any.", nil, nil)
+	ledgerWritten = prometheus.NewDesc("httvps_gateway_ledger_written_timestamp_seconds",
+		"Unix time until which all that sessions have moved is written to the ledger.", nil, nil)
 	quotaLeases  = prometheus.NewDesc("httvps_gateway_quota_leases", "Subscriptions with live sessions and a quota.", nil, nil)
 	quotaStopped = prometheus.NewDesc("httvps_gateway_quota_stopped", "Those of them whose traffic waits: nothing is left of their allowance.", nil, nil)
 )
 
 // Describe implements [prometheus.Collector].
 func (accounts) Describe(out chan<- *prometheus.Desc) {
-	for _, desc := range []*prometheus.Desc{ledgerRows, ledgerBytes, ledgerLag, quotaLeases, quotaStopped} {
+	for _, desc := range []*prometheus.Desc{ledgerRows, ledgerBytes, ledgerLag, ledgerWritten, quotaLeases, quotaStopped} {
 		out <- desc
 	}
 }
@@ -55,6 +59,9 @@ func (a accounts) Collect(out chan<- prometheus.Metric) {
 		gauge(ledgerRows, float64(l.Rows))
 		gauge(ledgerBytes, float64(l.Bytes))
 		gauge(ledgerLag, lag)
+		if !l.Written.IsZero() {
+			gauge(ledgerWritten, float64(l.Written.UnixMicro())/1e6)
+		}
 	}
 	if a.quotas != nil {
 		q := a.quotas()

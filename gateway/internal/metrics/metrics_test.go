@@ -14,7 +14,7 @@ func gauges() Gauges {
 	one := func() float64 { return 1 }
 	return Gauges{Sessions: one, Streams: one, Flows: one, Up: one, Down: one, Unauthenticated: one, Joined: one, Probes: func() []Probe {
 		return []Probe{{Server: "ams", Network: "tcp", OK: true}, {Server: "ams", Network: "tcp"}, {Server: "ams", Network: "udp"}}
-	}, Ledger: func() Ledger { return Ledger{Oldest: time.Now()} }, Quotas: func() Quotas { return Quotas{} }}
+	}, Ledger: func() Ledger { return Ledger{Oldest: time.Now(), Written: time.Now()} }, Quotas: func() Quotas { return Quotas{} }}
 }
 
 // Dashboards are built on these names and labels: a change here breaks them.
@@ -74,6 +74,7 @@ func TestNamesAndLabelsAreStable(t *testing.T) {
 		"httvps_gateway_ledger_lag_seconds{}",
 		"httvps_gateway_ledger_refusals_total{}",
 		"httvps_gateway_ledger_rows{}",
+		"httvps_gateway_ledger_written_timestamp_seconds{}",
 		"httvps_gateway_opens_total{result=opened}",
 		"httvps_gateway_outline_probe_seconds{network=tcp}",
 		"httvps_gateway_outline_probes_total{network=tcp,result=ok}",

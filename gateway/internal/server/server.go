@@ -266,7 +266,7 @@ func (g *gateway) buildMetrics() error {
 		Probes: g.exits.probes,
 		Ledger: func() metrics.Ledger {
 			stats := g.ledger.Stats()
-			return metrics.Ledger{Rows: stats.Rows, Bytes: stats.Bytes, Oldest: stats.Oldest}
+			return metrics.Ledger{Rows: stats.Rows, Bytes: stats.Bytes, Oldest: stats.Oldest, Written: g.usage.writtenUntil()}
 		},
 		Quotas: func() metrics.Quotas { return metrics.Quotas(g.quotas.book.Stats()) },
 	})

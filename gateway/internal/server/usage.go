@@ -33,8 +33,9 @@ type usage struct {
 	turnedAway func()            // is told of each session that has no place
 	log        *slog.Logger
 
-	wake chan struct{} // holds one token when a session has ended
-	full atomic.Bool   // and the log says so
+	wake  chan struct{} // holds one token when a session has ended
+	until atomic.Int64  // unix microseconds: what was moved until then is written
+	full  atomic.Bool   // and the log says so
 
 	mu    sync.Mutex // guards the following field
 	ended []*sessions.Session
@@ -137,7 +138,18 @@ func (u *usage) write(written map[sessions.ID]int64, all bool) error {
 	for range ended {
 		u.ledger.Leave()
 	}
+	if err == nil && all {
+		u.until.Store(now.UnixMicro())
+	}
 	return err
+}
+
+// writtenUntil is until when all that was moved is written; zero: nothing is yet.
+func (u *usage) writtenUntil() time.Time {
+	if until := u.until.Load(); until != 0 {
+		return time.UnixMicro(until)
+	}
+	return time.Time{}
 }
 
 // keepReporting reports at each interval, and more seldom while there is no answer.
