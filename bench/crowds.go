@@ -73,7 +73,7 @@ func rushes() measurement {
 				return nil, err
 			}
 			defer func() { err = errors.Join(err, s.Stop()) }()
-			crowd, result, err := e.crowd(ctx, s, devicesSpec{Sessions: crowded, AtOnce: sessions}, sessions)
+			crowd, result, err := e.crowd(ctx, s, devicesSpec{Sessions: crowded, AtOnce: sessions, Rush: true}, sessions)
 			if err != nil {
 				return nil, err
 			}

@@ -17,6 +17,7 @@ type devicesSpec struct {
 	Links    []string `json:"links"`    // an invitation for each device
 	Sessions int      `json:"sessions"` // of each device
 	AtOnce   int      `json:"at_once"`  // connections that are made at the same time
+	Rush     bool     `json:"rush"`     // a session that ends has failed, and begins again
 }
 
 // crowdResult is how a crowd has connected.
@@ -40,7 +41,7 @@ func playDevices(ctx context.Context, text []byte, say func(any), _ <-chan struc
 	if err != nil {
 		return err
 	}
-	c := &crowd{turns: make(chan struct{}, spec.AtOnce), connected: make(chan struct{}, len(stores)*spec.Sessions), cancel: cancel}
+	c := &crowd{rush: spec.Rush, turns: make(chan struct{}, spec.AtOnce), connected: make(chan struct{}, len(stores)*spec.Sessions), cancel: cancel}
 	var running sync.WaitGroup
 	defer running.Wait()
 	defer cancel(nil)
@@ -101,6 +102,7 @@ func enrollAll(ctx context.Context, links []string) ([]httvps.Store, error) {
 
 // crowd are the sessions of one process.
 type crowd struct {
+	rush      bool
 	turns     chan struct{}
 	connected chan struct{}
 	failed    atomic.Int64
@@ -116,13 +118,17 @@ func (c *crowd) connect(ctx context.Context, store httvps.Store) error {
 	}
 	done := sync.OnceFunc(func() { <-c.turns })
 	defer done()
+	up := sync.OnceFunc(func() { c.connected <- struct{}{} })
 	client, err := httvps.NewClient(httvps.Config{Store: store, Agent: "bench", OnEvent: func(e httvps.Event) {
 		switch e.Kind {
 		case httvps.Connected:
 			done()
-			c.connected <- struct{}{}
+			up()
 		case httvps.Disconnected:
-			c.cancel(fmt.Errorf("a session that should have been idle has ended: %w", e.Err))
+			if !c.rush {
+				c.cancel(fmt.Errorf("a session that should have been idle has ended: %w", e.Err))
+			}
+			c.failed.Add(1)
 		case httvps.Waiting:
 			c.failed.Add(1)
 		case httvps.Connecting, httvps.Refused: // on its way, or told by Run

@@ -28,6 +28,7 @@ type admin struct {
 	token string
 	plan  string
 	user  string // who gets the invitations
+	users int
 	http  *http.Client
 }
 
@@ -84,7 +85,8 @@ func (a *admin) nextUser(ctx context.Context) error {
 	var made struct {
 		ID string `json:"id"`
 	}
-	if err := a.post(ctx, "/users", map[string]any{"name": "bench"}, &made); err != nil {
+	a.users++
+	if err := a.post(ctx, "/users", map[string]any{"name": fmt.Sprintf("bench%d", a.users)}, &made); err != nil {
 		return err
 	}
 	a.user = made.ID
