@@ -23,7 +23,46 @@ const many = "{max_streams: 1024, open_burst: 65536, open_rate: 65536, session_b
 
 // memoryMeasurements are about what something costs that does nothing.
 func memoryMeasurements() []measurement {
-	return []measurement{idleStreamsMeasurement(), idleSessionsMeasurement()}
+	return []measurement{deviceMeasurement(), idleStreamsMeasurement(), idleSessionsMeasurement()}
+}
+
+// deviceMeasurement weighs httvps connect: with nothing to do, and while so many streams
+// move as much as they can.
+func deviceMeasurement() measurement {
+	const streams = 50
+	return measurement{
+		figures:    []figure{{name: "connect_idle", unit: "MiB"}, {name: "connect_busy_50", unit: "MiB"}},
+		contenders: []string{ours},
+		rounds:     3,
+		own:        true,
+		run: func(ctx context.Context, e *environment, name string) (v values, err error) {
+			c, err := e.startHTTVPS(ctx, service.Options{Limits: unlimited})
+			if err != nil {
+				return nil, err
+			}
+			c = e.here(name, c)
+			defer func() { err = errors.Join(err, c.stop()) }()
+			idle, err := settled(ctx, c.client)
+			if err != nil {
+				return nil, err
+			}
+			busy, err := c.begin(ctx, load.Spec{Kind: load.Streams, Streams: streams, Warm: e.short(steady)})
+			if err != nil {
+				return nil, err
+			}
+			most := idle
+			for range 20 {
+				now, readErr := process.Resident(c.client)
+				if readErr != nil || !sleep(ctx, e.short(steady)/10) {
+					err = errors.Join(readErr, context.Cause(ctx))
+					break
+				}
+				most = max(most, now)
+			}
+			_, endErr := busy.end(ctx)
+			return values{"connect_idle": float64(idle) / mib, "connect_busy_50": float64(most) / mib}, errors.Join(err, endErr)
+		},
+	}
 }
 
 // idleStreamsMeasurement weighs streams that have moved a few bytes. Each round

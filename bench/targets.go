@@ -30,6 +30,8 @@ func targets() []target {
 		{"link_long_speed", false, 0.85, "× raw TCP"},
 		{"stalled_80_down", false, 0.8, "× alone"},
 		{"stalled_80_up", false, 0.8, "× alone"},
+		{"connect_idle", true, 25, "MiB"},
+		{"connect_busy_50", true, 60, "MiB"},
 		{"idle_session", true, 80, "KiB"},
 		{"idle_stream_client", true, 14, "KiB"},
 		{"idle_stream_gateway", true, 14, "KiB"},

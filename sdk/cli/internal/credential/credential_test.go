@@ -1,6 +1,7 @@
 package credential
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"strings"
@@ -59,4 +60,23 @@ func TestAFileThatOthersMayReadIsRefused(t *testing.T) {
 	if _, err := Read(file + "x"); err == nil {
 		t.Error("a file that is not there was read")
 	}
+}
+
+func FuzzParse(f *testing.F) {
+	for _, seed := range []string{"anna:secret\n", "a:b:c\r\n", ":", "a:", "\xff:x", "a\n:b", ""} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		p, err := Parse(text)
+		line := bytes.TrimSuffix(bytes.TrimSuffix(text, []byte("\n")), []byte("\r"))
+		user, password, _ := bytes.Cut(line, []byte(":"))
+		switch {
+		case err == nil && !p.Is(user, password):
+			t.Errorf("%q is not known again", text)
+		case err == nil && (len(user) == 0 || len(password) == 0 || len(user) > 255 || len(password) > 255):
+			t.Errorf("%q is a pair", text)
+		case err != nil && len(line) > 30 && strings.Contains(err.Error(), string(line)):
+			t.Errorf("the error repeats it: %v", err)
+		}
+	})
 }

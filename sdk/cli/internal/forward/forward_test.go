@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"syscall"
 	"testing"
@@ -168,6 +169,77 @@ func TestAPortInUseIsAnError(t *testing.T) {
 		}
 		if err := f.Close(); err != nil {
 			t.Errorf("%s: Close = %v", network, err)
+		}
+	}
+}
+
+func TestHostileClientsLeaveItHealthy(t *testing.T) {
+	count := 500
+	if os.Getenv("HTTVPS_SOAK") == "1" {
+		count = 10_000
+	}
+	far, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var serving sync.WaitGroup
+	t.Cleanup(func() { _ = far.Close(); serving.Wait() }) // behind the forwards
+	serving.Go(func() {
+		for {
+			conn, err := far.Accept()
+			if err != nil {
+				return
+			}
+			serving.Go(func() {
+				defer func() { _ = conn.Close() }()
+				_, _ = io.Copy(conn, conn)
+			})
+		}
+	})
+	for network, target := range map[string]string{"tcp": far.Addr().String(), "udp": "127.0.0.1:9"} {
+		address := serve(t, network, func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, network, target)
+		})
+		if network == "udp" {
+			for range count { // each from a socket of its own
+				conn := connect(t, network, address)
+				_, _ = conn.Write([]byte("x"))
+				_ = conn.Close()
+			}
+			continue
+		}
+		var held []*net.TCPConn
+		for i := range count {
+			conn := connect(t, network, address).(*net.TCPConn)
+			switch i % 4 {
+			case 0: // says nothing
+				held = append(held, conn)
+			case 1: // has said all, and reads nothing of the answer
+				_, _ = conn.Write(make([]byte, 1<<10))
+				_ = conn.CloseWrite()
+				held = append(held, conn)
+			case 2:
+				_ = conn.SetLinger(0)
+				_ = conn.Close()
+			default:
+				_, _ = conn.Write([]byte("x"))
+				_ = conn.Close()
+			}
+			if len(held) > 1000 {
+				_ = held[0].Close()
+				held = held[1:]
+			}
+		}
+		conn := connect(t, network, address)
+		if _, err := io.WriteString(conn, "still there"); err != nil {
+			t.Fatal(err)
+		}
+		got := make([]byte, len("still there"))
+		if _, err := io.ReadFull(conn, got); err != nil || string(got) != "still there" {
+			t.Errorf("%q, %v", got, err)
+		}
+		for _, c := range held {
+			_ = c.Close()
 		}
 	}
 }
