@@ -19,7 +19,7 @@ const (
 	// than what is to be measured.
 	crowded = 100
 
-	crowdTimeout = 5 * time.Minute
+	crowdTimeout = 10 * time.Minute
 )
 
 // roomy are the limits of a gateway for a crowd, all of which comes from one address.
@@ -76,6 +76,9 @@ func rushes() measurement {
 			crowd, result, err := e.crowd(ctx, s, devicesSpec{Sessions: crowded, AtOnce: sessions, Rush: true}, sessions)
 			if err != nil {
 				return nil, err
+			}
+			if result.Why != "" {
+				e.say("an attempt failed: %s", result.Why)
 			}
 			return values{"handshakes_1000_failed": float64(result.Failed), "handshakes_1000": result.Seconds}, crowd.Stop()
 		},

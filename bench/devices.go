@@ -22,8 +22,9 @@ type devicesSpec struct {
 
 // crowdResult is how a crowd has connected.
 type crowdResult struct {
-	Seconds float64 `json:"seconds"` // from the first attempt to the last session
-	Failed  int     `json:"failed"`  // attempts that had to be repeated
+	Seconds float64 `json:"seconds"`       // from the first attempt to the last session
+	Failed  int     `json:"failed"`        // attempts that had to be repeated
+	Why     string  `json:"why,omitempty"` // one of them failed
 }
 
 // enrolling is how many devices are enrolled at once.
@@ -62,7 +63,8 @@ func playDevices(ctx context.Context, text []byte, say func(any), _ <-chan struc
 			return context.Cause(ctx)
 		}
 	}
-	say(line{Ready: true, Crowd: &crowdResult{Seconds: time.Since(began).Seconds(), Failed: int(c.failed.Load())}})
+	why, _ := c.why.Load().(string)
+	say(line{Ready: true, Crowd: &crowdResult{Seconds: time.Since(began).Seconds(), Failed: int(c.failed.Load()), Why: why}})
 	<-ctx.Done()
 	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
 		return err
@@ -106,6 +108,7 @@ type crowd struct {
 	turns     chan struct{}
 	connected chan struct{}
 	failed    atomic.Int64
+	why       atomic.Value // string: why one of them did
 	cancel    context.CancelCauseFunc
 }
 
@@ -128,9 +131,9 @@ func (c *crowd) connect(ctx context.Context, store httvps.Store) error {
 			if !c.rush {
 				c.cancel(fmt.Errorf("a session that should have been idle has ended: %w", e.Err))
 			}
-			c.failed.Add(1)
+			c.fail(e.Err)
 		case httvps.Waiting:
-			c.failed.Add(1)
+			c.fail(e.Err)
 		case httvps.Connecting, httvps.Refused: // on its way, or told by Run
 		}
 	}})
@@ -138,4 +141,11 @@ func (c *crowd) connect(ctx context.Context, store httvps.Store) error {
 		return err
 	}
 	return client.Run(ctx)
+}
+
+func (c *crowd) fail(err error) {
+	c.failed.Add(1)
+	if err != nil {
+		c.why.CompareAndSwap(nil, err.Error())
+	}
 }
