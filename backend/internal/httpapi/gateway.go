@@ -70,10 +70,31 @@ type Decision struct {
 
 // SessionLimits are the plan's limits of one session.
 type SessionLimits struct {
+	MaxSessions  int    `json:"max_sessions" doc:"Of the user at once, for a gateway that cannot ask."`
 	MaxStreams   int    `json:"max_streams"`
 	MaxUDP       int    `json:"max_udp"`
 	SpeedUpBPS   *int64 `json:"speed_up_bps,omitempty" doc:"Bits per second from the device; absent: no limit."`
 	SpeedDownBPS *int64 `json:"speed_down_bps,omitempty" doc:"Bits per second to the device; absent: no limit."`
+}
+
+// AdmittedSessions are sessions that a gateway let in while it got no decisions.
+type AdmittedSessions struct {
+	BootID   string            `json:"boot_id" minLength:"1" maxLength:"64" pattern:"^[A-Za-z0-9_-]*$" doc:"Of the gateway's process: sessions of earlier ones are over."`
+	Sessions []AdmittedSession `json:"sessions" maxItems:"100"`
+}
+
+// AdmittedSession is one of them.
+type AdmittedSession struct {
+	ValidateDevice
+	SubscriptionID string     `json:"subscription_id,omitempty" maxLength:"36" pattern:"^[0-9a-f-]*$" doc:"From the last decision about the device: the session is booked on it."`
+	BegunAt        time.Time  `json:"begun_at"`
+	EndedAt        *time.Time `json:"ended_at,omitempty" doc:"Absent: it goes on."`
+	Reason         string     `json:"reason,omitempty" maxLength:"64" pattern:"^[a-z0-9_]*$" doc:"Why it has ended."`
+}
+
+// AdmittedAnswer says which of them may go on.
+type AdmittedAnswer struct {
+	Sessions []Decision `json:"sessions" doc:"For each of the sessions, in their order. Of those that have ended it says nothing."`
 }
 
 // Heartbeat is what a gateway says about itself.
@@ -148,6 +169,12 @@ func (s *server) registerGateway(api huma.API) {
 		Description:   "A refusal is a decision too and has status 200. Asked again about the same session, the answer is the same and counts once.",
 	}, s.validateDevice)
 	register(s, api, huma.Operation{
+		OperationID: "gateway-sessions-admitted", Method: http.MethodPost, Path: "/api/v1/gateway/sessions/admitted", Tags: []string{"gateway"},
+		Summary: "Say which sessions began while there was no decision to be had", Security: secure, Middlewares: s.asGateway(),
+		DefaultStatus: http.StatusOK, MaxBodyBytes: maxEndsBody,
+		Description: "Each is recorded, so that its usage is its user's, and decided on: one that is not allowed has ended, and the gateway closes it. Told again, one that goes on is decided on again.",
+	}, s.sessionsAdmitted)
+	register(s, api, huma.Operation{
 		OperationID: "gateway-heartbeat", Method: http.MethodPost, Path: "/api/v1/gateway/heartbeat", Tags: []string{"gateway"},
 		Summary: "Renew a gateway's lease and with it its sessions", Security: secure, Middlewares: s.asGateway(),
 		DefaultStatus: http.StatusOK, MaxBodyBytes: maxEndsBody,
@@ -212,19 +239,46 @@ func (s *server) join(ctx context.Context, in *joinInput) (*answer[Joined], erro
 }
 
 func (s *server) validateDevice(ctx context.Context, in *body[ValidateDevice]) (*body[Decision], error) {
-	decision, err := s.authority.Decide(ctx, gatewayOf(ctx), control.SessionRequest{
-		SessionID: in.Body.SessionID, DeviceID: in.Body.DeviceID, KeyThumbprint: in.Body.KeyThumbprint,
-		Generation: in.Body.Generation, BootID: in.Body.BootID,
-	})
+	decision, err := s.authority.Decide(ctx, gatewayOf(ctx), requestOf(in.Body))
 	if err != nil {
 		return nil, err
 	}
+	return &body[Decision]{s.showDecision(ctx, decision)}, nil
+}
+
+func (s *server) sessionsAdmitted(ctx context.Context, in *body[AdmittedSessions]) (*body[AdmittedAnswer], error) {
+	list := make([]control.AdmittedSession, 0, len(in.Body.Sessions))
+	for _, session := range in.Body.Sessions {
+		list = append(list, control.AdmittedSession{
+			SessionRequest: requestOf(session.ValidateDevice), SubscriptionID: session.SubscriptionID,
+			BegunAt: session.BegunAt, EndedAt: session.EndedAt, EndReason: session.Reason,
+		})
+	}
+	decisions, err := s.authority.TakeAdmitted(ctx, gatewayOf(ctx), in.Body.BootID, list)
+	if err != nil {
+		return nil, err
+	}
+	out := AdmittedAnswer{Sessions: make([]Decision, 0, len(decisions))}
+	for _, decision := range decisions {
+		out.Sessions = append(out.Sessions, s.showDecision(ctx, decision))
+	}
+	return &body[AdmittedAnswer]{out}, nil
+}
+
+func requestOf(v ValidateDevice) control.SessionRequest {
+	return control.SessionRequest{
+		SessionID: v.SessionID, DeviceID: v.DeviceID, KeyThumbprint: v.KeyThumbprint, Generation: v.Generation, BootID: v.BootID,
+	}
+}
+
+// showDecision shows a decision, and counts it.
+func (s *server) showDecision(ctx context.Context, decision control.Decision) Decision {
 	for _, reached := range decision.Warnings {
 		s.quotaReached(ctx, reached)
 	}
 	if decision.Reason != "" {
 		s.observer.Decision(string(decision.Reason))
-		return &body[Decision]{Decision{Reason: string(decision.Reason)}}, nil
+		return Decision{Reason: string(decision.Reason)}
 	}
 	s.observer.Decision("allowed")
 	plan := decision.Entitlement.Plan
@@ -233,11 +287,11 @@ func (s *server) validateDevice(ctx context.Context, in *body[ValidateDevice]) (
 		shown := showGrant(decision.Grant)
 		quota = &shown
 	}
-	return &body[Decision]{Decision{
+	return Decision{
 		Allowed: true, UserID: decision.UserID, SubscriptionID: decision.Entitlement.ID, PlanID: plan.ID,
 		Limits: &SessionLimits{
-			MaxStreams: plan.MaxStreams, MaxUDP: plan.MaxUDP, SpeedUpBPS: plan.SpeedUpBPS, SpeedDownBPS: plan.SpeedDownBPS,
+			MaxSessions: plan.MaxSessions, MaxStreams: plan.MaxStreams, MaxUDP: plan.MaxUDP, SpeedUpBPS: plan.SpeedUpBPS, SpeedDownBPS: plan.SpeedDownBPS,
 		},
 		ExpiresAt: decision.Entitlement.EndsAt, Quota: quota,
-	}}, nil
+	}
 }
