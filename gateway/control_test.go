@@ -39,6 +39,10 @@ type control struct {
 	asked  int            // for decisions
 	ended  []string
 	decide http.HandlerFunc // nil: allowed
+	away   bool
+	// admitted decides about sessions that began while it was away; nil: allowed.
+	admitted func(device string) any
+	told     int // of such sessions
 }
 
 // hidden is what devices of a control knock with.
@@ -102,6 +106,10 @@ func (c *control) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.calls[r.URL.Path]++
+	if c.away {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		return
+	}
 	var answer any
 	switch r.URL.Path {
 	case "/api/v1/auth/challenge":
@@ -119,6 +127,23 @@ func (c *control) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		answer = map[string]any{"allowed": true}
+	case "/api/v1/gateway/sessions/admitted":
+		var body struct {
+			Sessions []struct {
+				DeviceID string `json:"device_id"`
+			} `json:"sessions"`
+		}
+		_ = json.NewDecoder(r.Body).Decode(&body)
+		decisions := make([]any, 0, len(body.Sessions))
+		for _, session := range body.Sessions {
+			c.told++
+			decision := any(map[string]any{"allowed": true})
+			if c.admitted != nil {
+				decision = c.admitted(session.DeviceID)
+			}
+			decisions = append(decisions, decision)
+		}
+		answer = map[string]any{"sessions": decisions}
 	case "/api/v1/gateway/sessions/end":
 		var body struct {
 			Sessions []struct {

@@ -64,12 +64,14 @@ type Connection struct {
 type Identity struct {
 	Device     [16]byte
 	Generation int64
-	Thumbprint string // of its key
+	Thumbprint string        // of its key
+	Expired    time.Duration // for how long its token has been over; with ErrExpired
 }
 
 // Check judges a HELLO in the order of the protocol document, cheapest first:
 // the token, that it is for this device and key, the proof, and only then the
-// token's expiry. Its errors are ErrInvalid, ErrExpired and ErrUnready.
+// token's expiry. Its errors are ErrInvalid, ErrExpired and ErrUnready; with ErrExpired
+// the device is who it says.
 func (c *Checker) Check(ctx context.Context, hello wire.Hello, conn Connection) (Identity, error) {
 	bound := hello.Capabilities.Has(wire.ChannelBinding)
 	if !bound && c.cfg.RequireBinding || bound && len(conn.Binding) != wire.BindingSize {
@@ -91,8 +93,10 @@ func (c *Checker) Check(ctx context.Context, hello wire.Hello, conn Connection) 
 	if !ed25519.Verify(key, hello.SigningInput(conn.Nonce, conn.Host, conn.Binding), hello.Signature[:]) {
 		return Identity{}, ErrInvalid
 	}
-	if claims.Expired(c.cfg.Now()) {
-		return Identity{}, ErrExpired
+	device := Identity{Device: hello.DeviceID, Generation: claims.Generation, Thumbprint: thumbprint}
+	if now := c.cfg.Now(); claims.Expired(now) {
+		device.Expired = now.Sub(claims.ExpiresAt)
+		return device, ErrExpired
 	}
-	return Identity{Device: hello.DeviceID, Generation: claims.Generation, Thumbprint: thumbprint}, nil
+	return device, nil
 }

@@ -71,6 +71,10 @@ type Config struct {
 	// to stop; new ones are refused meanwhile.
 	DrainTimeout configfile.Duration `yaml:"drain_timeout" env:"DRAIN_TIMEOUT"`
 
+	// OutageGrace is how long devices that are known here get in while the control
+	// plane is away, with what it decided last; 0: not at all.
+	OutageGrace configfile.Duration `yaml:"outage_grace" env:"OUTAGE_GRACE"`
+
 	// Log takes the gateway's events; nil discards them.
 	Log *slog.Logger `yaml:"-"`
 	// OnReady is called once, when the gateway serves and its control plane
@@ -157,6 +161,11 @@ type Limits struct {
 	// Memory in bytes for the data in flight of all sessions; 0: a quarter of
 	// what the process may use (GOMEMLIMIT, its control group, the machine).
 	Memory int `yaml:"memory" env:"MEMORY"`
+	// UplinkUp and UplinkDown are what all devices together may move, in bits per
+	// second: from devices to targets, and back. When there is not enough for all,
+	// each device has the same. 0: no limit.
+	UplinkUp   int64 `yaml:"uplink_up" env:"UPLINK_UP"`
+	UplinkDown int64 `yaml:"uplink_down" env:"UPLINK_DOWN"`
 	// Silence ends a session from which nothing came for so long. Devices
 	// ping after a third of it.
 	Silence configfile.Duration `yaml:"silence" env:"SILENCE"`
@@ -206,6 +215,7 @@ func Default() Config {
 			Interval: configfile.Duration(5 * time.Second), ReportInterval: configfile.Duration(15 * time.Second), MaxRows: 500_000,
 		},
 		RequireChannelBinding: true,
+		OutageGrace:           configfile.Duration(4 * time.Hour),
 		LogLevel:              slog.LevelInfo,
 	}
 }
@@ -247,6 +257,7 @@ func (c Config) Validate() error {
 	p.duration("usage.report_interval", c.Usage.ReportInterval, 100*time.Millisecond, time.Hour)
 	p.number("usage.max_rows", c.Usage.MaxRows, 1_000, 100_000_000)
 	p.duration("drain_timeout", c.DrainTimeout, 0, time.Hour)
+	p.duration("outage_grace", c.OutageGrace, 0, 24*time.Hour)
 	return errors.Join(p...)
 }
 
@@ -308,6 +319,8 @@ func (l Limits) validate(p *problems) {
 	if l.Memory != 0 {
 		p.number("limits.memory", l.Memory, 16<<20, 1<<44)
 	}
+	p.rate("limits.uplink_up", l.UplinkUp)
+	p.rate("limits.uplink_down", l.UplinkDown)
 	p.duration("limits.silence", l.Silence, 10*time.Second, time.Hour)
 	p.number("limits.dials", l.Dials, 1, 65_536)
 	p.number("limits.unauthenticated", l.Unauthenticated, 1, 1_000_000)
@@ -361,6 +374,14 @@ func (p *problems) address(key, value string) {
 func (p *problems) number(key string, value, lowest, highest int) {
 	if value < lowest || value > highest {
 		p.add("%s is %d, want %d to %d", key, value, lowest, highest)
+	}
+}
+
+// rate judges a speed in bits per second.
+func (p *problems) rate(key string, value int64) {
+	const lowest, highest = 1_000_000, 1_000_000_000_000
+	if value != 0 && (value < lowest || value > highest) {
+		p.add("%s is %d, want 0 for no limit, or %d to %d bits per second", key, value, lowest, highest)
 	}
 }
 

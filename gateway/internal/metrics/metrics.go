@@ -19,12 +19,24 @@ type Gauges struct {
 	Up, Down        func() float64 // payload bytes since start: written to targets, read from them
 	Unauthenticated func() float64 // connections that have not proven who they are
 	Joined          func() float64 // 1 while the control plane answers
+	Memory          func() float64 // bytes of sessions' data in flight
+	MemoryLimit     func() float64 // how many there may be
+	StandsIn        func() float64 // 1 while the gateway decides for a control plane that is away
+	Breaker         func() string  // one of Breaker…
+	Untold          func() float64 // sessions that the control plane does not know of yet
 	// Probes are the latest results for the Outline servers in use. Nil: there are
 	// none.
 	Probes func() []Probe
 	Ledger func() Ledger
 	Quotas func() Quotas
 }
+
+// The states of the breaker before the control plane.
+const (
+	BreakerClosed   = "closed"
+	BreakerOpen     = "open"
+	BreakerHalfOpen = "half_open"
+)
 
 // Probe is what half a probe of an Outline server saw.
 type Probe struct {
@@ -51,10 +63,12 @@ type Metrics struct {
 	switches   prometheus.Counter
 	refused    *prometheus.CounterVec
 	noLedger   prometheus.Counter
+	stoodIn    *prometheus.CounterVec
+	revocation prometheus.Histogram
 }
 
-// New registers the gateway's metrics.
-func New(registry prometheus.Registerer, version string, gauges Gauges) (*Metrics, error) {
+// New registers the metrics of a gateway whose sessions all leave by egress.
+func New(registry prometheus.Registerer, version, egress string, gauges Gauges) (*Metrics, error) {
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "httvps_gateway_" + name, Help: help}, labels)
 	}
@@ -91,9 +105,15 @@ func New(registry prometheus.Registerer, version string, gauges Gauges) (*Metric
 			Name: "httvps_gateway_ledger_refusals_total",
 			Help: "Sessions that did not begin because the ledger of usage is full or cannot be written.",
 		}),
+		stoodIn: counter("outage_decisions_total", "Decisions of the gateway itself while the control plane was away: admitted, or why not.", "result"),
+		revocation: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "httvps_gateway_revocation_seconds",
+			Help:    "Time from an event of the control plane that ends a session until it was closed; both clocks count.",
+			Buckets: []float64{.01, .025, .05, .1, .25, .5, 1, 2, 5, 10, 30, 60},
+		}),
 	}
 	info := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "httvps_gateway_info", Help: "Always 1.", ConstLabels: prometheus.Labels{"version": version},
+		Name: "httvps_gateway_info", Help: "Always 1: its label is the version of the program.", ConstLabels: prometheus.Labels{"version": version},
 	}, func() float64 { return 1 })
 	gauge := func(name, help string, read func() float64) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "httvps_gateway_" + name, Help: help}, read)
@@ -102,7 +122,7 @@ func New(registry prometheus.Registerer, version string, gauges Gauges) (*Metric
 		return prometheus.NewCounterFunc(prometheus.CounterOpts{
 			Name:        "httvps_gateway_bytes_total",
 			Help:        "Payload bytes of streams and UDP flows: up was written to targets, down was read from them.",
-			ConstLabels: prometheus.Labels{"direction": direction},
+			ConstLabels: prometheus.Labels{"direction": direction, "egress": egress},
 		}, read)
 	}
 	if gauges.Probes == nil {
@@ -110,15 +130,20 @@ func New(registry prometheus.Registerer, version string, gauges Gauges) (*Metric
 	}
 	var problems []error
 	for _, collector := range []prometheus.Collector{
-		m.probes, m.probe, m.switches, m.refused, m.noLedger,
+		m.probes, m.probe, m.switches, m.refused, m.noLedger, m.stoodIn, m.revocation,
 		servers{gauges.Probes},
 		accounts{gauges.Ledger, gauges.Quotas},
+		breaker{gauges.Breaker},
 		m.handshakes, m.handshake, m.opens, m.dial, m.flows, m.dropped, m.turnedAway, m.control, m.closed, info,
 		gauge("sessions", "Live sessions.", gauges.Sessions),
 		gauge("streams", "Streams of live sessions, UDP flows among them.", gauges.Streams),
 		gauge("flows", "UDP flows of live sessions.", gauges.Flows),
 		gauge("unauthenticated_connections", "Connections that have not proven who they are.", gauges.Unauthenticated),
 		gauge("joined", "1 while the control plane answers.", gauges.Joined),
+		gauge("memory_bytes", "Data in flight of all sessions.", gauges.Memory),
+		gauge("memory_limit_bytes", "How much data in flight all sessions may have.", gauges.MemoryLimit),
+		gauge("degraded", "1 while the gateway lets known devices in because the control plane is away.", gauges.StandsIn),
+		gauge("sessions_untold", "Sessions that began while the control plane was away and that it does not know of yet.", gauges.Untold),
 		bytes("up", gauges.Up),
 		bytes("down", gauges.Down),
 	} {
@@ -173,6 +198,13 @@ func (m *Metrics) Control(call string, err error) {
 // Closed counts a session that the gateway ended with the code of that name.
 func (m *Metrics) Closed(code string) { m.closed.WithLabelValues(code).Inc() }
 
+// StoodIn counts a decision that the gateway made itself.
+func (m *Metrics) StoodIn(result string) { m.stoodIn.WithLabelValues(result).Inc() }
+
+// Revoked notes how long a session lived on without a right. Clocks may differ, so
+// that it seems to have ended before.
+func (m *Metrics) Revoked(took time.Duration) { m.revocation.Observe(max(took, 0).Seconds()) }
+
 // Probed counts half a probe of an Outline server.
 func (m *Metrics) Probed(p Probe) {
 	if !p.OK {
@@ -185,6 +217,27 @@ func (m *Metrics) Probed(p Probe) {
 
 // Switched counts a session that went over to another Outline server.
 func (m *Metrics) Switched() { m.switches.Inc() }
+
+// breaker has a gauge for each state, of which one is 1.
+type breaker struct{ state func() string }
+
+var breakerState = prometheus.NewDesc("httvps_gateway_control_breaker",
+	"1 for the state of the breaker: open while the control plane counts as away, half_open while it is tried again.", []string{"state"}, nil)
+
+// Describe implements [prometheus.Collector].
+func (breaker) Describe(out chan<- *prometheus.Desc) { out <- breakerState }
+
+// Collect implements [prometheus.Collector].
+func (b breaker) Collect(out chan<- prometheus.Metric) {
+	now := b.state()
+	for _, state := range []string{BreakerClosed, BreakerOpen, BreakerHalfOpen} {
+		is := 0.0
+		if state == now {
+			is = 1
+		}
+		out <- prometheus.MustNewConstMetric(breakerState, prometheus.GaugeValue, is, state)
+	}
+}
 
 // servers has a gauge for each server in use, and for no other.
 type servers struct{ probes func() []Probe }

@@ -8,19 +8,25 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 )
 
 func gauges() Gauges {
 	one := func() float64 { return 1 }
-	return Gauges{Sessions: one, Streams: one, Flows: one, Up: one, Down: one, Unauthenticated: one, Joined: one, Probes: func() []Probe {
-		return []Probe{{Server: "ams", Network: "tcp", OK: true}, {Server: "ams", Network: "tcp"}, {Server: "ams", Network: "udp"}}
-	}, Ledger: func() Ledger { return Ledger{Oldest: time.Now(), Written: time.Now()} }, Quotas: func() Quotas { return Quotas{} }}
+	return Gauges{
+		Sessions: one, Streams: one, Flows: one, Up: one, Down: one, Unauthenticated: one, Joined: one,
+		Memory: one, MemoryLimit: one, StandsIn: one, Untold: one, Breaker: func() string { return BreakerOpen },
+		Probes: func() []Probe {
+			return []Probe{{Server: "ams", Network: "tcp", OK: true}, {Server: "ams", Network: "tcp"}, {Server: "ams", Network: "udp"}}
+		},
+		Ledger: func() Ledger { return Ledger{Oldest: time.Now(), Written: time.Now()} }, Quotas: func() Quotas { return Quotas{} },
+	}
 }
 
 // Dashboards are built on these names and labels: a change here breaks them.
 func TestNamesAndLabelsAreStable(t *testing.T) {
 	registry := prometheus.NewRegistry()
-	m, err := New(registry, "v1", gauges())
+	m, err := New(registry, "v1", "outline", gauges())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,6 +45,8 @@ func TestNamesAndLabelsAreStable(t *testing.T) {
 	m.NoLedger()
 	m.UsageRefused("foreign_session")
 	m.UsageRefused("whatever a control plane may say")
+	m.StoodIn("admitted")
+	m.Revoked(time.Second)
 
 	families, err := registry.Gather()
 	if err != nil {
@@ -56,12 +64,16 @@ func TestNamesAndLabelsAreStable(t *testing.T) {
 	}
 	slices.Sort(got)
 	want := []string{
-		"httvps_gateway_bytes_total{direction=down}",
-		"httvps_gateway_bytes_total{direction=up}",
+		"httvps_gateway_bytes_total{direction=down,egress=outline}",
+		"httvps_gateway_bytes_total{direction=up,egress=outline}",
 		"httvps_gateway_connections_refused_total{limit=prefix}",
+		"httvps_gateway_control_breaker{state=closed}",
+		"httvps_gateway_control_breaker{state=half_open}",
+		"httvps_gateway_control_breaker{state=open}",
 		"httvps_gateway_control_requests_total{call=heartbeat,result=error}",
 		"httvps_gateway_control_requests_total{call=heartbeat,result=ok}",
 		"httvps_gateway_datagrams_dropped_total{reason=rate}",
+		"httvps_gateway_degraded{}",
 		"httvps_gateway_dial_seconds{egress=outline}",
 		"httvps_gateway_flow_opens_total{result=opened}",
 		"httvps_gateway_flows{}",
@@ -75,6 +87,8 @@ func TestNamesAndLabelsAreStable(t *testing.T) {
 		"httvps_gateway_ledger_refusals_total{}",
 		"httvps_gateway_ledger_rows{}",
 		"httvps_gateway_ledger_written_timestamp_seconds{}",
+		"httvps_gateway_memory_bytes{}",
+		"httvps_gateway_memory_limit_bytes{}",
 		"httvps_gateway_opens_total{result=opened}",
 		"httvps_gateway_outline_probe_seconds{network=tcp}",
 		"httvps_gateway_outline_probes_total{network=tcp,result=ok}",
@@ -84,6 +98,9 @@ func TestNamesAndLabelsAreStable(t *testing.T) {
 		"httvps_gateway_outline_up{network=udp,server=ams}",
 		"httvps_gateway_quota_leases{}",
 		"httvps_gateway_quota_stopped{}",
+		"httvps_gateway_outage_decisions_total{result=admitted}",
+		"httvps_gateway_revocation_seconds{}",
+		"httvps_gateway_sessions_untold{}",
 		"httvps_gateway_sessions_closed_total{code=device_revoked}",
 		"httvps_gateway_sessions{}",
 		"httvps_gateway_streams{}",
@@ -97,12 +114,48 @@ func TestNamesAndLabelsAreStable(t *testing.T) {
 	}
 }
 
-func TestRegisteringTwiceIsAnError(t *testing.T) {
+// The field's conventions: counters end in _total and nothing else does, times are in
+// seconds and sizes in bytes, and each metric says what it is.
+func TestNamesFollowTheConventions(t *testing.T) {
 	registry := prometheus.NewRegistry()
-	if _, err := New(registry, "v1", gauges()); err != nil {
+	m, err := New(registry, "v1", "outline", gauges())
+	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := New(registry, "v1", gauges()); err == nil {
+	m.Handshake("ready", time.Second)
+	m.Opened("outline", "opened", time.Second)
+	m.FlowOpened("opened")
+	m.Dropped("rate", 3)
+	m.TurnedAway("prefix")
+	m.Control("heartbeat", nil)
+	m.Closed("device_revoked")
+	m.Probed(Probe{Server: "ams", Network: "tcp", OK: true, Took: time.Second})
+	m.StoodIn("admitted")
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	problems, err := testutil.GatherAndLint(registry)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, problem := range problems {
+		t.Errorf("%s: %s", problem.Metric, problem.Text)
+	}
+	for _, family := range families {
+		help := family.GetHelp()
+		if !strings.HasPrefix(family.GetName(), "httvps_gateway_") || len(help) < 10 || !strings.HasSuffix(help, ".") {
+			t.Errorf("%s: %q", family.GetName(), help)
+		}
+	}
+}
+
+func TestRegisteringTwiceIsAnError(t *testing.T) {
+	registry := prometheus.NewRegistry()
+	if _, err := New(registry, "v1", "outline", gauges()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := New(registry, "v1", "outline", gauges()); err == nil {
 		t.Error("no error")
 	}
 }

@@ -96,7 +96,14 @@ func (q *endedQueue) drop() {
 // Ended tells the control plane, soon, that a session has ended. It does not
 // wait. why is the name of a wire code.
 func (n *Node) Ended(session [16]byte, why string) {
-	if !n.ended.add(ended{SessionID: hex.EncodeToString(session[:]), Reason: why}) {
+	id := hex.EncodeToString(session[:])
+	if !n.admitted.end(id, why, time.Now().UTC()) { // else it is told with its beginning
+		n.queueEnded(id, why)
+	}
+}
+
+func (n *Node) queueEnded(session, why string) {
+	if !n.ended.add(ended{SessionID: session, Reason: why}) {
 		n.cfg.Log.Error("end of a session not told: the queue is full")
 	}
 }

@@ -11,13 +11,17 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/httvps/httvps/internal/reason"
 )
 
 const (
 	// maxLine and maxMessage bound what an event may be, in bytes.
 	maxLine, maxMessage = 64 << 10, 64 << 10
-	// eventSilence is three times what passes on a stream on which nothing happens.
-	eventSilence = 45 * time.Second
+	// eventSilence is twice what passes on a stream on which nothing happens.
+	eventSilence = 30 * time.Second
 	// eventPause is between a stream that has ended and the next.
 	eventPause = time.Second
 
@@ -26,6 +30,18 @@ const (
 
 // The kinds of events that a gateway of this version knows.
 const (
+	// DeviceRevoked, UserDisabled and UserRemoved say whose sessions are over.
+	DeviceRevoked = "device.revoked"
+	UserDisabled  = "user.disabled"
+	UserRemoved   = "user.removed"
+	// UserEnabled says that a user is welcome again.
+	UserEnabled = "user.enabled"
+	// SessionClose says that one session is over.
+	SessionClose = "session.close"
+	// GatewayRemoved says that this gateway is none any more.
+	GatewayRemoved = "gateway.removed"
+	// KeysChanged says that the keys of tokens or of knocks are others.
+	KeysChanged = "keys.changed"
 	// OutlineChanged says that an Outline server is not what it was.
 	OutlineChanged = "outline.changed"
 	// PlanChanged says that a plan has other limits or terms.
@@ -42,28 +58,40 @@ const (
 // Event is something that a gateway acts on. Kinds that it does not know have to be
 // passed over.
 type Event struct {
-	Kind            string `json:"kind"`
-	OutlineServerID string `json:"outline_server_id"`
-	PlanID          string `json:"plan_id"`
-	UserID          string `json:"user_id"`
+	Kind            string      `json:"kind"`
+	Version         int64       `json:"version"`
+	At              time.Time   `json:"at"`
+	Reason          reason.Code `json:"reason"`
+	SessionID       string      `json:"session_id"`
+	DeviceID        string      `json:"device_id"`
+	OutlineServerID string      `json:"outline_server_id"`
+	PlanID          string      `json:"plan_id"`
+	UserID          string      `json:"user_id"`
+}
+
+// Session is the session that the event names; ok is false when there is none.
+func (e Event) Session() (id [16]byte, ok bool) { return parseSession(e.SessionID) }
+
+// Device is the device that the event names; ok is false when there is none.
+func (e Event) Device() (id [16]byte, ok bool) {
+	parsed, err := uuid.Parse(e.DeviceID)
+	return parsed, err == nil
 }
 
 // followEvents follows the control plane's events until ctx ends, from where it was
-// each time that a stream ends.
+// each time that a stream ends. Where streams do not get through it asks for what there
+// is, at least every half minute.
 func (n *Node) followEvents(ctx context.Context) {
-	at, retry, reachable := "", backoff{}, true
+	retry, reachable := backoff{}, true
 	for {
 		heard := false
-		err := n.stream(ctx, func(m message) {
+		err := n.stream(ctx, func(m message) error {
 			if heard, retry = true, (backoff{}); !reachable {
 				reachable = true
 				n.cfg.Log.InfoContext(ctx, "events are followed again")
 			}
-			if m.id != "" {
-				at = m.id
-			}
-			n.pass(m)
-		}, at)
+			return n.pass(ctx, m)
+		})
 		if ctx.Err() != nil {
 			return
 		}
@@ -71,6 +99,9 @@ func (n *Node) followEvents(ctx context.Context) {
 		if err != nil && reachable {
 			reachable = false
 			n.cfg.Log.WarnContext(ctx, "events not followed", "error", err)
+		}
+		if err != nil {
+			n.cfg.Observe("poll", n.poll(ctx))
 		}
 		wait := jitter(eventPause)
 		if !heard {
@@ -82,9 +113,41 @@ func (n *Node) followEvents(ctx context.Context) {
 	}
 }
 
-// stream follows one stream from the version at, or without one. That it ended is no
-// error.
-func (n *Node) stream(ctx context.Context, each func(message), at string) error {
+// poll asks for the events that there are.
+func (n *Node) poll(ctx context.Context) error {
+	for {
+		var page struct {
+			Events         []json.RawMessage `json:"events"`
+			Version        int64             `json:"version"`
+			More           bool              `json:"more"`
+			SnapshotNeeded bool              `json:"snapshot_needed"`
+		}
+		after := n.memory.lastEvent()
+		if after == "" {
+			after = "-1"
+		}
+		if err := n.control.call(ctx, http.MethodGet, "/api/v1/gateway/events?after="+after, nil, &page); err != nil {
+			return err
+		}
+		if page.SnapshotNeeded {
+			if err := n.catchUp(ctx); err != nil {
+				return err
+			}
+		}
+		for _, text := range page.Events {
+			if err := n.act(ctx, "", string(text)); err != nil {
+				return err
+			}
+		}
+		n.memory.acted(strconv.FormatInt(page.Version, 10))
+		if !page.More {
+			return nil
+		}
+	}
+}
+
+// stream follows one stream from where the gateway is. That it ended is no error.
+func (n *Node) stream(ctx context.Context, each func(message) error) error {
 	const path = "/api/v1/gateway/events"
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -95,7 +158,7 @@ func (n *Node) stream(ctx context.Context, each func(message), at string) error 
 		return err
 	}
 	req.Header.Set("Accept", typeSSE+", application/problem+json")
-	if at != "" {
+	if at := n.memory.lastEvent(); at != "" {
 		req.Header.Set("Last-Event-ID", at)
 	}
 	resp, err := n.control.endless().Do(req)
@@ -122,22 +185,70 @@ func (n *Node) stream(ctx context.Context, each func(message), at string) error 
 			return fmt.Errorf("%s: %w", path, err)
 		}
 		silence.Reset(eventSilence)
-		each(m)
+		if err := each(m); err != nil {
+			return err
+		}
 	}
 }
 
-// pass passes an event on. One that cannot be read may have been anything.
-func (n *Node) pass(m message) {
-	if m.kind == "" {
-		return // how far the stream is
+// pass acts on a message of the stream.
+func (n *Node) pass(ctx context.Context, m message) error {
+	var err error
+	switch m.kind {
+	case "": // how far the stream is
+	case EventsMissed:
+		err = n.catchUp(ctx)
+	default:
+		err = n.act(ctx, m.kind, m.data)
 	}
-	event := Event{Kind: EventsMissed}
-	if m.kind != EventsMissed {
-		if json.Unmarshal([]byte(m.data), &event) != nil || event.Kind != m.kind {
-			event = Event{Kind: EventsMissed}
+	if err == nil && m.id != "" {
+		n.memory.acted(m.id)
+	}
+	return err
+}
+
+// act acts on an event, which is said to be of a kind unless that is empty. One that
+// cannot be read may have been anything.
+func (n *Node) act(ctx context.Context, kind, text string) error {
+	var e Event
+	if json.Unmarshal([]byte(text), &e) != nil || e.Kind == "" || kind != "" && kind != e.Kind {
+		return n.catchUp(ctx)
+	}
+	switch e.Kind {
+	case DeviceRevoked:
+		if device, ok := e.Device(); ok {
+			n.memory.forgetDevice(device)
 		}
+	case UserDisabled, UserRemoved, SubscriptionEnded:
+		n.memory.forget(func(a acquaintance) bool { return a.Last.User == e.UserID })
+	case GatewayRemoved:
+		n.memory.forget(func(acquaintance) bool { return true })
+	case UserEnabled, SubscriptionChanged, PlanChanged:
+		n.refused.clear()
+	case KeysChanged:
+		n.refetch()
 	}
-	n.cfg.Event(event)
+	n.cfg.Event(e)
+	return nil
+}
+
+// catchUp is for events that were missed: the control plane says which sessions must
+// end at this moment, and who has none is known no more.
+func (n *Node) catchUp(ctx context.Context) error {
+	var snapshot struct {
+		Close []closing `json:"close"`
+	}
+	err := n.control.call(ctx, http.MethodGet, "/api/v1/gateway/snapshot", nil, &snapshot)
+	n.cfg.Observe("snapshot", err)
+	if err != nil {
+		return err
+	}
+	n.memory.forget(func(acquaintance) bool { return true })
+	n.refused.clear()
+	n.refetch()
+	n.closeAll(ctx, snapshot.Close) // what is beyond comes with heartbeats
+	n.cfg.Event(Event{Kind: EventsMissed})
+	return nil
 }
 
 // message is one of a stream of server-sent events.

@@ -24,11 +24,18 @@ import (
 type local struct {
 	n *Node
 
-	mu     sync.Mutex // guards the following field
+	mu     sync.Mutex // guards the following fields
 	events []Event
+	closed []Closing
 }
 
 func newLocal(t *testing.T, handle http.HandlerFunc) *local {
+	t.Helper()
+	return newLocalFor(t, handle, func(*Config) {})
+}
+
+// newLocalFor is newLocal for a node that change has adjusted.
+func newLocalFor(t *testing.T, handle http.HandlerFunc, change func(*Config)) *local {
 	t.Helper()
 	l := inproc.New()
 	server := &http.Server{Handler: handle, ReadHeaderTimeout: time.Minute}
@@ -39,16 +46,24 @@ func newLocal(t *testing.T, handle http.HandlerFunc) *local {
 		t.Fatal(err)
 	}
 	c := &local{}
-	c.n, err = New(Config{
+	cfg := Config{
 		State: State{GatewayID: gatewayID, API: "https://control.example", ServiceID: serviceID, Issuer: issuer}, Key: key, Local: l.Dial,
 		Observe: func(string, error) {}, Log: slog.New(slog.DiscardHandler),
+		Close: func(closing Closing) {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			c.closed = append(c.closed, closing)
+		},
 		Event: func(e Event) {
 			c.mu.Lock()
 			defer c.mu.Unlock()
 			c.events = append(c.events, e)
 		},
-	})
-	if err != nil {
+		Load: func() Load { return Load{} }, Live: func() [][16]byte { return nil }, Sessions: func(string) int { return 0 },
+		StoodIn: func(string) {}, Recognized: func(string) {}, MaxEnded: 100,
+	}
+	change(&cfg)
+	if c.n, err = New(cfg); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -68,18 +83,33 @@ func say(w http.ResponseWriter, text string) {
 func TestEventsAreFollowedFromWhereTheyEnded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var (
-			mu   sync.Mutex
-			asks []string
-			c    *local
+			mu      sync.Mutex
+			asks    []string
+			streams int
+			c       *local
 		)
 		ctx, cancel := context.WithCancel(t.Context())
 		c = newLocal(t, func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/api/v1/gateway/snapshot" {
+				say(w, `{"version":1,"close":[]}`)
+				return
+			}
 			mu.Lock()
-			asks = append(asks, fmt.Sprintf("%s after %q", r.URL.Path, r.Header.Get("Last-Event-ID")))
-			n := len(asks)
+			after := r.Header.Get("Last-Event-ID")
+			if !strings.HasPrefix(r.Header.Get("Accept"), typeSSE) {
+				after = r.URL.Query().Get("after") + ", polled"
+			} else {
+				streams++
+			}
+			asks = append(asks, fmt.Sprintf("%s after %q", r.URL.Path, after))
+			n := streams
 			mu.Unlock()
-			if r.Header.Get("Authorization") == "" || !strings.HasPrefix(r.Header.Get("Accept"), typeSSE) {
+			if r.Header.Get("Authorization") == "" {
 				t.Errorf("asked with %v", r.Header)
+			}
+			if strings.HasSuffix(after, "polled") {
+				w.WriteHeader(http.StatusServiceUnavailable)
+				return
 			}
 			w.Header().Set("Content-Type", typeSSE)
 			switch n {
@@ -105,11 +135,11 @@ func TestEventsAreFollowedFromWhereTheyEnded(t *testing.T) {
 		<-time.After(3 * time.Second)
 		cancel()
 		following.Wait()
-		want := []string{"/api/v1/gateway/events after \"\"", "/api/v1/gateway/events after \"9\"", "/api/v1/gateway/events after \"9\"", "/api/v1/gateway/events after \"12\""}
+		want := []string{"/api/v1/gateway/events after \"\"", "/api/v1/gateway/events after \"9\"", "/api/v1/gateway/events after \"9, polled\"", "/api/v1/gateway/events after \"9\"", "/api/v1/gateway/events after \"12\""}
 		if diff := cmp.Diff(want, asks); diff != "" {
 			t.Errorf("asked (-want +got):\n%s", diff)
 		}
-		wantEvents := []Event{{Kind: EventsMissed}, {Kind: OutlineChanged, OutlineServerID: "s"}, {Kind: "from.the.future"}, {Kind: EventsMissed}, {Kind: EventsMissed}}
+		wantEvents := []Event{{Kind: EventsMissed}, {Kind: OutlineChanged, Version: 7, OutlineServerID: "s"}, {Kind: "from.the.future"}, {Kind: EventsMissed}, {Kind: EventsMissed}}
 		if diff := cmp.Diff(wantEvents, c.events); diff != "" {
 			t.Errorf("events (-want +got):\n%s", diff)
 		}
@@ -128,12 +158,12 @@ func TestAStreamThatIsNoneIsLeft(t *testing.T) {
 			w.Header().Set("Content-Type", typeSSE)
 			say(w, "id: 1\n\n")
 			<-r.Context().Done()
-		}, "nothing came for 45s", eventSilence},
+		}, "nothing came for 30s", eventSilence},
 		"it says nothing at all": {func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Type", typeSSE)
 			say(w, ": here\n\n")
 			<-r.Context().Done()
-		}, "nothing came for 45s", eventSilence},
+		}, "nothing came for 30s", eventSilence},
 		"it is a page":                 {func(w http.ResponseWriter, _ *http.Request) { say(w, "<html>") }, "no stream", 0},
 		"it is a refusal":              {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusForbidden) }, "answered 403", 0},
 		"it has no version":            {stream("id: -1\n\n"), "no version", 0},
@@ -145,7 +175,7 @@ func TestAStreamThatIsNoneIsLeft(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c := newLocal(t, tc.answer)
 				began := time.Now()
-				err := c.n.stream(t.Context(), func(message) {}, "")
+				err := c.n.stream(t.Context(), func(message) error { return nil })
 				if err == nil || !strings.Contains(err.Error(), tc.want) || time.Since(began) != tc.after {
 					t.Errorf("stream = %v after %v, want %q after %v", err, time.Since(began), tc.want, tc.after)
 				}

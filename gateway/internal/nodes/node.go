@@ -57,15 +57,29 @@ type Config struct {
 	// of yet. No session begins while it cannot be asked, so the number of
 	// sessions at once is enough; those that were never decided are not counted.
 	MaxEnded int
+	// Dir, unless empty, keeps what an outage of the control plane needs.
+	Dir string
+	// Grace is how long devices that are known get in while the control plane is
+	// away; at most [MaxGrace]. 0: not at all, and nothing is kept in Dir.
+	Grace time.Duration
 
 	// Load is asked at each heartbeat.
 	Load func() Load
+	// Live are the devices that have sessions, and Sessions how many a user has.
+	Live     func() [][16]byte
+	Sessions func(user string) int
 	// Close is told which session must end.
 	Close func(Closing)
 	// Leases, unless nil, are leases of quotas that a heartbeat renews, at most n;
 	// Granted is told the answer.
 	Leases  func(n int) []LeaseRequest
 	Granted func(grants []Grant, asked time.Time)
+	// Recognized is told whose sessions, that began while the control plane was away, it
+	// knows of by now and lets go on. Their terms may be others.
+	Recognized func(user string)
+	// StoodIn is told what became of devices that came while the control plane was
+	// away: StoodIn and the other results.
+	StoodIn func(result string)
 	// Event, unless nil, is told of events. It must not block.
 	Event func(Event)
 	// Observe is told how each request went.
@@ -82,9 +96,15 @@ type Node struct {
 	ended   endedQueue
 	refused refusals
 
-	heard    atomic.Int64 // unix nanoseconds of the last answered heartbeat; 0: none
-	interval atomic.Int64 // between heartbeats
-	knock    atomic.Pointer[Knock]
+	turns     turns
+	breaker   breaker
+	memory    *memory
+	admitted  *admissions
+	awaySince time.Time // as the breaker has it; for its callback alone
+
+	heard    atomic.Int64  // unix nanoseconds of the last answered heartbeat; 0: none
+	interval atomic.Int64  // between heartbeats
+	stale    chan struct{} // has an item when the keys are to be fetched again
 	ready    chan struct{}
 	once     sync.Once // closes ready
 }
@@ -105,11 +125,43 @@ func New(cfg Config) (*Node, error) {
 		boot:    uuid.New(),
 		ended:   endedQueue{limit: cfg.MaxEnded, wake: make(chan struct{}, 1)},
 		refused: refusals{now: time.Now, known: make(map[subject]reason.Code)},
+		turns:   turns{held: make(map[[16]byte]*turn)},
+		stale:   make(chan struct{}, 1),
 		ready:   make(chan struct{}),
 	}
+	n.breaker = breaker{now: time.Now, changed: n.changed}
 	n.interval.Store(int64(defaultInterval))
 	n.keys = &keys{fetch: n.fetchKeys, now: time.Now}
-	return n, nil
+	return n, n.recall()
+}
+
+// recall takes up what the last process knew. What is damaged is as good as nothing.
+func (n *Node) recall() error {
+	var files [2]*sealedFile
+	for i, name := range []string{memoryFile, admittedFile} {
+		switch {
+		case n.cfg.Dir == "":
+		case n.cfg.Grace == 0:
+			if err := removeFile(n.cfg.Dir, name); err != nil {
+				return err
+			}
+		default:
+			var err error
+			if files[i], err = newSealedFile(n.cfg.Dir, name, n.cfg.Key); err != nil {
+				return err
+			}
+		}
+	}
+	n.memory, n.admitted = newMemory(time.Now, files[0]), newAdmissions(n.cfg.MaxEnded, files[1])
+	for _, err := range []error{n.memory.load(), n.admitted.load(time.Now())} {
+		if err != nil {
+			n.cfg.Log.Warn("what an outage of the control plane needs is lost", "error", err)
+		}
+	}
+	if told := n.memory.lastTold(); len(told.JWKS.Keys) > 0 {
+		n.keys.current = ticket.NewVerifier(n.cfg.State.Issuer, n.cfg.State.ServiceID, told.JWKS)
+	}
+	return nil
 }
 
 // Boot tells this start of the gateway from earlier ones.
@@ -122,17 +174,12 @@ func (n *Node) Verify(ctx context.Context, token string) (ticket.Claims, error) 
 }
 
 // Ready is closed when the control plane's keys are known and a heartbeat was
-// answered.
+// answered, or the gateway stands in for the control plane.
 func (n *Node) Ready() <-chan struct{} { return n.ready }
 
 // Knock returns what the control plane says that devices are known by, without keys
 // until it has said so. It answers from memory.
-func (n *Node) Knock() Knock {
-	if told := n.knock.Load(); told != nil {
-		return *told
-	}
-	return Knock{}
-}
+func (n *Node) Knock() Knock { return n.memory.lastTold().Knock }
 
 // Joined reports whether the control plane has answered a heartbeat lately:
 // whether this gateway still holds its lease.
@@ -154,6 +201,11 @@ func (n *Node) Run(ctx context.Context) {
 	}()
 	defer func() { <-told }()
 
+	var kept sync.WaitGroup
+	defer kept.Wait()
+	kept.Go(func() { n.keepMemory(ctx) })
+	kept.Go(func() { n.keepTelling(ctx) })
+
 	followed := make(chan struct{})
 	go func() {
 		defer close(followed)
@@ -173,8 +225,8 @@ func (n *Node) Run(ctx context.Context) {
 	n.keepBeating(ctx)
 }
 
-// keepKeys fetches the control plane's configuration at the start and every
-// five minutes.
+// keepKeys fetches the control plane's configuration at the start, every five minutes,
+// and when it is said to be another one.
 func (n *Node) keepKeys(ctx context.Context) {
 	retry := backoff{}
 	for {
@@ -189,15 +241,29 @@ func (n *Node) keepKeys(ctx context.Context) {
 			retry = backoff{}
 			n.announce()
 		}
-		if !sleep(ctx, wait) {
+		timer := time.NewTimer(wait)
+		select {
+		case <-timer.C:
+		case <-n.stale:
+			timer.Stop()
+		case <-ctx.Done():
+			timer.Stop()
 			return
 		}
 	}
 }
 
-// announce closes Ready once both of its conditions hold.
+// refetch has the control plane's configuration fetched soon.
+func (n *Node) refetch() {
+	select {
+	case n.stale <- struct{}{}:
+	default:
+	}
+}
+
+// announce closes Ready once its conditions hold.
 func (n *Node) announce() {
-	if n.heard.Load() != 0 && n.keys.load() != nil {
+	if (n.heard.Load() != 0 || n.StandsIn()) && n.keys.load() != nil {
 		n.once.Do(func() { close(n.ready) })
 	}
 }
@@ -225,7 +291,7 @@ func (n *Node) fetchKeys(ctx context.Context) (*ticket.Verifier, error) {
 	if err != nil {
 		return nil, err
 	}
-	n.knock.Store(&answer.Knock)
+	n.memory.tell(told{JWKS: answer.JWKS, Knock: answer.Knock, At: time.Now()})
 	return ticket.NewVerifier(answer.Issuer, answer.ServiceID, answer.JWKS), nil
 }
 
@@ -246,6 +312,7 @@ func (n *Node) keepBeating(ctx context.Context) {
 			}
 			reachable = false
 			wait = min(retry.next(), interval)
+			n.announce() // it may stand in by now
 		default:
 			if !reachable {
 				n.cfg.Log.InfoContext(ctx, "heartbeat answered again")
@@ -270,12 +337,9 @@ func (n *Node) beat(ctx context.Context) error {
 		leases = leasesOf(n.cfg.Leases(MaxLeases))
 	}
 	var answer struct {
-		IntervalMS int64   `json:"interval_ms"`
-		Quotas     []grant `json:"quotas"`
-		Close      []struct {
-			SessionID string      `json:"session_id"`
-			Reason    reason.Code `json:"reason"`
-		} `json:"close"`
+		IntervalMS int64     `json:"interval_ms"`
+		Quotas     []grant   `json:"quotas"`
+		Close      []closing `json:"close"`
 	}
 	body := map[string]any{
 		"boot_id": n.boot, "version": n.cfg.Version, "url": n.cfg.URL,
@@ -286,10 +350,17 @@ func (n *Node) beat(ctx context.Context) error {
 	}
 	err := n.control.call(ctx, http.MethodPost, "/api/v1/gateway/heartbeat", body, &answer)
 	n.cfg.Observe("heartbeat", err)
+	if ctx.Err() == nil {
+		n.breaker.beaten(answers(err))
+	}
 	if err != nil {
 		return err
 	}
+	n.memory.answered()
 	n.heard.Store(time.Now().UnixNano())
+	if n.admitted.len() > 0 {
+		n.admitted.signal()
+	}
 	if answer.IntervalMS > 0 {
 		asked := time.Duration(min(answer.IntervalMS, maxInterval.Milliseconds())) * time.Millisecond
 		n.interval.Store(int64(max(asked, minInterval)))
@@ -297,15 +368,38 @@ func (n *Node) beat(ctx context.Context) error {
 	if len(leases) > 0 {
 		n.cfg.Granted(grantsOf(answer.Quotas), asked)
 	}
-	for _, closing := range answer.Close {
-		var id [16]byte
-		if raw, err := hex.DecodeString(closing.SessionID); err != nil || copy(id[:], raw) != len(id) || len(raw) != len(id) {
-			n.cfg.Log.WarnContext(ctx, "heartbeat names a session that is none")
+	n.closeAll(ctx, answer.Close)
+	return nil
+}
+
+// closing is a session that must end, as the API has it.
+type closing struct {
+	SessionID string      `json:"session_id"`
+	Reason    reason.Code `json:"reason"`
+}
+
+func (n *Node) closeAll(ctx context.Context, list []closing) {
+	for _, c := range list {
+		id, ok := parseSession(c.SessionID)
+		if !ok {
+			n.cfg.Log.WarnContext(ctx, "a session to close that is none")
 			continue
 		}
-		n.cfg.Close(Closing{Session: id, Reason: closing.Reason})
+		n.cfg.Close(Closing{Session: id, Reason: c.Reason})
 	}
-	return nil
+}
+
+func parseSession(text string) (id [16]byte, ok bool) {
+	raw, err := hex.DecodeString(text)
+	return id, err == nil && copy(id[:], raw) == len(id) && len(raw) == len(id)
+}
+
+// answers reports whether a call that ended with err was answered: a refusal is an
+// answer, and a control plane that is overloaded or without its database is away.
+func answers(err error) bool {
+	var status *StatusError
+	return err == nil || errors.As(err, &status) && status.Status < 500 &&
+		status.Status != http.StatusRequestTimeout && status.Status != http.StatusTooManyRequests
 }
 
 // Question asks whether a device may have a session.
@@ -314,104 +408,187 @@ type Question struct {
 	Device     [16]byte
 	Thumbprint string
 	Generation int64
+	Expired    time.Duration // for how long its token has been over; only [Node.StandIn] may forgive it
+}
+
+func (q Question) about() subject {
+	return subject{device: q.Device, thumbprint: q.Thumbprint, generation: q.Generation}
 }
 
 // Decision is the control plane's answer to a [Question].
 type Decision struct {
-	Allowed    bool
-	Reason     reason.Code // why not
-	MaxStreams int         // of the plan; 0: no word
-	MaxUDP     int         // of the plan, also 0; -1: no word
-	SpeedUp    int64       // of the plan, in bits per second from the device; 0: no limit
-	SpeedDown  int64       // likewise, to the device
-	User, Plan string      // their ids
-	// Subscription carries the session. Quota is what may be used of its quota; nil:
-	// it has none.
-	Subscription string
-	Quota        *Grant
-	ExpiresAt    time.Time // end of the subscription; zero: none
+	Allowed      bool
+	Reason       reason.Code // why not
+	MaxSessions  int         // of the user, by the plan; 0: no word
+	MaxStreams   int         // of the plan; 0: no word
+	MaxUDP       int         // of the plan, also 0; -1: no word
+	SpeedUp      int64       // of the plan, in bits per second from the device; 0: no limit
+	SpeedDown    int64       // likewise, to the device
+	User, Plan   string      // their ids
+	Subscription string      // that carries the session
+	Quota        *Grant      // what may be used of its quota; nil: it has none
+	ExpiresAt    time.Time   // end of the subscription; zero: none
+	Own          bool        // the gateway's, see [Node.StandIn]
 }
 
-// Validate asks for the decision about a device that has proven who it is. An
-// allowed session exists at the control plane from then on: its end must be
-// told by [Node.Ended]. The error is [ErrUndecided]; the session's end is then
-// told by Validate, because the answer may be what was lost. A refusal that is
-// about the device holds for a few seconds without being asked for again.
+// errNotAsked says why a question was not asked.
+var errNotAsked = errors.New("it is away")
+
+// Validate asks for the decision about a device that has proven who it is; one
+// question about a device is asked at a time. An allowed session exists at the control
+// plane from then on: its end must be told by [Node.Ended]. While the control plane is
+// away the gateway decides, see [Node.StandIn]. The error is [ErrUndecided]; the
+// session's end is then told by Validate, because the answer may be what was lost. A
+// refusal that is about the device holds for a few seconds without being asked for
+// again.
 func (n *Node) Validate(ctx context.Context, q Question) (Decision, error) {
-	about := subject{device: q.Device, thumbprint: q.Thumbprint, generation: q.Generation}
-	if why, refused := n.refused.find(about); refused {
-		return Decision{Reason: why}, nil
+	decision, err := n.ask(ctx, q)
+	if err == nil {
+		return decision, nil
 	}
-	decision, err := n.decide(ctx, q)
-	switch {
-	case err != nil:
+	if decision, standErr := n.StandIn(ctx, q); standErr == nil {
+		return decision, nil
+	}
+	if !errors.Is(err, errNotAsked) {
 		n.ended.addUndecided(ended{SessionID: hex.EncodeToString(q.Session[:]), Reason: string(reason.RetryLater)})
-	case !decision.Allowed:
-		n.refused.remember(about, decision.Reason)
+	}
+	return Decision{}, err
+}
+
+// ask asks a question when it is the device's turn.
+func (n *Node) ask(ctx context.Context, q Question) (Decision, error) {
+	limited, cancel := context.WithTimeout(ctx, decisionTimeout)
+	defer cancel()
+	end, err := n.turns.take(limited, q.Device)
+	if err != nil {
+		return Decision{}, fmt.Errorf("%w: %w: %w", ErrUndecided, errNotAsked, err)
+	}
+	decision, err := n.decide(limited, q)
+	if ctx.Err() != nil {
+		end(nil) // that this device has gone says nothing to the next
+	} else {
+		end(err)
 	}
 	return decision, err
 }
 
 // Renew asks the question of a session that lives once more. The error is
 // [ErrUndecided]. However it goes, the session's end is told by [Node.Ended].
-func (n *Node) Renew(ctx context.Context, q Question) (Decision, error) { return n.decide(ctx, q) }
+func (n *Node) Renew(ctx context.Context, q Question) (Decision, error) {
+	if !n.Told(q.Session) {
+		return Decision{}, fmt.Errorf("%w: it does not know of the session yet", ErrUndecided)
+	}
+	limited, cancel := context.WithTimeout(ctx, decisionTimeout)
+	defer cancel()
+	return n.decideAnew(limited, q)
+}
 
 func (n *Node) decide(ctx context.Context, q Question) (Decision, error) {
-	decide, cancel := context.WithTimeout(ctx, decisionTimeout)
-	defer cancel()
-	var answer struct {
-		Allowed        bool        `json:"allowed"`
-		UserID         string      `json:"user_id"`
-		PlanID         string      `json:"plan_id"`
-		SubscriptionID string      `json:"subscription_id"`
-		Quota          *grant      `json:"quota"`
-		Reason         reason.Code `json:"reason"`
-		Limits         struct {
-			MaxStreams int   `json:"max_streams"`
-			MaxUDP     *int  `json:"max_udp"`
-			SpeedUp    int64 `json:"speed_up_bps"`
-			SpeedDown  int64 `json:"speed_down_bps"`
-		} `json:"limits"`
-		ExpiresAt *time.Time `json:"expires_at"`
+	if why, refused := n.refused.find(q.about()); refused {
+		return Decision{Reason: why}, nil
 	}
-	err := n.control.call(decide, http.MethodPost, "/api/v1/auth/validate-device", map[string]any{
+	return n.decideAnew(ctx, q)
+}
+
+// decideAnew asks, unless the control plane counts as away, and remembers the answer.
+func (n *Node) decideAnew(ctx context.Context, q Question) (Decision, error) {
+	if !n.breaker.ask() {
+		return Decision{}, fmt.Errorf("%w: %w", ErrUndecided, errNotAsked)
+	}
+	body, err := n.validate(ctx, q)
+	var decision Decision
+	if err == nil {
+		decision, err = body.decision()
+	}
+	n.cfg.Observe("validate", err)
+	if errors.Is(ctx.Err(), context.Canceled) {
+		n.breaker.dropped()
+	} else {
+		n.breaker.asked(answers(err))
+	}
+	if err != nil {
+		n.cfg.Log.WarnContext(ctx, "device not decided", "error", err)
+		return Decision{}, fmt.Errorf("%w: %w", ErrUndecided, err)
+	}
+	n.memory.answered()
+	if decision.Allowed {
+		n.memory.saw(q, decision)
+	} else {
+		n.noteRefusal(q, decision.Reason)
+	}
+	return decision, nil
+}
+
+// noteRefusal remembers a refusal that is about a device with its key.
+func (n *Node) noteRefusal(q Question, why reason.Code) {
+	if !lasting(why) {
+		return
+	}
+	n.refused.remember(q.about(), why)
+	if _, same := n.memory.find(q); same {
+		n.memory.forgetDevice(q.Device)
+	}
+}
+
+// decisionBody is a decision as the API has it.
+type decisionBody struct {
+	Allowed        bool        `json:"allowed"`
+	Reason         reason.Code `json:"reason"`
+	UserID         string      `json:"user_id"`
+	SubscriptionID string      `json:"subscription_id"`
+	PlanID         string      `json:"plan_id"`
+	Quota          *grant      `json:"quota"`
+	Limits         struct {
+		MaxSessions int   `json:"max_sessions"`
+		MaxStreams  int   `json:"max_streams"`
+		MaxUDP      *int  `json:"max_udp"`
+		SpeedUp     int64 `json:"speed_up_bps"`
+		SpeedDown   int64 `json:"speed_down_bps"`
+	} `json:"limits"`
+	ExpiresAt *time.Time `json:"expires_at"`
+}
+
+func (n *Node) validate(ctx context.Context, q Question) (decisionBody, error) {
+	var body decisionBody
+	err := n.control.call(ctx, http.MethodPost, "/api/v1/auth/validate-device", map[string]any{
 		"session_id":     hex.EncodeToString(q.Session[:]),
 		"device_id":      uuid.UUID(q.Device).String(),
 		"key_thumbprint": q.Thumbprint,
 		"generation":     q.Generation,
 		"boot_id":        n.boot,
-	}, &answer)
-	if err == nil && !answer.Allowed && answer.Reason == "" {
-		err = errors.New("a refusal without its reason")
+	}, &body)
+	return body, err
+}
+
+func (b decisionBody) decision() (Decision, error) {
+	if !b.Allowed && b.Reason == "" {
+		return Decision{}, errors.New("a refusal without its reason")
 	}
-	if err == nil && answer.Quota != nil && uuid.Validate(answer.Quota.SubscriptionID) != nil {
-		err = errors.New("a quota of a subscription that is none")
-	}
-	n.cfg.Observe("validate", err)
-	if err != nil {
-		n.cfg.Log.WarnContext(ctx, "device not decided", "error", err)
-		return Decision{}, fmt.Errorf("%w: %w", ErrUndecided, err)
+	if b.Quota != nil && uuid.Validate(b.Quota.SubscriptionID) != nil {
+		return Decision{}, errors.New("a quota of a subscription that is none")
 	}
 	decision := Decision{
-		Allowed: answer.Allowed, Reason: answer.Reason,
-		MaxStreams: answer.Limits.MaxStreams,
-		User:       answer.UserID,
-		Plan:       answer.PlanID, Subscription: answer.SubscriptionID,
-		SpeedUp:   max(answer.Limits.SpeedUp, 0),
-		SpeedDown: max(answer.Limits.SpeedDown, 0),
+		Allowed: b.Allowed, Reason: b.Reason,
+		MaxSessions:  b.Limits.MaxSessions,
+		MaxStreams:   b.Limits.MaxStreams,
+		User:         b.UserID,
+		Plan:         b.PlanID,
+		Subscription: b.SubscriptionID,
+		SpeedUp:      max(b.Limits.SpeedUp, 0),
+		SpeedDown:    max(b.Limits.SpeedDown, 0),
 	}
-	switch flows := answer.Limits.MaxUDP; {
+	switch flows := b.Limits.MaxUDP; {
 	case flows != nil:
 		decision.MaxUDP = max(*flows, 0)
-	case answer.Allowed:
+	case b.Allowed:
 		decision.MaxUDP = -1
 	}
-	if answer.Quota != nil {
-		granted := answer.Quota.grant()
+	if b.Quota != nil {
+		granted := b.Quota.grant()
 		decision.Quota, decision.Subscription = &granted, granted.Subscription
 	}
-	if answer.ExpiresAt != nil {
-		decision.ExpiresAt = *answer.ExpiresAt
+	if b.ExpiresAt != nil {
+		decision.ExpiresAt = *b.ExpiresAt
 	}
 	return decision, nil
 }

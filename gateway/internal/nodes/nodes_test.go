@@ -179,6 +179,8 @@ func (c *control) node(t *testing.T, change func(*Config)) *Node {
 		State: State{GatewayID: gatewayID, API: c.url, Pin: c.pin, ServiceID: serviceID, Issuer: issuer, Region: "local"},
 		Key:   key, URL: "wss://gw.example/t", Version: "v1", MaxEnded: 10_000,
 		Load: func() Load { return Load{} }, Close: func(Closing) {}, Observe: func(string, error) {}, Log: slog.New(slog.DiscardHandler),
+		Live: func() [][16]byte { return nil }, Sessions: func(string) int { return 0 }, StoodIn: func(string) {},
+		Recognized: func(string) {},
 	}
 	if change != nil {
 		change(&cfg)
@@ -486,4 +488,8 @@ func TestProblemsOfStrangersAreNotRepeated(t *testing.T) {
 			t.Errorf("statusError(%q) = %v", text, err)
 		}
 	}
+}
+
+func logTo(text *strings.Builder) *slog.Logger {
+	return slog.New(slog.NewTextHandler(text, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }

@@ -68,6 +68,14 @@ func (r *refusals) forget(limit int) {
 	}
 }
 
+// clear forgets all of them: somebody may be welcome again.
+func (r *refusals) clear() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	clear(r.known)
+	r.order = nil
+}
+
 // lasting reports whether a refusal is about the device, whatever session it
 // asks for. The others pass by themselves: a session that ends makes room for
 // the next.

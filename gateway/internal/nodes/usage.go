@@ -34,7 +34,8 @@ type counter struct {
 	SessionID string `json:"session_id"`
 }
 
-// ReportUsage tells counters, at most [MaxUsage].
+// ReportUsage tells counters, at most [MaxUsage]. Those of sessions that the control
+// plane does not know of yet are left out, and not settled.
 func (n *Node) ReportUsage(ctx context.Context, list []Usage) (UsageAnswer, error) {
 	type entry struct {
 		counter
@@ -44,10 +45,18 @@ func (n *Node) ReportUsage(ctx context.Context, list []Usage) (UsageAnswer, erro
 		At       time.Time `json:"at"`
 	}
 	entries := make([]entry, 0, len(list))
-	for _, u := range list {
+	of := make([]int, 0, len(list)) // the position in list of each
+	for i, u := range list {
+		if !n.Told(u.Session) {
+			continue // nobody would know whose it is
+		}
+		of = append(of, i)
 		entries = append(entries, entry{
 			counter{uuid.UUID(u.Boot).String(), hex.EncodeToString(u.Session[:])}, u.Sequence, u.Up, u.Down, u.At.UTC(),
 		})
+	}
+	if len(entries) == 0 {
+		return UsageAnswer{}, nil
 	}
 	var told struct {
 		Acknowledged []struct {
@@ -71,13 +80,13 @@ func (n *Node) ReportUsage(ctx context.Context, list []Usage) (UsageAnswer, erro
 	}
 	answer := UsageAnswer{Refused: make(map[int]string)}
 	for _, problem := range told.Problems {
-		if problem.Index >= 0 && problem.Index < len(list) && !problem.Taken {
-			answer.Refused[problem.Index] = problem.Code
+		if problem.Index >= 0 && problem.Index < len(of) && !problem.Taken {
+			answer.Refused[of[problem.Index]] = problem.Code
 		}
 	}
 	for i, e := range entries {
-		if _, refused := answer.Refused[i]; refused || e.Sequence <= acknowledged[e.counter] {
-			answer.Settled = append(answer.Settled, i)
+		if _, refused := answer.Refused[of[i]]; refused || e.Sequence <= acknowledged[e.counter] {
+			answer.Settled = append(answer.Settled, of[i])
 		}
 	}
 	return answer, nil

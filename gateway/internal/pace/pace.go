@@ -1,6 +1,7 @@
 // Package pace keeps the speeds of devices: a token bucket for each device and
 // direction, which the streams of all its sessions share byte by byte, however
-// large the pieces are that they move.
+// large the pieces are that they move; and behind those one for each direction of the
+// gateway's uplink, which devices share likewise.
 //
 // The bucket of golang.org/x/time/rate serves in the order of arrival: who asks for
 // more has more, and of who waits it can neither change the rate nor end the wait.
@@ -88,6 +89,8 @@ func slower(a, b int64) int64 {
 
 // Limit bounds the bytes of one direction. The zero value bounds nothing.
 type Limit struct {
+	member *member // the device at the uplink; nil: that has no limit
+
 	rate atomic.Int64 // bytes a second; 0: no limit. Written with mu held
 
 	mu      sync.Mutex // guards the following fields
@@ -104,8 +107,17 @@ type Limit struct {
 	served float64
 }
 
-// Limited reports whether there is a limit.
-func (l *Limit) Limited() bool { return l.rate.Load() != 0 }
+// Limited reports whether there is a limit, of the device's or of the uplink.
+func (l *Limit) Limited() bool { return l.own() || l.member != nil }
+
+// own reports whether the device has a limit of its own.
+func (l *Limit) own() bool { return l.rate.Load() != 0 }
+
+// turnOf is the most that moves at once at so many bytes a second, and burstOf what is
+// kept of what was not used.
+func turnOf(rate float64) int { return min(max(int(rate*turnTime.Seconds()), leastTurn), mostTurn) }
+
+func burstOf(rate float64, turn int) float64 { return max(rate*burstTime.Seconds(), float64(turn)) }
 
 // set sets the limit, in bits per second. Those who wait go on at the new speed.
 func (l *Limit) set(bits int64) {
@@ -121,8 +133,8 @@ func (l *Limit) set(bits int64) {
 	}
 	l.fill()
 	l.rate.Store(rate)
-	l.turn = min(max(int(float64(rate)*turnTime.Seconds()), leastTurn), mostTurn)
-	l.burst = max(float64(rate)*burstTime.Seconds(), float64(l.turn))
+	l.turn = turnOf(float64(rate))
+	l.burst = burstOf(float64(rate), l.turn)
 	l.tokens = min(l.tokens, l.burst)
 	if before == 0 {
 		l.tokens, l.at = l.burst, time.Now()
@@ -196,11 +208,13 @@ type Share struct {
 	asked  uint64
 	place  int // in Limit.waiting; −1: none
 	closed bool
+
+	seat seat // at the uplink
 }
 
 // NewShare returns a share of the limit, which starts level with the others.
 func (l *Limit) NewShare() *Share {
-	return &Share{limit: l, ready: make(chan int, 1), place: -1}
+	return &Share{limit: l, ready: make(chan int, 1), place: -1, seat: newSeat()}
 }
 
 // Limited reports whether there is a limit. Without one there is no need to ask.
@@ -209,13 +223,27 @@ func (s *Share) Limited() bool { return s.limit.Limited() }
 // Take waits for a turn and returns how many of n bytes may move in it: 0 when the
 // share was closed, otherwise at least 1. n is at least 1.
 func (s *Share) Take(n int) int {
+	got := s.take(n)
+	m := s.limit.member
+	if got == 0 || m == nil {
+		return got
+	}
+	passed := m.take(&s.seat, got)
+	if passed < got {
+		s.returnOwn(got - passed)
+	}
+	return passed
+}
+
+// take is Take at the device's own limit.
+func (s *Share) take(n int) int {
 	l := s.limit
 	l.mu.Lock()
 	switch {
 	case s.closed:
 		l.mu.Unlock()
 		return 0
-	case !l.Limited():
+	case !l.own():
 		l.mu.Unlock()
 		return n
 	}
@@ -288,15 +316,26 @@ func (s *Share) pieces() (turn, probe int) {
 		return 0, 0
 	}
 	turn = max(l.turn, leastTurn)
+	if m := l.member; m != nil && (!l.own() || m.line.turn < turn) {
+		turn = m.line.turn
+	}
 	return turn, min(max(turn/probeShare, leastProbe), turn/4)
 }
 
 // giveBack returns n bytes that did not move.
 func (s *Share) giveBack(n int) {
+	s.returnOwn(n)
+	if m := s.limit.member; m != nil {
+		m.giveBack(&s.seat, n)
+	}
+}
+
+// returnOwn is giveBack at the device's own limit.
+func (s *Share) returnOwn(n int) {
 	l := s.limit
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.Limited() {
+	if !l.own() {
 		return
 	}
 	l.fill()
@@ -310,13 +349,25 @@ func (s *Share) giveBack(n int) {
 // what is there; the next ones then have to make good for it. Beside streams that
 // wait, the datagrams of a share have as much as each of them.
 func (s *Share) Pass(n int) bool {
+	if !s.pass(n) {
+		return false
+	}
+	if m := s.limit.member; m != nil && !m.pass(&s.seat, n) {
+		s.returnOwn(n)
+		return false
+	}
+	return true
+}
+
+// pass is Pass at the device's own limit.
+func (s *Share) pass(n int) bool {
 	l := s.limit
-	if !l.Limited() {
+	if !l.own() {
 		return true
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.Limited() {
+	if !l.own() {
 		return true
 	}
 	l.fill()
@@ -337,6 +388,9 @@ func (s *Share) Pass(n int) bool {
 // Close ends the share's wait, and each later one at once.
 func (s *Share) Close() {
 	l := s.limit
+	if l.member != nil {
+		defer l.member.leave(&s.seat)
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s.closed = true
@@ -357,11 +411,15 @@ type queue []*Share
 func (q queue) Len() int { return len(q) }
 
 // Less implements [heap.Interface].
-func (q queue) Less(i, j int) bool {
-	if q[i].had != q[j].had {
-		return q[i].had < q[j].had
+func (q queue) Less(i, j int) bool { return before(q[i].had, q[j].had, q[i].asked, q[j].asked) }
+
+// before reports whether one who waits goes before another: who had less, and among
+// equals who came first.
+func before(had, other float64, asked, otherAsked uint64) bool {
+	if had != other {
+		return had < other
 	}
-	return q[i].asked < q[j].asked
+	return asked < otherAsked
 }
 
 // Swap implements [heap.Interface].

@@ -63,8 +63,10 @@ func device(t *testing.T, up config.Upstream) *mux.Session {
 func deviceIn(t *testing.T, up config.Upstream, held func(n int)) *mux.Session {
 	t.Helper()
 	zero := func() float64 { return 0 }
-	counters, err := metrics.New(prometheus.NewRegistry(), "v1",
-		metrics.Gauges{Sessions: zero, Streams: zero, Flows: zero, Up: zero, Down: zero, Unauthenticated: zero, Joined: zero})
+	counters, err := metrics.New(prometheus.NewRegistry(), "v1", up.Mode, metrics.Gauges{
+		Sessions: zero, Streams: zero, Flows: zero, Up: zero, Down: zero, Unauthenticated: zero, Joined: zero,
+		Memory: zero, MemoryLimit: zero, StandsIn: zero, Untold: zero, Breaker: func() string { return metrics.BreakerClosed },
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,7 +74,7 @@ func deviceIn(t *testing.T, up config.Upstream, held func(n int)) *mux.Session {
 	if err != nil {
 		t.Fatal(err)
 	}
-	live, err := sessions.New(1, sessions.Leaving{}).Add(sessions.ID{}, sessions.Device{}, sessions.Term{})
+	live, err := sessions.New(1, sessions.Leaving{}, nil).Add(sessions.ID{}, sessions.Device{}, sessions.Term{})
 	if err != nil {
 		t.Fatal(err)
 	}

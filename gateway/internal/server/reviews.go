@@ -37,20 +37,22 @@ func newReviews(registry *sessions.Registry) *reviews {
 
 // event notes an event. It does not wait.
 func (r *reviews) event(e nodes.Event) {
-	var of sessions.Terms
+	r.changed()
 	switch e.Kind {
 	case nodes.PlanChanged:
-		of.Plan = e.PlanID
+		r.add(sessions.Terms{Plan: e.PlanID})
 	case nodes.SubscriptionChanged, nodes.SubscriptionEnded:
-		of.User = e.UserID
+		r.add(sessions.Terms{User: e.UserID})
 	case nodes.EventsMissed:
-	default:
-		return
+		r.add(sessions.Terms{})
 	}
+}
+
+// changed notes that something may be about a session that is only about to begin.
+func (r *reviews) changed() {
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.latest = time.Now()
-	r.mu.Unlock()
-	r.add(of)
 }
 
 // add has the sessions asked about that have these terms, or all where there are none.

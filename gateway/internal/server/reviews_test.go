@@ -33,7 +33,7 @@ type reviewed struct {
 
 func newReviewed(t *testing.T) *reviewed {
 	t.Helper()
-	registry := sessions.New(1000, sessions.Leaving{})
+	registry := sessions.New(1000, sessions.Leaving{}, nil)
 	r := &reviewed{reviews: newReviews(registry), live: make(map[byte]*sessions.Session)}
 	r.add(t, 1, sessions.Terms{User: "u", Plan: "p"})
 	r.add(t, 2, sessions.Terms{User: "v", Plan: "p"})

@@ -22,6 +22,7 @@ import (
 	"github.com/httvps/httvps/gateway/internal/masquerade"
 	"github.com/httvps/httvps/gateway/internal/metrics"
 	"github.com/httvps/httvps/gateway/internal/nodes"
+	"github.com/httvps/httvps/gateway/internal/pace"
 	"github.com/httvps/httvps/gateway/internal/protocol"
 	"github.com/httvps/httvps/gateway/internal/quota"
 	"github.com/httvps/httvps/gateway/internal/sessions"
@@ -158,7 +159,8 @@ type gateway struct {
 func (g *gateway) build(member nodes.Config) error {
 	var err error
 	limits := g.cfg.Limits
-	g.registry = sessions.New(limits.Sessions, sessions.Leaving{Bytes: uint64(limits.SessionBudget), Streams: targetsOf(limits)})
+	g.registry = sessions.New(limits.Sessions, sessions.Leaving{Bytes: uint64(limits.SessionBudget), Streams: targetsOf(limits)},
+		pace.NewUplink(limits.UplinkUp, limits.UplinkDown))
 	g.gate = gate.New(g.listeners.public, gate.Limits{
 		Total: limits.Unauthenticated, PerPrefix: limits.UnauthenticatedPerPrefix,
 		Life: masquerade.Life + limits.HandshakeTimeout.Std(),
@@ -169,12 +171,24 @@ func (g *gateway) build(member nodes.Config) error {
 	member.Load = func() nodes.Load {
 		return nodes.Load{Sessions: g.registry.Len(), Streams: g.registry.Streams()}
 	}
-	member.Close = func(c nodes.Closing) { g.registry.End(c.Session, c.Reason.Wire()) }
+	member.Dir, member.Grace = g.cfg.DataDir, g.cfg.OutageGrace.Std()
+	member.Live = g.registry.Devices
+	member.Sessions = func(user string) int {
+		return len(g.registry.Those(func(of sessions.Terms) bool { return of.User == user }))
+	}
+	member.Recognized = func(user string) { g.reviews.add(sessions.Terms{User: user}) }
+	member.StoodIn = func(result string) { g.metrics.StoodIn(result) }
+	member.Close = func(c nodes.Closing) {
+		if !g.registry.End(c.Session, c.Reason.Wire()) {
+			g.reviews.changed() // it may be about to begin
+		}
+	}
 	member.Observe = func(call string, err error) { g.metrics.Control(call, err) }
 	g.reviews = newReviews(g.registry)
 	g.quotas = &quotas{book: quota.NewBook(), review: g.reviews.add, log: g.cfg.Log}
 	member.Leases, member.Granted = g.quotas.held, g.quotas.granted
 	member.Event = func(e nodes.Event) {
+		revoke(g.registry, e)
 		g.reviews.event(e)
 		if g.exits.event != nil {
 			g.exits.event(e)
@@ -250,20 +264,20 @@ func (g *gateway) buildMetrics() error {
 	g.prom.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	total := g.registry.Total()
 	var err error
-	g.metrics, err = metrics.New(g.prom, g.cfg.Version, metrics.Gauges{
+	g.metrics, err = metrics.New(g.prom, g.cfg.Version, g.exits.mode, metrics.Gauges{
 		Sessions:        func() float64 { return float64(g.registry.Len()) },
 		Streams:         func() float64 { return float64(g.registry.Streams()) },
 		Flows:           func() float64 { return float64(g.tunnels.streams.Flows()) },
 		Up:              func() float64 { return float64(total.Up()) },
 		Down:            func() float64 { return float64(total.Down()) },
 		Unauthenticated: func() float64 { return float64(g.gate.Strangers()) },
-		Joined: func() float64 {
-			if g.node.Joined() {
-				return 1
-			}
-			return 0
-		},
-		Probes: g.exits.probes,
+		Joined:          func() float64 { return indicate(g.node.Joined()) },
+		Probes:          g.exits.probes,
+		Memory:          func() float64 { return float64(g.tunnels.memory.Used()) },
+		MemoryLimit:     func() float64 { return float64(memoryFor(g.cfg.Limits.Memory)) },
+		StandsIn:        func() float64 { return indicate(g.node.StandsIn()) },
+		Breaker:         func() string { return breakerNames[g.node.Breaker()] },
+		Untold:          func() float64 { return float64(g.node.Untold()) },
 		Ledger: func() metrics.Ledger {
 			stats := g.ledger.Stats()
 			return metrics.Ledger{Rows: stats.Rows, Bytes: stats.Bytes, Oldest: stats.Oldest, Written: g.usage.writtenUntil()}
@@ -271,6 +285,19 @@ func (g *gateway) buildMetrics() error {
 		Quotas: func() metrics.Quotas { return metrics.Quotas(g.quotas.book.Stats()) },
 	})
 	return err
+}
+
+// breakerNames are the breaker's states in metrics.
+var breakerNames = map[nodes.BreakerState]string{
+	nodes.BreakerClosed: metrics.BreakerClosed, nodes.BreakerOpen: metrics.BreakerOpen, nodes.BreakerHalfOpen: metrics.BreakerHalfOpen,
+}
+
+// indicate is a yes as a metric has it.
+func indicate(yes bool) float64 {
+	if yes {
+		return 1
+	}
+	return 0
 }
 
 // run serves until ctx ends or a listener fails.

@@ -135,33 +135,46 @@ func (t *tunnels) admit(ctx context.Context, conn *carrier.Conn, hello wire.Hell
 	switch {
 	case errors.Is(err, auth.ErrUnready):
 		return nil, protocol.Grant{}, &protocol.RefusedError{Code: wire.CodeRetryLater, RetryAfter: retryUndecided}
-	case errors.Is(err, auth.ErrExpired):
-		return nil, protocol.Grant{}, &protocol.RefusedError{Code: wire.CodeTokenExpired}
-	case err != nil:
+	case errors.Is(err, auth.ErrInvalid):
 		return nil, protocol.Grant{}, &protocol.RefusedError{Code: wire.CodeInvalidToken}
 	}
+	expired := err != nil
 	gate.Pass(ctx)
 
 	if err := t.usage.enter(ctx); err != nil {
 		return nil, protocol.Grant{}, &protocol.RefusedError{Code: wire.CodeRetryLater, RetryAfter: retryFull}
 	}
-	live, grant, err := t.begin(ctx, device)
+	live, grant, err := t.begin(ctx, device, expired)
 	if err != nil {
 		t.usage.leave()
 	}
 	return live, grant, err
 }
 
-// begin asks for the decision about a device that has proven who it is, and makes its
-// session, which has a place in the ledger already.
-func (t *tunnels) begin(ctx context.Context, device auth.Identity) (*sessions.Session, protocol.Grant, error) {
+// begin asks for the decision about a device that has proven who it is, with a token
+// that is good or expired, and makes its session, which has a place in the ledger
+// already.
+func (t *tunnels) begin(ctx context.Context, device auth.Identity, expired bool) (*sessions.Session, protocol.Grant, error) {
 	var id sessions.ID
 	_, _ = rand.Read(id[:]) // never fails (crypto/rand)
 	question := nodes.Question{Session: id, Device: device.Device, Thumbprint: device.Thumbprint, Generation: device.Generation}
 	asked := time.Now()
-	decision, err := t.node.Validate(ctx, question)
+	decide := t.node.Validate
+	if expired {
+		// Nobody can get another token while the control plane is away.
+		question.Expired = device.Expired
+		decide = t.node.StandIn
+	}
+	decision, err := decide(ctx, question)
+	if err != nil && expired {
+		return nil, protocol.Grant{}, &protocol.RefusedError{Code: wire.CodeTokenExpired}
+	}
 	if refusal := refusedBy(decision, err); refusal != nil {
 		return nil, protocol.Grant{}, refusal
+	}
+	told := asked
+	if decision.Own {
+		told = time.Time{} // whatever else is known is newer
 	}
 	var live *sessions.Session
 	live, err = t.registry.Add(id, device.Device, sessions.Term{
@@ -169,7 +182,7 @@ func (t *tunnels) begin(ctx context.Context, device auth.Identity) (*sessions.Se
 		Renew: func(ctx context.Context) (time.Time, wire.Code) { return t.renew(ctx, question, live) },
 	})
 	if err == nil {
-		live.Quota, err = t.quotas.Begin(decision.Subscription, quotaOf(decision), asked, live.Moved, func(bps int64) { live.Speeds.Slow(live, bps) })
+		live.Quota, err = t.quotas.Begin(decision.Subscription, quotaOf(decision), told, live.Moved, func(bps int64) { live.Speeds.Slow(live, bps) })
 		if err != nil {
 			t.registry.Remove(live)
 		}
@@ -178,7 +191,7 @@ func (t *tunnels) begin(ctx context.Context, device auth.Identity) (*sessions.Se
 		t.node.Ended(id, wire.CodeRetryLater.String())
 		return nil, protocol.Grant{}, &protocol.RefusedError{Code: wire.CodeRetryLater, RetryAfter: retryFull}
 	}
-	rest(live, decision, asked)
+	rest(live, decision, told)
 	t.reviews.begun(live, asked)
 	grant := protocol.Grant{Session: id, Limits: t.limitsFor(decision), Deadline: decision.ExpiresAt}
 	return live, grant, nil
@@ -277,6 +290,9 @@ func (t *tunnels) carry(ctx context.Context, conn *carrier.Conn, live *sessions.
 	// Told now: the device may come back before its targets took the last bytes.
 	t.node.Ended(live.ID, why)
 	t.registry.Leave(live, session.Held)
+	if since := live.Since(); !since.IsZero() {
+		t.metrics.Revoked(time.Since(since))
+	}
 	parts.Wait()
 	t.forget(live)
 	t.log.InfoContext(ctx, "session ended", "session", live.ID.String(), "reason", why, "took", time.Since(began).Round(time.Millisecond).String(),

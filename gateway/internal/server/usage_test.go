@@ -37,7 +37,7 @@ func newBooked(t *testing.T, rows int) *booked {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &booked{registry: sessions.New(1000, sessions.Leaving{}), account: make(map[[16]byte]nodes.Usage)}
+	b := &booked{registry: sessions.New(1000, sessions.Leaving{}, nil), account: make(map[[16]byte]nodes.Usage)}
 	b.usage = &usage{
 		ledger: l, boot: [16]byte{7}, live: b.registry.All, report: b.take, interval: 5 * time.Second, pace: 15 * time.Second,
 		refused:    func(code string) { b.refusal = append(b.refusal, code) },

@@ -80,6 +80,7 @@ type Session struct {
 	terms Terms
 	ended bool
 	code  wire.Code       // why
+	since time.Time       // see EndSince
 	onEnd func(wire.Code) // see OnEnd
 }
 
@@ -114,19 +115,29 @@ func (s *Session) OnEnd(f func(wire.Code)) {
 }
 
 // End tells the session to end. Only the first call counts.
-func (s *Session) End(code wire.Code) {
+func (s *Session) End(code wire.Code) { s.EndSince(code, time.Time{}) }
+
+// EndSince is End for a reason that has been there since a time.
+func (s *Session) EndSince(code wire.Code, since time.Time) {
 	s.mu.Lock()
 	if s.ended {
 		s.mu.Unlock()
 		return
 	}
-	s.ended, s.code = true, code
+	s.ended, s.code, s.since = true, code, since
 	f := s.onEnd
 	close(s.ending)
 	s.mu.Unlock()
 	if f != nil {
 		f(code)
 	}
+}
+
+// Since is since when there has been a reason to end; zero: unknown, or there is none.
+func (s *Session) Since() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.since
 }
 
 // Terms returns what the control plane said last.
@@ -190,6 +201,7 @@ type Leaving struct {
 type Registry struct {
 	limit   int
 	leaving Leaving
+	uplink  *pace.Uplink
 	total   Traffic
 
 	mu       sync.Mutex // guards the following fields
@@ -199,11 +211,13 @@ type Registry struct {
 	stopping bool
 }
 
-// New returns a registry for at most limit sessions.
-func New(limit int, leaving Leaving) *Registry {
+// New returns a registry for at most limit sessions, whose devices share the uplink; nil
+// is one without a limit.
+func New(limit int, leaving Leaving, uplink *pace.Uplink) *Registry {
 	return &Registry{
 		limit:    limit,
 		leaving:  leaving,
+		uplink:   uplink,
 		sessions: make(map[ID]*Session),
 		devices:  make(map[Device]map[ID]*Session),
 		left:     make(map[Device][]*Session),
@@ -224,10 +238,13 @@ func (r *Registry) Add(id ID, device Device, term Term) (*Session, error) {
 	if _, taken := r.sessions[id]; taken {
 		return nil, fmt.Errorf("session id %s is in use", id)
 	}
-	speeds := new(pace.Speeds)
+	var speeds *pace.Speeds
 	for _, other := range r.devices[device] {
 		speeds = other.Speeds
 		break
+	}
+	if speeds == nil {
+		speeds = r.uplink.NewSpeeds()
 	}
 	s := &Session{ID: id, Device: device, Speeds: speeds, all: &r.total, ending: make(chan struct{}), term: term}
 	r.sessions[id] = s
@@ -279,25 +296,54 @@ func (r *Registry) Leave(s *Session, held func() uint64) {
 }
 
 // End tells one session to end and reports whether there is such a session.
-func (r *Registry) End(id ID, code wire.Code) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	s, live := r.sessions[id]
+func (r *Registry) End(id ID, code wire.Code) bool { return r.EndSession(id, code, time.Time{}) }
+
+// EndSession is End for a reason that has been there since a time.
+func (r *Registry) EndSession(id ID, code wire.Code, since time.Time) bool {
+	s, live := r.Find(id)
 	if live {
-		s.End(code)
+		s.EndSince(code, since)
 	}
 	return live
 }
 
-// EndDevice tells every session of a device to end and reports how many there
-// are.
-func (r *Registry) EndDevice(device Device, code wire.Code) int {
+// EndDevice tells every session of a device to end, for a reason that has been there
+// since a time, and reports how many there are.
+func (r *Registry) EndDevice(device Device, code wire.Code, since time.Time) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, s := range r.devices[device] {
-		s.End(code)
+		s.EndSince(code, since)
 	}
 	return len(r.devices[device])
+}
+
+// EndUser is EndDevice for all sessions of a user.
+func (r *Registry) EndUser(user string, code wire.Code, since time.Time) int {
+	those := r.Those(func(of Terms) bool { return of.User == user })
+	for _, s := range those {
+		s.EndSince(code, since)
+	}
+	return len(those)
+}
+
+// Devices returns the devices that have live sessions.
+func (r *Registry) Devices() [][16]byte {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	list := make([][16]byte, 0, len(r.devices))
+	for device := range r.devices {
+		list = append(list, device)
+	}
+	return list
+}
+
+// Find returns a live session.
+func (r *Registry) Find(id ID) (*Session, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s, live := r.sessions[id]
+	return s, live
 }
 
 // Stop makes every later Add fail.

@@ -35,7 +35,7 @@ func ending(s *Session) (wire.Code, bool) {
 }
 
 func TestASessionEndsForTheFirstReason(t *testing.T) {
-	r := New(10, Leaving{})
+	r := New(10, Leaving{}, nil)
 	s := add(t, r, 1, 1)
 	if _, must := ending(s); must {
 		t.Error("a new session must end")
@@ -52,9 +52,9 @@ func TestASessionEndsForTheFirstReason(t *testing.T) {
 }
 
 func TestEndDeviceEndsTheSessionsOfThatDeviceOnly(t *testing.T) {
-	r := New(10, Leaving{})
+	r := New(10, Leaving{}, nil)
 	mine, also, other := add(t, r, 1, 1), add(t, r, 2, 1), add(t, r, 3, 2)
-	if n := r.EndDevice(Device{1}, wire.CodeUserDisabled); n != 2 {
+	if n := r.EndDevice(Device{1}, wire.CodeUserDisabled, time.Time{}); n != 2 {
 		t.Errorf("EndDevice = %d, want 2", n)
 	}
 	for _, s := range []*Session{mine, also} {
@@ -67,13 +67,13 @@ func TestEndDeviceEndsTheSessionsOfThatDeviceOnly(t *testing.T) {
 	}
 	r.Remove(mine)
 	r.Remove(also)
-	if n := r.EndDevice(Device{1}, wire.CodeUserDisabled); n != 0 || len(r.devices) != 1 {
+	if n := r.EndDevice(Device{1}, wire.CodeUserDisabled, time.Time{}); n != 0 || len(r.devices) != 1 {
 		t.Errorf("EndDevice = %d after the device's sessions were removed, %d devices", n, len(r.devices))
 	}
 }
 
 func TestTheSessionsOfADeviceShareItsSpeeds(t *testing.T) {
-	r := New(10, Leaving{})
+	r := New(10, Leaving{}, nil)
 	first, second, other := add(t, r, 1, 1), add(t, r, 2, 1), add(t, r, 3, 2)
 	if first.Speeds != second.Speeds || first.Speeds == other.Speeds {
 		t.Error("speeds are not those of a device")
@@ -85,7 +85,7 @@ func TestTheSessionsOfADeviceShareItsSpeeds(t *testing.T) {
 }
 
 func TestTheRegistryIsBounded(t *testing.T) {
-	r := New(2, Leaving{})
+	r := New(2, Leaving{}, nil)
 	first := add(t, r, 1, 1)
 	add(t, r, 2, 1)
 	if _, err := r.Add(ID{3}, Device{1}, Term{}); !errors.Is(err, ErrFull) {
@@ -99,7 +99,7 @@ func TestTheRegistryIsBounded(t *testing.T) {
 }
 
 func TestAStoppingRegistryTakesNoSession(t *testing.T) {
-	r := New(2, Leaving{})
+	r := New(2, Leaving{}, nil)
 	s := add(t, r, 1, 1)
 	r.Stop()
 	if _, must := ending(s); must || !r.Stopping() {
@@ -117,7 +117,7 @@ func TestAStoppingRegistryTakesNoSession(t *testing.T) {
 func TestASessionWhoseTermIsNotRenewedEndsForTheReasonGiven(t *testing.T) {
 	for _, why := range []wire.Code{wire.CodeSubscriptionExpired, wire.CodeRetryLater} {
 		synctest.Test(t, func(t *testing.T) {
-			r := New(2, Leaving{})
+			r := New(2, Leaving{}, nil)
 			began := time.Now()
 			s, err := r.Add(ID{1}, Device{1}, Term{
 				Until: began.Add(36 * time.Hour),
@@ -143,7 +143,7 @@ func TestASessionGoesOnWithItsSubscription(t *testing.T) {
 			{},                       // followed by one without an end
 		}
 		var asked []time.Duration
-		s, err := New(2, Leaving{}).Add(ID{1}, Device{1}, Term{
+		s, err := New(2, Leaving{}, nil).Add(ID{1}, Device{1}, Term{
 			Until: began.Add(time.Hour),
 			Renew: func(context.Context) (time.Time, wire.Code) {
 				asked = append(asked, time.Since(began))
@@ -172,7 +172,7 @@ func TestTheTermOfAnEndedSessionIsNotRenewed(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
-				s, err := New(2, Leaving{}).Add(ID{1}, Device{1}, Term{
+				s, err := New(2, Leaving{}, nil).Add(ID{1}, Device{1}, Term{
 					Until: time.Now().Add(time.Hour),
 					Renew: func(context.Context) (time.Time, wire.Code) {
 						t.Error("asked for a session that is over")
@@ -190,7 +190,7 @@ func TestTheTermOfAnEndedSessionIsNotRenewed(t *testing.T) {
 }
 
 func TestBytesAreCountedOnceForTheSessionAndForAll(t *testing.T) {
-	r := New(10, Leaving{})
+	r := New(10, Leaving{}, nil)
 	a, b := add(t, r, 1, 1), add(t, r, 2, 1)
 	var counting sync.WaitGroup
 	for _, s := range []*Session{a, b} {
@@ -234,7 +234,7 @@ func TestADeviceLeavesOnlySoMuchBehind(t *testing.T) {
 		"others keep theirs anyway": {[]left{{2, 60, 0}, {1, 60, 0}, {1, 60, 0}, {2, 1, 0}, {1, 60, 0}}, []byte{2}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := New(10, Leaving{Bytes: 100, Streams: 10})
+			r := New(10, Leaving{Bytes: 100, Streams: 10}, nil)
 			var all []*Session
 			for i, l := range tc.left {
 				s := add(t, r, byte(i+1), l.device)
