@@ -296,15 +296,19 @@ func (c *Client) remember(ctx context.Context, gateways []Gateway) {
 // that comes up until it ends. It returns how long that lasted and why it is
 // over, or why there was none.
 func (r *runner) round(ctx context.Context) (lasted time.Duration, err error) {
-	tok, err := r.tokens.get(ctx, "")
-	if err != nil {
-		return 0, err
-	}
 	var (
 		errs    []error
 		refused error // a gateway took offence even at a token that was fresh
 		renewed bool
 	)
+	tok, err := r.tokens.get(ctx, "")
+	if err != nil {
+		// A gateway that knows the device may let it in while nobody gives tokens.
+		if tok = r.tokens.last(err); tok.text == "" {
+			return 0, err
+		}
+		errs = append(errs, err)
+	}
 	if len(tok.gateways) == 0 {
 		errs = append(errs, &RefusedError{Code: "region_unavailable"})
 	}
@@ -317,7 +321,7 @@ func (r *runner) round(ctx context.Context) (lasted time.Duration, err error) {
 		}
 		gateway := up.gateway
 		conn, w, err := race.introduce(up)
-		if verdictOn(err) == freshToken && !renewed {
+		if verdictOn(err) == freshToken && !renewed && tok.valid() {
 			if tok, err = r.tokens.get(ctx, tok.text); err != nil {
 				return 0, err
 			}
@@ -332,7 +336,7 @@ func (r *runner) round(ctx context.Context) (lasted time.Duration, err error) {
 			return 0, context.Cause(ctx)
 		case verdictOn(err) == final:
 			return 0, err
-		case verdictOn(err) == freshToken:
+		case verdictOn(err) == freshToken && tok.valid():
 			refused = err
 		default:
 			errs = append(errs, fmt.Errorf("%s: %w", hostOf(gateway.URL), whoAnswered(err)))

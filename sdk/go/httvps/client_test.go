@@ -283,6 +283,42 @@ func TestAValidTokenIsEnoughWhenTheControlPlaneIsAway(t *testing.T) {
 	})
 }
 
+// Nobody gives tokens for hours. Of the gateways one knows the device and lets it in.
+func TestATokenThatIsOverIsTriedWhileTheControlPlaneIsAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var down atomic.Bool
+		s := start(t, httvpstest.Options{
+			Memory: true, Gateways: 3, Lenient: func(gateway int) bool { return gateway == 1 },
+			Wrap: func(next http.Handler) http.Handler {
+				return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					if down.Load() && strings.HasPrefix(r.URL.Path, "/api/") {
+						w.WriteHeader(http.StatusBadGateway)
+						return
+					}
+					next.ServeHTTP(w, r)
+				})
+			},
+		})
+		d := run(t, s, enrolled(t, s))
+		d.next(httvps.Connected)
+		down.Store(true)
+		<-time.After(3 * time.Hour)
+		s.Disconnect(wire.CodeShutdown)
+		if e := d.next(httvps.Connected); e.Gateway != s.Gateway(1) {
+			t.Errorf("connected to %s, want the gateway that knows the device", e.Gateway)
+		}
+		if got := len(s.Issued()); got != 1 {
+			t.Errorf("%d tokens were issued", got)
+		}
+		// With the control plane back everything is as before.
+		down.Store(false)
+		s.Disconnect(wire.CodeShutdown)
+		if e := d.next(httvps.Connected); e.Gateway != s.Gateway(0) {
+			t.Errorf("connected to %s, want the first gateway, with a new token", e.Gateway)
+		}
+	})
+}
+
 func TestGatewaysAreTriedInTheOrderGiven(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := start(t, httvpstest.Options{Memory: true, Gateways: 3, Admit: func(gateway int, _ wire.Hello) wire.Reject {

@@ -112,6 +112,15 @@ func (t *tokens) get(ctx context.Context, stale string) (token, error) {
 	return tok, nil
 }
 
+// last returns the latest token, which is over, when nobody could be asked for another
+// one; err says why there is none. It is empty when there never was one.
+func (t *tokens) last(err error) token {
+	if _, open := errors.AsType[*UnreachableError](err); !open {
+		return token{}
+	}
+	return t.load()
+}
+
 // gatewayList is the part of an answer that names gateways.
 type gatewayList struct {
 	Gateways []struct {

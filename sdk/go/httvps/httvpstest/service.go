@@ -69,6 +69,10 @@ type Options struct {
 	// Admit decides about a device that has proven its key. Code 0 admits it.
 	Admit func(gateway int, hello wire.Hello) wire.Reject
 
+	// Lenient, unless nil, says which gateways let devices in whose token is over, as
+	// those do that stand in for a control plane that is away.
+	Lenient func(gateway int) bool
+
 	// GatewaysAhead is how far the gateways' clock is ahead of everybody else's;
 	// less than zero when it is behind.
 	GatewaysAhead time.Duration
