@@ -26,7 +26,7 @@ type QuotaGrant struct {
 	Version        int64      `json:"version,omitempty"`
 	Allowance      int64      `json:"allowance" doc:"Bytes, up and down together, that all sessions of the subscription may have moved since the gateway's process began."`
 	LeaseEndsAt    *time.Time `json:"lease_ends_at,omitempty" doc:"When what is not used goes back, unless the lease is renewed before."`
-	ThrottleBPS    int64      `json:"throttle_bps,omitempty" doc:"Bits per second of a session in each direction while throttled."`
+	ThrottleBPS    int64      `json:"throttle_bps,omitempty" doc:"Bits per second of a device in each direction while throttled."`
 	PeriodFrom     *time.Time `json:"period_from,omitempty"`
 	PeriodTo       *time.Time `json:"period_to,omitempty" doc:"When the quota begins anew; absent: never."`
 }

@@ -430,3 +430,28 @@ func BenchmarkLimited(b *testing.B) {
 		}
 	}
 }
+
+func TestTheSlowestReasonCountsForAsLongAsItIsThere(t *testing.T) {
+	var s Speeds
+	want := func(what string, up, down int64) {
+		t.Helper()
+		if gotUp, gotDown := 8*s.Up.rate.Load(), 8*s.Down.rate.Load(); gotUp != up || gotDown != down {
+			t.Errorf("%s: %d up and %d down, want %d and %d", what, gotUp, gotDown, up, down)
+		}
+	}
+	s.Slow("one", mbit)
+	want("without a speed of the plan", mbit, mbit)
+	s.Set(time.Now(), mbit/2, 4*mbit)
+	want("with them", mbit/2, mbit)
+	s.Slow("another", mbit/4)
+	want("with another reason", mbit/4, mbit/4)
+	s.Slow("one", 0)
+	want("without the first", mbit/4, mbit/4)
+	s.Set(time.Now(), 0, 8*mbit)
+	want("with other speeds of the plan", mbit/4, mbit/4)
+	s.Slow("another", 0)
+	want("without any", 0, 8*mbit)
+	if len(s.slowed) != 0 {
+		t.Errorf("%v is remembered", s.slowed)
+	}
+}
