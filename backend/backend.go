@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/url"
 	"slices"
 	"time"
 
@@ -23,12 +22,15 @@ import (
 	"github.com/httvps/httvps/backend/internal/metrics"
 	"github.com/httvps/httvps/backend/internal/seal"
 	"github.com/httvps/httvps/backend/internal/store"
-	"github.com/httvps/httvps/internal/certfile"
 	"github.com/httvps/httvps/internal/gate"
+	"github.com/httvps/httvps/internal/redirect"
 )
 
 // Config is how a control plane is set up. Start from DefaultConfig or LoadConfig.
 type Config = config.Config
+
+// Certificate says where the certificate of the listeners is from.
+type Certificate = config.Certificate
 
 // Ready says where a started control plane is.
 type Ready = config.Ready
@@ -58,17 +60,18 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	tlsConfig, err := tlsConfig(ctx, cfg)
-	if err != nil {
-		return err
-	}
-	// Addresses first: a port in use must leave nothing behind.
 	var closers []func() error
 	defer func() {
 		for _, closer := range slices.Backward(closers) {
 			err = errors.Join(err, closer())
 		}
 	}()
+	certified, err := openCertificate(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	closers = append(closers, certified.close)
+	// Addresses first: a port in use must leave nothing behind.
 	public := cfg.Listener
 	if public == nil {
 		if public, err = listen(ctx, "listen", cfg.Listen); err != nil {
@@ -82,6 +85,13 @@ func Run(ctx context.Context, cfg Config) (err error) {
 			return err
 		}
 		closers = append(closers, closeQuietly(admin))
+	}
+	var plain net.Listener
+	if cfg.HTTPListen != "" {
+		if plain, err = listen(ctx, "http_listen", cfg.HTTPListen); err != nil {
+			return err
+		}
+		closers = append(closers, closeQuietly(plain))
 	}
 
 	appended := events.NewSignal()
@@ -132,15 +142,25 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		server := newServer(handler, tlsConfig, cfg.Log)
 		g.Go(func() error { return serveUntil(gctx, server, l) })
 	}
+	running := reloader{inForce: cfg, certificate: certified}
+	tell := gate.Tell(measured.TurnedAway, cfg.Log)
 	guard := func(l net.Listener) net.Listener {
-		return gate.New(l, gate.Limits{
+		guarded := gate.New(l, gate.Limits{
 			Total: cfg.Limits.Unauthenticated, PerPrefix: cfg.Limits.UnauthenticatedPerPrefix, Life: strangerLife,
-		}, measured.TurnedAway)
+		}, tell)
+		running.gates = append(running.gates, guarded)
+		return guarded
 	}
-	serve(guard(public), handlers.Public, tlsConfig)
+	serve(guard(public), handlers.Public, certified.tls)
 	if admin != nil {
-		serve(guard(admin), handlers.Admin, tlsConfig)
+		serve(guard(admin), handlers.Admin, certified.tls)
 	}
+	if plain != nil {
+		guarded := guard(plain)
+		g.Go(func() error { return redirect.Serve(gctx, guarded, certified.redirect(authority.APIBase())) })
+	}
+	g.Go(func() error { certified.run(gctx); return nil })
+	g.Go(func() error { running.run(gctx); return nil })
 	if cfg.Local != nil {
 		serve(cfg.Local, handlers.Public, nil)
 	}
@@ -148,46 +168,24 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	g.Go(func() error { return presence.Keep(gctx) })
 	g.Go(func() error { return prune(gctx, authority, measured, cfg.Log) })
 	g.Go(func() error { return measureOutline(gctx, authority, measured, cfg.Log) })
-	cfg.Log.InfoContext(ctx, "control plane ready", "listen", public.Addr().String())
 	if ready.Bootstrap != "" {
 		cfg.Log.WarnContext(ctx, "there is no operator yet: run httvpsctl bootstrap with the one-time link within 15 minutes",
 			"bootstrap", ready.Bootstrap)
 	}
-	if cfg.OnReady != nil {
-		cfg.OnReady(ready)
-	}
+	g.Go(func() error {
+		if certified.wait(gctx) {
+			cfg.Log.InfoContext(gctx, "control plane ready", "listen", public.Addr().String())
+			if cfg.OnReady != nil {
+				cfg.OnReady(ready)
+			}
+		}
+		return nil
+	})
 	if err := g.Wait(); err != nil && ctx.Err() == nil {
 		return err
 	}
 	cfg.Log.Info("control plane stopped") //nolint:sloglint // ctx is over
 	return nil
-}
-
-func tlsConfig(ctx context.Context, cfg Config) (*tls.Config, error) {
-	if cfg.TLS != nil {
-		return cfg.TLS.Clone(), nil
-	}
-	hosts := []string{hostOf(cfg.PublicURL, cfg.Listen)}
-	if cfg.AdminListen != "" {
-		hosts = append(hosts, hostOf(cfg.AdminURL, cfg.AdminListen))
-	}
-	pair, err := certfile.Open(ctx, certfile.Config{
-		CertFile: cfg.Certificate.CertFile, KeyFile: cfg.Certificate.KeyFile, Hosts: hosts, Log: cfg.Log,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("tls.cert_file and tls.key_file: %w", err)
-	}
-	return &tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: pair.GetCertificate}, nil
-}
-
-// hostOf is the host under which others reach a listener: its URL's, or without
-// one that of the address it was configured with.
-func hostOf(rawURL, address string) string {
-	if u, err := url.Parse(rawURL); err == nil && u.Hostname() != "" {
-		return u.Hostname()
-	}
-	host, _, _ := net.SplitHostPort(address)
-	return host
 }
 
 func listen(ctx context.Context, key, address string) (net.Listener, error) {

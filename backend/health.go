@@ -16,7 +16,7 @@ import (
 
 // Health asks the control plane that runs with the same configuration on this
 // machine how it is: whether it lives, or with ready whether it can serve at
-// the moment. It trusts the certificate that cfg's files hold now and no other.
+// the moment. It trusts the certificate that is kept where cfg says and no other.
 // When they were renewed with another key, it may fail until the control plane
 // serves the new one, at most a minute ([certfile.Interval]); when they are
 // damaged, it fails although the control plane still serves the one before.
@@ -33,11 +33,11 @@ func health(ctx context.Context, cfg Config, ready bool, dial func(ctx context.C
 	if isUnspecified(host) {
 		host = "127.0.0.1"
 	}
-	pair, err := tls.LoadX509KeyPair(cfg.Certificate.CertFile, cfg.Certificate.KeyFile)
+	leaf, err := leafOf(cfg)
 	if err != nil {
-		return fmt.Errorf("health: tls.cert_file and tls.key_file: %w", err)
+		return fmt.Errorf("health: %w", err)
 	}
-	name, err := nameOf(pair.Leaf)
+	name, err := nameOf(leaf)
 	if err != nil {
 		return fmt.Errorf("health: %w", err)
 	}
@@ -54,7 +54,7 @@ func health(ctx context.Context, cfg Config, ready bool, dial func(ctx context.C
 	client := &http.Client{Transport: &http.Transport{ // no proxy of the environment
 		DialContext:       dial,
 		DisableKeepAlives: true,
-		TLSClientConfig:   tlspin.Config(tlspin.Of(pair.Leaf), name),
+		TLSClientConfig:   tlspin.Config(tlspin.Of(leaf), name),
 	}}
 	resp, err := client.Do(req)
 	if err != nil {
@@ -65,6 +65,18 @@ func health(ctx context.Context, cfg Config, ready bool, dial func(ctx context.C
 		return fmt.Errorf("health: the control plane answers %s", resp.Status)
 	}
 	return nil
+}
+
+// leafOf is the certificate that is kept where cfg says.
+func leafOf(cfg Config) (*x509.Certificate, error) {
+	if cfg.Certificate.ACME.Enabled {
+		return cfg.Certificate.ACME.Stored(acmeDir(cfg), cfg.NamedHosts()[0])
+	}
+	pair, err := tls.LoadX509KeyPair(cfg.Certificate.CertFile, cfg.Certificate.KeyFile)
+	if err != nil {
+		return nil, fmt.Errorf("tls.cert_file and tls.key_file: %w", err)
+	}
+	return pair.Leaf, nil
 }
 
 // nameOf returns one of the names that a certificate is for.

@@ -73,10 +73,10 @@ func TestReadmeTryItOnOneMachine(t *testing.T) {
 func TestReadmeConfigurationsAreValid(t *testing.T) {
 	_, server := blocks(t, "README.md", "A real server")
 	_, apart := blocks(t, "README.md", "Gateways elsewhere")
-	if len(server) != 1 || len(apart) != 2 {
-		t.Fatalf("%d and %d files, want 1 and 2", len(server), len(apart))
+	if len(server) != 1 || len(apart) != 1 {
+		t.Fatalf("%d and %d files, want 1 and 1", len(server), len(apart))
 	}
-	for program, text := range map[string]string{"httvps-server": server[0], "httvps-backend": apart[0], "httvps-gateway": apart[1]} {
+	for program, text := range map[string]string{"httvps-server": server[0], "httvps-backend": apart[0]} {
 		file := writeFile(t, filepath.Join(t.TempDir(), "config.yaml"), text)
 		if r := run(t, "", nil, program, "config", "check", "--config", file); r.code != 0 {
 			t.Errorf("%s config check: %s", program, r.stderr)

@@ -46,6 +46,10 @@ func LoadConfig(path string, environ []string) (Config, error) {
 	return config.Load(path, environ)
 }
 
+// URLWithPath returns the URL of a tunnel (wss://host[:port]) with a path that
+// nobody guesses, unless it has one.
+func URLWithPath(url string) string { return config.WithPath(url) }
+
 // Run serves until ctx ends, and returns when every session, connection and
 // goroutine is over. It prints nothing. The error is nil when ctx was the
 // reason, and [ErrNotJoined] without a membership: a gateway that nobody

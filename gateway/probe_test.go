@@ -27,6 +27,7 @@ import (
 
 	"github.com/httvps/httvps/gateway"
 	"github.com/httvps/httvps/gateway/internal/masquerade"
+	"github.com/httvps/httvps/internal/configfile"
 )
 
 // probe is what a stranger does to find out what he has before him.
@@ -255,7 +256,9 @@ func TestAStrangerCannotTellAGatewayFromASite(t *testing.T) {
 		site      masquerade.Config
 		every     int // of how many probes one is sent
 	}{
-		"files":          {func(cfg *gateway.Config) { cfg.Masquerade.Dir = dir }, masquerade.Config{Dir: dir}, 1},
+		"files": {func(cfg *gateway.Config) {
+			cfg.Masquerade.Dir, cfg.Masquerade.HSTS = dir, configfile.Duration(time.Hour)
+		}, masquerade.Config{Dir: dir, HSTS: time.Hour}, 1},
 		"another server": {func(cfg *gateway.Config) { cfg.Masquerade.URL = other.String() }, masquerade.Config{URL: other, Hide: func(name string) bool { return name == "sid" }}, 3},
 	} {
 		t.Run(name, func(t *testing.T) {

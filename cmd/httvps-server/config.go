@@ -6,13 +6,16 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"reflect"
 
 	"github.com/spf13/cobra"
 
 	"github.com/httvps/httvps/backend"
 	"github.com/httvps/httvps/gateway"
+	"github.com/httvps/httvps/internal/acme"
 	"github.com/httvps/httvps/internal/command"
 	"github.com/httvps/httvps/internal/configfile"
 )
@@ -26,7 +29,7 @@ type settings struct {
 
 func (s *settings) flags(cmd *cobra.Command) {
 	f := cmd.PersistentFlags()
-	f.StringVar(&s.file, "config", "", `configuration file (YAML) with the sections "backend" and "gateway"`)
+	f.StringVarP(&s.file, "config", "c", "", `configuration file (YAML) with the sections "backend" and "gateway"`)
 	f.StringVar(&s.data, "data", "", "data directory; made when missing")
 	f.StringVar(&s.api, "api", "", "address of the control plane's API (backend.listen)")
 	f.StringVar(&s.listen, "listen", "", "address of the gateway's listener (gateway.listen)")
@@ -41,6 +44,7 @@ type config struct {
 	dev    bool
 	data   string
 	caFile string
+	acme   *acme.Source // of both halves; nil: no authority makes certificates
 	closer func()
 }
 
@@ -69,6 +73,9 @@ func (s *settings) load(cmd *cobra.Command) (*config, error) {
 	if cmd.Flags().Changed("listen") {
 		cfg.Gateway.Listen = s.listen
 	}
+	if !s.dev && cfg.Backend.Certificate.Absent() { // said once, for both
+		cfg.Backend.Certificate = backend.Certificate(cfg.Gateway.TLS)
+	}
 	cfg.Backend.Dev = s.dev
 	cfg.Gateway.Version = version
 	return cfg, nil
@@ -87,7 +94,50 @@ func (c *config) Validate() error {
 	if c.dev {
 		return c.validateDev()
 	}
-	return errors.Join(within("backend", c.Backend.Validate()), within("gateway", c.Gateway.Validate()))
+	own := c.Backend
+	if own.Certificate.ACME.Enabled {
+		// One account and one set of challenges: the gateway's listeners answer for both.
+		if !reflect.DeepEqual(own.Certificate.ACME, c.Gateway.TLS.ACME) {
+			return errors.New("backend.tls.acme and gateway.tls.acme differ: want it in gateway alone, for both")
+		}
+		own.TLS = new(tls.Config)
+	}
+	return errors.Join(within("backend", own.Validate()), within("gateway", c.Gateway.Validate()))
+}
+
+// Check looks at the files that both halves name.
+func (c *config) Check() (warnings []string, err error) {
+	if c.dev {
+		return nil, nil
+	}
+	ofBackend, err1 := c.Backend.Check()
+	ofGateway, err2 := c.Gateway.Check()
+	return append(ofBackend, ofGateway...), errors.Join(within("backend", err1), within("gateway", err2))
+}
+
+// openACME has both halves serve certificates that one authority makes.
+func (c *config) openACME(log *slog.Logger) error {
+	if c.dev || !c.Gateway.TLS.ACME.Enabled {
+		return nil
+	}
+	hosts := []string{c.Gateway.Reach().Host}
+	if c.Backend.Certificate.ACME.Enabled {
+		hosts = append(hosts, c.Backend.NamedHosts()...)
+	}
+	var err error
+	c.acme, err = acme.Open(acme.Config{
+		Settings: c.Gateway.TLS.ACME, Hosts: hosts, Reach: c.Gateway.Reach(), Dir: filepath.Join(c.data, "acme"),
+		TLSListen: c.Gateway.Listen, HTTPListen: c.Gateway.HTTPListen, Log: log,
+	})
+	if err != nil {
+		return fmt.Errorf("gateway.tls: %w", err)
+	}
+	c.Gateway.ACME = c.acme
+	if c.Backend.Certificate.ACME.Enabled {
+		c.Backend.TLS = &tls.Config{MinVersion: tls.VersionTLS13}
+		c.acme.Apply(c.Backend.TLS)
+	}
+	return nil
 }
 
 func within(section string, err error) error {

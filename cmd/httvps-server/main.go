@@ -18,6 +18,7 @@ import (
 	"github.com/httvps/httvps/internal/command"
 	"github.com/httvps/httvps/internal/configfile"
 	"github.com/httvps/httvps/internal/inproc"
+	"github.com/httvps/httvps/internal/memlimit"
 )
 
 // version is set by the linker.
@@ -83,15 +84,33 @@ func serve(cmd *cobra.Command, s *settings) error {
 		return err
 	}
 	defer cfg.close()
-	log := slog.New(slog.NewJSONHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: cfg.Gateway.LogLevel}))
+	var level slog.LevelVar
+	level.Set(cfg.Gateway.LogLevel)
+	log := slog.New(slog.NewJSONHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: &level}))
 	cfg.Backend.Log = log.With("part", "backend")
 	cfg.Gateway.Log = log.With("part", "gateway")
+	limit, from := memlimit.Set(cfg.Gateway.MemoryLimit)
+	log.InfoContext(cmd.Context(), "memory limit", "bytes", limit, "from", from)
+	if err := cfg.openACME(log); err != nil {
+		return err
+	}
 
 	within := inproc.New()
 	cfg.Backend.Local, cfg.Gateway.ControlDial = within, within.Dial
 
 	// The control plane outlives the gateway, which reports its last sessions.
 	g, ctx := errgroup.WithContext(cmd.Context())
+	if cfg.acme != nil {
+		defer cfg.acme.Close() // the gateway runs it
+	}
+	if !s.dev {
+		cfg.Gateway.SetLevel = level.Set // of the whole process
+		reloads, stop := command.Reloads(ctx, log, func() (*config, error) { return s.load(cmd) })
+		defer stop()
+		ofBackend, ofGateway := make(chan backend.Config), make(chan gateway.Config)
+		cfg.Backend.Reload, cfg.Gateway.Reload = ofBackend, ofGateway
+		g.Go(func() error { share(ctx, reloads, ofBackend, ofGateway); return nil })
+	}
 	backendCtx, stopBackend := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopBackend()
 	started := make(chan backend.Ready, 1)
@@ -123,6 +142,26 @@ func serve(cmd *cobra.Command, s *settings) error {
 		return gateway.Run(ctx, cfg.Gateway)
 	})
 	return g.Wait()
+}
+
+// share gives each half its part of the configurations, until ctx ends.
+func share(ctx context.Context, reloads <-chan *config, ofBackend chan<- backend.Config, ofGateway chan<- gateway.Config) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case next := <-reloads:
+			give(ctx, ofBackend, next.Backend)
+			give(ctx, ofGateway, next.Gateway)
+		}
+	}
+}
+
+func give[C any](ctx context.Context, to chan<- C, cfg C) {
+	select {
+	case <-ctx.Done():
+	case to <- cfg:
+	}
 }
 
 // join makes the gateway a member of the control plane beside it, on the first

@@ -9,12 +9,16 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
 	"go.uber.org/goleak"
 
+	"github.com/httvps/httvps/backend"
+	"github.com/httvps/httvps/gateway"
 	"github.com/httvps/httvps/internal/command"
+	"github.com/httvps/httvps/internal/configfile"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -76,6 +80,35 @@ func TestCommandLines(t *testing.T) {
 	}
 	if _, err := os.Stat(data); !os.IsNotExist(err) {
 		t.Errorf("looking made the data directory: %v", err)
+	}
+}
+
+// What a configuration file is taken for, when a program is given another one's.
+func TestEveryKeyThatOneProgramAloneHasIsKnownAsIts(t *testing.T) {
+	keys := func(config any) map[string]bool {
+		found := make(map[string]bool)
+		for field := range reflect.TypeOf(config).Fields() {
+			if name := field.Tag.Get("yaml"); name != "" && name != "-" {
+				found[name] = true
+			}
+		}
+		return found
+	}
+	programs := map[string]map[string]bool{
+		"httvps-backend": keys(backend.Config{}), "httvps-gateway": keys(gateway.Config{}), "httvps-server": keys(config{}),
+	}
+	for program, own := range programs {
+		for key := range own {
+			want := program
+			for other, theirs := range programs {
+				if other != program && theirs[key] {
+					want = ""
+				}
+			}
+			if got := configfile.Owner(key); got != want {
+				t.Errorf("%s is taken for a key of %q alone, want %q", key, got, want)
+			}
+		}
 	}
 }
 

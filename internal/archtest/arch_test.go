@@ -55,6 +55,7 @@ var imports = map[string][]string{
 	"sdk/cli/cmd/httvps":          {"sdk/cli/internal/", "sdk/go/httvps"},
 
 	// What backend and gateway agree on, and what all servers share.
+	"internal/acme":       {},
 	"internal/apidiff":    {},
 	"internal/certfile":   {},
 	"internal/command":    {},
@@ -63,13 +64,15 @@ var imports = map[string][]string{
 	"internal/inproc":     {},
 	"internal/devca":      {"sdk/go/tlspin"},
 	"internal/link":       {"sdk/go/tlspin"},
+	"internal/memlimit":   {},
+	"internal/redirect":   {"internal/gate"},
 	"internal/reason":     {"sdk/go/wire"},
 	"internal/sslink":     {},
 	"internal/ticket":     {},
 
 	// Data plane. Leaves do not see each other; server joins them.
 	"gateway/internal/auth":        {"internal/ticket", "sdk/go/wire"},
-	"gateway/internal/config":      {"internal/configfile", "internal/sslink", "sdk/go/knock", "sdk/go/wire"},
+	"gateway/internal/config":      {"internal/acme", "internal/certfile", "internal/configfile", "internal/sslink", "sdk/go/knock", "sdk/go/wire"},
 	"gateway/internal/ledger":      {},
 	"gateway/internal/masquerade":  {},
 	"gateway/internal/metrics":     {},
@@ -80,13 +83,13 @@ var imports = map[string][]string{
 	"gateway/internal/sessions":    {"gateway/internal/pace", "gateway/internal/quota", "sdk/go/wire"},
 	"gateway/internal/shadowsocks": {"sdk/go/lazy", "sdk/go/wire"},
 	"gateway/internal/upstream":    {"gateway/internal/shadowsocks", "sdk/go/lazy", "sdk/go/wire"},
-	"gateway/internal/server":      {"gateway/internal/", "internal/certfile", "internal/gate", "internal/reason", "internal/ticket", "sdk/go/carrier", "sdk/go/knock", "sdk/go/mux", "sdk/go/wire"},
+	"gateway/internal/server":      {"gateway/internal/", "internal/acme", "internal/certfile", "internal/configfile", "internal/gate", "internal/memlimit", "internal/reason", "internal/redirect", "internal/ticket", "sdk/go/carrier", "sdk/go/knock", "sdk/go/mux", "sdk/go/wire"},
 	"gateway":                      {"gateway/internal/"},
-	"gateway/cmd/httvps-gateway":   {"gateway", "internal/command"},
+	"gateway/cmd/httvps-gateway":   {"gateway", "internal/command", "internal/memlimit"},
 
 	// Control plane. Adapters know the domain; the domain knows no adapter.
 	"backend/internal/apidocs":         {},
-	"backend/internal/config":          {"backend/internal/seal", "internal/configfile", "sdk/go/knock"},
+	"backend/internal/config":          {"backend/internal/seal", "internal/acme", "internal/certfile", "internal/configfile", "sdk/go/knock"},
 	"backend/internal/control":         {"internal/link", "internal/reason", "internal/sslink", "internal/ticket", "sdk/go/knock"},
 	"backend/internal/events":          {"backend/internal/control"},
 	"backend/internal/httpapi":         {"backend/internal/apidocs", "backend/internal/control", "backend/internal/events", "internal/gate", "internal/reason"},
@@ -94,8 +97,8 @@ var imports = map[string][]string{
 	"backend/internal/seal":            {},
 	"backend/internal/store":           {"backend/internal/control"},
 	"backend/internal/store/storetest": {"backend/internal/control", "internal/sslink"},
-	"backend":                          {"backend/internal/", "internal/certfile", "internal/gate", "sdk/go/tlspin"},
-	"backend/cmd/httvps-backend":       {"backend", "internal/command", "internal/configfile"},
+	"backend":                          {"backend/internal/", "internal/acme", "internal/certfile", "internal/configfile", "internal/gate", "internal/redirect", "sdk/go/tlspin"},
+	"backend/cmd/httvps-backend":       {"backend", "internal/command", "internal/configfile", "internal/memlimit"},
 
 	// The operator's command is a client of the API and knows no server.
 	"ctl/cmd/httvpsctl":     {"ctl/internal/cli", "ctl/internal/terminal"},
@@ -106,7 +109,7 @@ var imports = map[string][]string{
 	"ctl/internal/terminal": {},
 
 	// Both servers in one process, over the same API as when they are apart.
-	"cmd/httvps-server": {"backend", "gateway", "internal/command", "internal/configfile", "internal/devca", "internal/inproc"},
+	"cmd/httvps-server": {"backend", "gateway", "internal/acme", "internal/command", "internal/configfile", "internal/devca", "internal/inproc", "internal/memlimit"},
 
 	// The demo and the end-to-end tests drive the binaries as a person would.
 	"e2e/cmd/demo":        {"e2e/internal/"},
@@ -116,6 +119,9 @@ var imports = map[string][]string{
 	// The emulated link and the tool that measures it.
 	"test/linkem":                  {},
 	"test/linkem/cmd/linkem-check": {"test/linkem"},
+
+	// An authority that speaks ACME, for the tests of those who have certificates made.
+	"test/acmetest": {},
 
 	// Shadowsocks servers for the tests of those who speak with them.
 	"test/sstest": {"sdk/go/wire"},
@@ -163,8 +169,12 @@ var links = map[string][]string{
 		"go.etcd.io/bbolt",
 		// tokens and ids
 		"github.com/golang-jwt/jwt/v5", "github.com/google/uuid",
+		// certificates by ACME, with what that brings along (ADR 0016)
+		"github.com/caddyserver/certmagic", "github.com/mholt/acmez/v3", "go.uber.org/zap", "go.uber.org/multierr",
+		"github.com/caddyserver/zerossl", "github.com/klauspost/cpuid/v2", "github.com/libdns/libdns", "github.com/miekg/dns",
+		"github.com/zeebo/blake3", "golang.org/x/net", "golang.org/x/text",
 		// Shadowsocks, and DNS through it
-		"golang.org/x/crypto", "golang.org/x/net/dns/dnsmessage",
+		"golang.org/x/crypto",
 		// metrics, with what they bring along
 		"github.com/prometheus", "github.com/beorn7/perks", "github.com/cespare/xxhash/v2",
 		"github.com/munnerz/goautoneg", "golang.org/x/sys", "google.golang.org/protobuf",

@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -63,12 +64,25 @@ type version [sha256.Size]byte
 // finding is a reason why clients will refuse a certificate, now or soon.
 type finding struct{ host, problem string }
 
+// Check reads the pair and returns the reasons why clients will refuse it, now or
+// soon. The error names the files that cannot be served.
+func Check(cfg Config) (warnings []string, err error) {
+	pair, _, err := read(cfg.CertFile, cfg.KeyFile)
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range findings(pair.Leaf, hostsOf(cfg)) {
+		warnings = append(warnings, fmt.Sprintf("certificate %s: %s", cfg.CertFile, f.inWords(pair.Leaf)))
+	}
+	return warnings, nil
+}
+
 // Open reads the pair. The error names the files.
 func Open(ctx context.Context, cfg Config) (*Pair, error) {
-	cfg.Hosts = slices.Compact(slices.Sorted(slices.Values(cfg.Hosts)))
+	cfg.Hosts = hostsOf(cfg)
 	p := &Pair{cfg: cfg, looked: time.Now()}
 	var err error
-	if p.current, p.version, err = p.read(); err != nil {
+	if p.current, p.version, err = read(cfg.CertFile, cfg.KeyFile); err != nil {
 		return nil, err
 	}
 	p.judge(ctx)
@@ -87,24 +101,49 @@ func (p *Pair) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, err
 	return p.current, nil
 }
 
+// Prepare reads the pair that other files hold, or the same ones now, and returns
+// what has it served from then on. The error names the files; nothing has changed
+// then.
+func (p *Pair) Prepare(ctx context.Context, certFile, keyFile string) (commit func(), err error) {
+	loaded, v, err := read(certFile, keyFile)
+	if err != nil {
+		return nil, err
+	}
+	return func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.cfg.CertFile, p.cfg.KeyFile = certFile, keyFile
+		p.looked = time.Now()
+		if v != p.version {
+			p.take(ctx, loaded, v)
+		}
+		p.judge(ctx)
+	}, nil
+}
+
+// take serves another pair from now on. Called with mu held.
+func (p *Pair) take(ctx context.Context, loaded *tls.Certificate, v version) {
+	p.version, p.current, p.told = v, loaded, nil
+	p.cfg.Log.InfoContext(ctx, "certificate renewed", "not_after", loaded.Leaf.NotAfter)
+}
+
 // look takes over what the files hold, once per change of them.
 func (p *Pair) look(ctx context.Context) {
-	loaded, v, err := p.read()
+	loaded, v, err := read(p.cfg.CertFile, p.cfg.KeyFile)
 	switch {
 	case v == p.version:
 	case err != nil:
 		p.version = v
 		p.cfg.Log.ErrorContext(ctx, "certificate not renewed", "error", err.Error())
 	default:
-		p.version, p.current, p.told = v, loaded, nil
-		p.cfg.Log.InfoContext(ctx, "certificate renewed", "not_after", loaded.Leaf.NotAfter)
+		p.take(ctx, loaded, v)
 	}
 	p.judge(ctx)
 }
 
-func (p *Pair) read() (*tls.Certificate, version, error) {
-	certificate, certErr := os.ReadFile(p.cfg.CertFile)
-	key, keyErr := os.ReadFile(p.cfg.KeyFile)
+func read(certFile, keyFile string) (*tls.Certificate, version, error) {
+	certificate, certErr := os.ReadFile(certFile) //nolint:gosec // the operator says which file
+	key, keyErr := os.ReadFile(keyFile)           //nolint:gosec // likewise
 	err := errors.Join(certErr, keyErr)
 	v := version(sha256.Sum256(fmt.Appendf(nil, "%q %q %v", certificate, key, err)))
 	if err != nil {
@@ -112,7 +151,7 @@ func (p *Pair) read() (*tls.Certificate, version, error) {
 	}
 	pair, err := tls.X509KeyPair(certificate, key)
 	if err != nil {
-		return nil, v, fmt.Errorf("certificate %s with %s: %w", p.cfg.CertFile, p.cfg.KeyFile, err)
+		return nil, v, fmt.Errorf("certificate %s with %s: %w", certFile, keyFile, err)
 	}
 	return &pair, v, nil
 }
@@ -120,9 +159,20 @@ func (p *Pair) read() (*tls.Certificate, version, error) {
 // judge warns of what was not found before in the current certificate.
 func (p *Pair) judge(ctx context.Context) {
 	leaf := p.current.Leaf
+	found := findings(leaf, p.cfg.Hosts)
+	for _, f := range found {
+		if !slices.Contains(p.told, f) {
+			p.cfg.Log.WarnContext(ctx, "certificate does not suit its clients",
+				"host", f.host, "problem", f.problem, "not_after", leaf.NotAfter)
+		}
+	}
+	p.told = found
+}
+
+func findings(leaf *x509.Certificate, hosts []string) []finding {
 	var found []finding
 	left := time.Until(leaf.NotAfter)
-	for _, host := range p.cfg.Hosts {
+	for _, host := range hosts {
 		if leaf.VerifyHostname(host) != nil {
 			found = append(found, finding{host, otherHost})
 		}
@@ -133,11 +183,19 @@ func (p *Pair) judge(ctx context.Context) {
 			found = append(found, finding{host, expiresSoon})
 		}
 	}
-	for _, f := range found {
-		if !slices.Contains(p.told, f) {
-			p.cfg.Log.WarnContext(ctx, "certificate does not suit its clients",
-				"host", f.host, "problem", f.problem, "not_after", leaf.NotAfter)
-		}
-	}
-	p.told = found
+	return found
 }
+
+func (f finding) inWords(leaf *x509.Certificate) string {
+	end := leaf.NotAfter.UTC().Format(time.RFC3339)
+	switch f.problem {
+	case otherHost:
+		return "it is not for " + f.host
+	case expired:
+		return "it has ended, at " + end
+	default:
+		return "it ends soon, at " + end
+	}
+}
+
+func hostsOf(cfg Config) []string { return slices.Compact(slices.Sorted(slices.Values(cfg.Hosts))) }

@@ -328,3 +328,55 @@ func TestWhatCannotBeOpenedIsAnErrorThatNamesTheFiles(t *testing.T) {
 		t.Errorf("Open = %v, which repeats the key file", err)
 	}
 }
+
+func TestACheckSaysWhatCannotBeServedAndWhatClientsWillRefuse(t *testing.T) {
+	f := newFiles(t)
+	cfg := certfile.Config{CertFile: f.cert, KeyFile: f.key, Hosts: []string{"gw.example", "192.0.2.1"}}
+	if _, err := certfile.Check(cfg); err == nil || !strings.Contains(err.Error(), "tls.crt") || !strings.Contains(err.Error(), "tls.key") {
+		t.Errorf("Check of missing files = %v", err)
+	}
+	f.renew(1, 90*day)
+	if warnings, err := certfile.Check(cfg); err != nil || len(warnings) > 0 {
+		t.Errorf("Check = %q, %v", warnings, err)
+	}
+	_, key := f.issue(2, 90*day)
+	f.write(f.key, key)
+	if _, err := certfile.Check(cfg); err == nil || !strings.Contains(err.Error(), "private key does not match") {
+		t.Errorf("Check of a key that does not fit = %v", err)
+	}
+	f.renew(3, day)
+	cfg.Hosts = []string{"x.example"}
+	warnings, err := certfile.Check(cfg)
+	if err != nil || len(warnings) != 2 || !strings.HasSuffix(warnings[0], "it is not for x.example") || !strings.Contains(warnings[1], "it ends soon, at ") {
+		t.Errorf("Check = %q, %v", warnings, err)
+	}
+	f.renew(4, -time.Hour)
+	cfg.Hosts = []string{"gw.example"}
+	if warnings, err := certfile.Check(cfg); err != nil || len(warnings) != 1 || !strings.Contains(warnings[0], "it has ended, at ") {
+		t.Errorf("Check = %q, %v", warnings, err)
+	}
+}
+
+func TestOtherFilesAreServedOnceTheyAreWanted(t *testing.T) {
+	f, other := newFiles(t), newFiles(t)
+	f.renew(1, 90*day)
+	p := f.open("gw.example")
+	if _, err := p.Prepare(t.Context(), other.cert, other.key); err == nil {
+		t.Error("Prepare takes files that are not there")
+	}
+	other.renew(2, 90*day)
+	commit, err := p.Prepare(t.Context(), other.cert, other.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.wantServed(p, 1)
+	commit()
+	f.wantServed(p, 2)
+	// The same files, that hold something else since: no waiting for the minute to pass.
+	other.renew(3, 90*day)
+	if commit, err = p.Prepare(t.Context(), other.cert, other.key); err != nil {
+		t.Fatal(err)
+	}
+	commit()
+	f.wantServed(p, 3)
+}

@@ -27,6 +27,16 @@ func (s settings) Validate() error {
 	return nil
 }
 
+func (s settings) Check() (warnings []string, err error) {
+	switch s.Name {
+	case "bad":
+		return nil, errors.New("its file is missing")
+	case "dubious":
+		return []string{"its file is old"}, nil
+	}
+	return nil, nil
+}
+
 // server returns the command line of a server that serves until told to stop.
 // It is asked for its health through ask.
 func server(ask func(ctx context.Context, cfg settings, ready bool) error) *cobra.Command {
@@ -102,7 +112,7 @@ func TestCommandLines(t *testing.T) {
 		"version":                    {args: "version", stdout: "server v1.2.3\n"},
 		"the same by flag":           {args: "--version", stdout: "server v1.2.3\n"},
 		"a valid configuration":      {args: "config check", stdout: "the configuration is valid\n"},
-		"an invalid configuration":   {args: "config check --name bad", code: 1, wrong: "name is bad\nlimits are bad too"},
+		"an invalid configuration":   {args: "config check --name bad", code: 1, wrong: "name is bad\nlimits are bad too\nits file is missing"},
 		"it is printed all the same": {args: "config print --name bad", stdout: "name: bad\nlimits:\n  links:\n    - a&b\n"},
 		"nothing to check":           {args: "config check --name=", code: 2, wrong: "--name is empty", at: "server config check"},
 		"nothing to print":           {args: "config print --name=", code: 2, wrong: "--name is empty", at: "server config print"},
@@ -124,6 +134,14 @@ func TestCommandLines(t *testing.T) {
 				t.Errorf("run = %d, want %d\nstdout: %q, want %q\nstderr: %q, want %q", code, tc.code, &stdout, tc.stdout, &stderr, complaint)
 			}
 		})
+	}
+}
+
+func TestAWarningIsNoMistake(t *testing.T) {
+	var stdout, stderr bytes.Buffer
+	code := Run(t.Context(), server(nil), []string{"config", "check", "--name", "dubious"}, nil, &stdout, &stderr)
+	if code != ExitOK || stdout.String() != "the configuration is valid\n" || stderr.String() != "warning: its file is old\n" {
+		t.Errorf("exit %d, stdout %q, stderr %q", code, &stdout, &stderr)
 	}
 }
 

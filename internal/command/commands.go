@@ -3,6 +3,7 @@ package command
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 
@@ -27,22 +28,39 @@ func Version(version string) *cobra.Command {
 // versionKey annotates the command that Version made with its version.
 const versionKey = "version"
 
+// Checked is a configuration that can be judged: by itself, and by the files that
+// it names, of which Check also returns what is worth a warning.
+type Checked interface {
+	Validate() error
+	Check() (warnings []string, err error)
+}
+
+// check judges both. Files are looked at whatever else is wrong.
+func check(cfg Checked) (warnings []string, err error) {
+	warnings, err = cfg.Check()
+	return warnings, errors.Join(cfg.Validate(), err)
+}
+
 // Config returns the command "config" with "check" and "print" below it. load
 // returns the configuration in force under a command's flags, not yet judged,
 // so that a configuration with mistakes can be printed. What yaml.Marshal makes
 // of C is printed whole: secrets do not belong in it.
-func Config[C interface{ Validate() error }](load func(*cobra.Command) (C, error)) *cobra.Command {
+func Config[C Checked](load func(*cobra.Command) (C, error)) *cobra.Command {
 	cmd := &cobra.Command{Use: "config", Short: "Look at the configuration in force: file, environment and flags"}
 	cmd.AddCommand(
 		&cobra.Command{
 			Use:   "check",
-			Short: "Say everything that is wrong with it",
+			Short: "Say everything that is wrong with it, and with the files that it names",
 			RunE: func(cmd *cobra.Command, _ []string) error {
 				cfg, err := load(cmd)
 				if err != nil {
 					return err
 				}
-				if err := cfg.Validate(); err != nil {
+				warnings, err := check(cfg)
+				for _, warning := range warnings {
+					_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "warning: %s\n", warning) // there is nobody else to tell
+				}
+				if err != nil {
 					return err
 				}
 				_, err = fmt.Fprintln(cmd.OutOrStdout(), "the configuration is valid")

@@ -118,6 +118,12 @@ func loadFile(path string, target reflect.Value) ([]error, error) {
 	}
 	reader := fileReader{path: path}
 	if root := document.Content[0]; !isNull(root) {
+		if of, key := owner(resolved(root), target); of != "" {
+			return []error{&SettingError{
+				Source: fmt.Sprintf("%s:%d", path, key.Line), Key: key.Value,
+				Detail: "is a setting of " + of + ": this file is for that program",
+			}}, nil
+		}
 		reader.structure(root, target, "")
 	}
 	return reader.problems, nil
@@ -146,13 +152,7 @@ func (r *fileReader) structure(node *yaml.Node, target reflect.Value, key string
 		r.problem(node, key, "want keys with values")
 		return
 	}
-	fields := make(map[string]reflect.Value)
-	for field, value := range target.Fields() {
-		name, _, _ := strings.Cut(field.Tag.Get("yaml"), ",")
-		if name != "" && name != "-" && field.IsExported() {
-			fields[name] = value
-		}
-	}
+	fields := settings(target)
 	firstLine := make(map[string]int)
 	for i := 0; i+1 < len(node.Content); i += 2 {
 		name, value := node.Content[i], node.Content[i+1]
@@ -168,6 +168,26 @@ func (r *fileReader) structure(node *yaml.Node, target reflect.Value, key string
 			r.value(value, field, path)
 		}
 	}
+}
+
+// settings are the fields of a struct that take part, by their keys.
+func settings(target reflect.Value) map[string]reflect.Value {
+	fields := make(map[string]reflect.Value)
+	for field, value := range target.Fields() {
+		if name := keyOf(field); name != "" {
+			fields[name] = value
+		}
+	}
+	return fields
+}
+
+// keyOf is the key of a field, or nothing.
+func keyOf(field reflect.StructField) string {
+	name, _, _ := strings.Cut(field.Tag.Get("yaml"), ",")
+	if name == "-" || !field.IsExported() {
+		return ""
+	}
+	return name
 }
 
 // value fills one field.

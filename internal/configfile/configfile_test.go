@@ -333,3 +333,42 @@ func FuzzLoad(f *testing.F) {
 		_ = configfile.Load(path, prefix, &got, []string{prefix + variable}) // must return, not panic
 	})
 }
+
+func TestAFileOfAnotherProgramIsToldAsSuch(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct{ yaml, want string }{
+		"a gateway's":    {"data_dir: /x\nurl: wss://h/t\nupstream: {mode: direct}\n", "FILE:2: url: is a setting of httvps-gateway: this file is for that program"},
+		"a backend's":    {"# comment\nlisten: x\npublic_url: https://h\n", "FILE:3: public_url: is a setting of httvps-backend: this file is for that program"},
+		"both in one":    {"gateway:\n  listen: x\n", "FILE:1: gateway: is a setting of httvps-server: this file is for that program"},
+		"just a mistake": {"listne: x\n", "FILE:1: listne: unknown key"},
+	} {
+		path := file(t, tc.yaml)
+		cfg := defaults()
+		err := configfile.Load(path, prefix, &cfg, nil)
+		if want := strings.ReplaceAll(tc.want, "FILE", path); err == nil || err.Error() != want {
+			t.Errorf("%s: %v, want %s", name, err, want)
+		}
+	}
+	// A program that has the key itself is given the right file, with a mistake in it.
+	var backend struct {
+		PublicURL string `yaml:"public_url" env:"PUBLIC_URL"`
+	}
+	path := file(t, "public_url: https://h\nurl: wss://h/t\n")
+	if err := configfile.Load(path, prefix, &backend, nil); err == nil || err.Error() != path+":2: url: unknown key" {
+		t.Errorf("Load = %v", err)
+	}
+}
+
+func TestWhatHasChangedIsNamedWithoutItsValue(t *testing.T) {
+	t.Parallel()
+	before, after := defaults(), defaults()
+	if keys := configfile.Changed(before, after); keys == nil || len(keys) > 0 {
+		t.Errorf("Changed = %#v, want an empty list", keys)
+	}
+	after.Listen, after.Names, after.TLS.Deep.Level, after.Secret = "x", []string{"other"}, 3, "not configurable"
+	after.Log = slog.New(slog.DiscardHandler)
+	after.Drain = configfile.Duration(time.Second)
+	if diff := cmp.Diff([]string{"drain", "listen", "names", "tls.deep.level"}, configfile.Changed(before, after)); diff != "" {
+		t.Error(diff)
+	}
+}

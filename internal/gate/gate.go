@@ -6,12 +6,37 @@ package gate
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net"
 	"net/netip"
 	"sync"
 	"syscall"
 	"time"
 )
+
+// Descriptors is the limit that is met when the process may open no more files.
+const Descriptors = "descriptors"
+
+// Tell returns what New may call: it counts each limit that was met, and tells log,
+// at most once a minute, when the process may open no more files.
+func Tell(count func(limit string), log *slog.Logger) func(limit string) {
+	var (
+		mu   sync.Mutex
+		last time.Time
+	)
+	return func(limit string) {
+		count(limit)
+		if limit != Descriptors {
+			return
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if now := time.Now(); now.Sub(last) >= time.Minute {
+			last = now
+			log.Warn("connections wait: the process may open no more files", "limit_nofile", descriptors())
+		}
+	}
+}
 
 // Limits bound connections whose other end has not proven who it is.
 type Limits struct {
@@ -23,14 +48,22 @@ type Limits struct {
 // Gate is a listener that closes the connections beyond its limits at once.
 type Gate struct {
 	net.Listener
-	limits     Limits
 	turnedAway func(limit string)
+	closing    sync.Once
+	closed     chan struct{}
 
 	mu       sync.Mutex // guards the following fields
+	limits   Limits     // Life never changes
 	waiting  int
 	prefixes map[netip.Prefix]int // connections that count for their network
 	vouched  map[netip.Prefix]int // those that do not, as they were vouched for
 }
+
+// The pauses of an Accept without free descriptors.
+const (
+	minPause = 5 * time.Millisecond
+	maxPause = time.Second
+)
 
 // vouchedShare of the total may have been vouched for in one network. Many devices
 // may share an address; but a knock is no proof, and one of them may be without end.
@@ -49,26 +82,47 @@ func affordable(total int, descriptors uint64) int {
 	return total
 }
 
+// Limit sets other limits for who comes from now on, as New does; who is here
+// stays. Life is that of New.
+func (g *Gate) Limit(total, perPrefix int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.limits.Total, g.limits.PerPrefix = affordable(total, descriptors()), perPrefix
+}
+
 // New returns a gate before listener. It calls turnedAway with the limit
-// ("total" or "prefix") that a connection met. Where the process may open few
+// ("total" or "prefix") that a connection met, or with "descriptors" when the
+// process may open no more files: then connections wait before the gate. Where the process may open few
 // files, the total is an eighth of that and not what limits say.
 func New(listener net.Listener, limits Limits, turnedAway func(limit string)) *Gate {
 	limits.Total = affordable(limits.Total, descriptors())
 	return &Gate{
-		Listener: listener, limits: limits, turnedAway: turnedAway,
+		Listener: listener, limits: limits, turnedAway: turnedAway, closed: make(chan struct{}),
 		prefixes: make(map[netip.Prefix]int),
 		vouched:  make(map[netip.Prefix]int),
 	}
 }
 
-// Accept returns the next connection within the limits. The pause after an
-// error (no free descriptors) is the HTTP server's.
+// Accept returns the next connection within the limits. Without free descriptors
+// it tries again after ever longer pauses.
 func (g *Gate) Accept() (net.Conn, error) {
+	pause := minPause
 	for {
 		conn, err := g.Listener.Accept()
 		if err != nil {
-			return nil, err
+			if !errors.Is(err, syscall.EMFILE) && !errors.Is(err, syscall.ENFILE) {
+				return nil, err
+			}
+			g.turnedAway(Descriptors)
+			select {
+			case <-time.After(pause):
+				pause = min(2*pause, maxPause)
+				continue
+			case <-g.closed:
+				return nil, net.ErrClosed
+			}
 		}
+		pause = minPause
 		prefix := networkOf(conn.RemoteAddr())
 		if limit := g.enter(prefix); limit != "" {
 			_ = conn.Close()
@@ -82,6 +136,12 @@ func (g *Gate) Accept() (net.Conn, error) {
 		})
 		return s, nil
 	}
+}
+
+// Close closes the listener and ends a pause of Accept.
+func (g *Gate) Close() error {
+	g.closing.Do(func() { close(g.closed) })
+	return g.Listener.Close()
 }
 
 // enter counts a connection, or names the limit that it meets.

@@ -1,11 +1,16 @@
 package gate
 
 import (
+	"bytes"
 	"crypto/tls"
 	"errors"
+	"log/slog"
 	"net"
 	"net/netip"
+	"os"
+	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -198,4 +203,90 @@ func TestWithoutAGateNothingHappens(t *testing.T) {
 	ctx := ConnContext(t.Context(), &from{})
 	Vouch(ctx)
 	Pass(ctx)
+}
+
+// exhausted is a listener of a process that may open no more files for a while.
+type exhausted struct {
+	net.Listener
+	failures int
+	tries    int
+}
+
+func (e *exhausted) Accept() (net.Conn, error) {
+	e.tries++
+	if e.tries <= e.failures {
+		return nil, &net.OpError{Op: "accept", Err: os.NewSyscallError("accept4", syscall.EMFILE)}
+	}
+	return &from{addr: "192.0.2.1:1"}, nil
+}
+
+func (*exhausted) Close() error { return nil }
+
+func TestWithoutDescriptorsTheGateWaitsLongerAndLonger(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		counted := 0
+		var logged bytes.Buffer
+		l := &exhausted{failures: 20}
+		g := New(l, Limits{Total: 9, PerPrefix: 9, Life: time.Hour}, Tell(func(limit string) {
+			if limit == Descriptors {
+				counted++
+			}
+		}, slog.New(slog.NewTextHandler(&logged, nil))))
+		began := time.Now()
+		conn, err := g.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn.Close()
+		// 5 ms, 10 ms … 640 ms, and then a second each.
+		if took := time.Since(began); took != 1275*time.Millisecond+12*time.Second || counted != 20 {
+			t.Errorf("%v for %d failures", took, counted)
+		}
+		if n := strings.Count(logged.String(), "may open no more files"); n != 1 {
+			t.Errorf("told %d times in a minute: %s", n, &logged)
+		}
+
+		l.failures = l.tries + 1000
+		ended := make(chan error, 1)
+		go func() {
+			_, err := g.Accept()
+			ended <- err
+		}()
+		<-time.After(time.Minute)
+		if err := g.Close(); err != nil {
+			t.Error(err)
+		}
+		if err := <-ended; !errors.Is(err, net.ErrClosed) {
+			t.Errorf("Accept = %v", err)
+		}
+		if n := strings.Count(logged.String(), "may open no more files"); n != 2 {
+			t.Errorf("told %d times in two minutes", n)
+		}
+	})
+}
+
+func TestOtherLimitsHoldForWhoComesFromThenOn(t *testing.T) {
+	var turnedAway []string
+	s := &script{}
+	for range 4 {
+		s.conns = append(s.conns, &from{addr: "192.0.2.1:1"})
+	}
+	g := New(s, Limits{Total: 9, PerPrefix: 1, Life: time.Hour}, func(limit string) { turnedAway = append(turnedAway, limit) })
+	first, err := g.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.Limit(2, 9)
+	second, err := g.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := g.Accept(); !errors.Is(err, errScript) {
+		t.Errorf("Accept = %v", err)
+	}
+	if diff := cmp.Diff([]string{"total", "total"}, turnedAway); diff != "" {
+		t.Error(diff)
+	}
+	first.Close()
+	second.Close()
 }

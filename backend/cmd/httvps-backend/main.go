@@ -12,6 +12,7 @@ import (
 	"github.com/httvps/httvps/backend"
 	"github.com/httvps/httvps/internal/command"
 	"github.com/httvps/httvps/internal/configfile"
+	"github.com/httvps/httvps/internal/memlimit"
 )
 
 // version is set by the linker.
@@ -100,20 +101,35 @@ func newServe(s *settings) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "serve",
 		Short: "Serve until interrupted; prints one JSON line when ready, logs JSON to stderr",
+		Long:  "Serve until SIGINT or SIGTERM; SIGHUP reads the configuration again.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, err := s.load()
+			load := func() (backend.Config, error) {
+				cfg, err := s.load()
+				if err != nil {
+					return backend.Config{}, err
+				}
+				apply(&cfg)
+				if cmd.Flags().Changed("log-level") {
+					cfg.LogLevel = logLevel
+				}
+				return cfg, nil
+			}
+			cfg, err := load()
 			if err != nil {
 				return err
 			}
-			apply(&cfg)
-			if cmd.Flags().Changed("log-level") {
-				cfg.LogLevel = logLevel
-			}
-			level, err := cfg.Level()
+			first, err := cfg.Level()
 			if err != nil {
 				return err
 			}
-			cfg.Log = slog.New(slog.NewJSONHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: level}))
+			var level slog.LevelVar
+			level.Set(first)
+			cfg.Log, cfg.SetLevel = slog.New(slog.NewJSONHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: &level})), level.Set
+			reloads, stop := command.Reloads(cmd.Context(), cfg.Log, load)
+			defer stop()
+			cfg.Reload = reloads
+			limit, from := memlimit.Set(0)
+			cfg.Log.InfoContext(cmd.Context(), "memory limit", "bytes", limit, "from", from)
 			cfg.OnReady = func(ready backend.Ready) {
 				command.PrintReady(cmd.OutOrStdout(), readyLine{
 					Ready: true, API: ready.API, Admin: ready.Admin, Bootstrap: ready.Bootstrap,

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/httvps/httvps/internal/acme"
+	"github.com/httvps/httvps/internal/certfile"
 	"github.com/httvps/httvps/internal/configfile"
 	"github.com/httvps/httvps/sdk/go/knock"
 )
@@ -26,6 +28,9 @@ type Config struct {
 	// AdminListen is the address of the admin API, health and metrics. When empty
 	// they are served at Listen.
 	AdminListen string `yaml:"admin_listen" env:"ADMIN_LISTEN"`
+	// HTTPListen is the address of plain HTTP, which sends visitors on to HTTPS and
+	// answers http-01 challenges. Empty: none.
+	HTTPListen string `yaml:"http_listen" env:"HTTP_LISTEN"`
 	// PublicURL (https://HOST[:PORT]) is where devices and gateways reach Listen;
 	// links carry it. Empty: the address of Listen.
 	PublicURL string `yaml:"public_url" env:"PUBLIC_URL"`
@@ -80,6 +85,11 @@ type Config struct {
 	LocalGateway string `yaml:"-"`
 	// Log takes the log; nil discards it.
 	Log *slog.Logger `yaml:"-"`
+	// SetLevel, unless nil, sets what Log takes: another LogLevel that comes by Reload.
+	SetLevel func(slog.Level) `yaml:"-"`
+	// Reload brings configurations that take this one's place while the control
+	// plane runs, as far as [Config.Reloaded] says.
+	Reload <-chan Config `yaml:"-"`
 	// OnReady is called once when the service answers.
 	OnReady func(Ready) `yaml:"-"`
 }
@@ -92,11 +102,16 @@ type Limits struct {
 	UnauthenticatedPerPrefix int `yaml:"unauthenticated_per_prefix" env:"UNAUTHENTICATED_PER_PREFIX"`
 }
 
-// Certificate names PEM files.
+// Certificate says where the certificate is from: PEM files, or an authority that
+// makes it.
 type Certificate struct {
-	CertFile string `yaml:"cert_file" env:"CERT_FILE"`
-	KeyFile  string `yaml:"key_file" env:"KEY_FILE"`
+	CertFile string        `yaml:"cert_file" env:"CERT_FILE"`
+	KeyFile  string        `yaml:"key_file" env:"KEY_FILE"`
+	ACME     acme.Settings `yaml:"acme" envPrefix:"ACME_"`
 }
+
+// Absent reports whether nothing is said about a certificate.
+func (c Certificate) Absent() bool { return c.CertFile == "" && c.KeyFile == "" && !c.ACME.Enabled }
 
 // Ready says where a started service is. Its links and its token are secrets.
 type Ready struct {
@@ -199,8 +214,11 @@ func (c Config) Validate() error {
 	problems = append(problems, c.keyProblems()...)
 	problems = append(problems, c.Database.problems()...)
 	problems = append(problems, c.replicaProblems()...)
-	if c.TLS == nil && (c.Certificate.CertFile == "" || c.Certificate.KeyFile == "") {
-		complain("tls.cert_file and tls.key_file are both needed: the API is never served without TLS")
+	if c.HTTPListen != "" {
+		check("http_listen", c.HTTPListen)
+	}
+	if c.TLS == nil {
+		problems = append(problems, c.Certificate.problems(c.Reach())...)
 	}
 	if d := time.Duration(c.GatewayHeartbeat); d < time.Second || d > time.Minute {
 		complain("gateway_heartbeat is %v, want 1s to 1m", d)
@@ -229,6 +247,93 @@ func (c Config) Validate() error {
 		problems = append(problems, err)
 	}
 	return errors.Join(problems...)
+}
+
+func (c Certificate) problems(reach acme.Reach) []error {
+	var problems []error
+	files := c.CertFile != "" || c.KeyFile != ""
+	switch {
+	case files && c.ACME.Enabled:
+		problems = append(problems, errors.New("tls.cert_file or tls.key_file is set, and tls.acme.enabled too: want one of them to say where the certificate is from"))
+	case !c.ACME.Enabled && (c.CertFile == "" || c.KeyFile == ""):
+		problems = append(problems, errors.New("tls.cert_file and tls.key_file are both needed, or tls.acme.enabled: the API is never served without TLS"))
+	}
+	return append(problems, c.ACME.Problems("tls.acme", reach)...)
+}
+
+// Hosts are the names under which others reach the listeners, the public one's
+// first.
+func (c Config) Hosts() []string {
+	hosts := []string{hostOf(c.PublicURL, c.Listen)}
+	if c.AdminListen != "" {
+		hosts = append(hosts, hostOf(c.AdminURL, c.AdminListen))
+	}
+	return hosts
+}
+
+// NamedHosts are the hosts of PublicURL and AdminURL, for which an authority makes
+// certificates; without them, that of Listen.
+func (c Config) NamedHosts() []string {
+	hosts := []string{hostOf(c.PublicURL, c.Listen)}
+	if c.AdminURL != "" {
+		hosts = append(hosts, hostOf(c.AdminURL, ""))
+	}
+	return hosts
+}
+
+// hostOf is the host under which others reach a listener: its URL's, or without
+// one that of the address it was configured with.
+func hostOf(rawURL, address string) string {
+	if u, err := url.Parse(rawURL); err == nil && u.Hostname() != "" {
+		return u.Hostname()
+	}
+	host, _, _ := net.SplitHostPort(address)
+	return host
+}
+
+// Reach says where an authority finds this control plane.
+func (c Config) Reach() acme.Reach {
+	reach := acme.Reach{Host: c.Hosts()[0], Port80: c.HTTPListen != ""}
+	if u, err := url.Parse(c.PublicURL); err == nil && c.PublicURL != "" {
+		reach.Port443 = u.Port() == "" || u.Port() == "443"
+	} else {
+		_, port, _ := net.SplitHostPort(c.Listen)
+		reach.Port443 = port == "443"
+	}
+	return reach
+}
+
+// Check looks at the files that a valid configuration names. It returns every one
+// that would keep the control plane from starting, and warns of what devices will
+// object to.
+func (c Config) Check() (warnings []string, err error) {
+	var problems []error
+	if c.TLS == nil && c.Certificate.CertFile != "" {
+		warnings, err = certfile.Check(certfile.Config{CertFile: c.Certificate.CertFile, KeyFile: c.Certificate.KeyFile, Hosts: c.Hosts()})
+		if err != nil {
+			problems = append(problems, fmt.Errorf("tls.cert_file and tls.key_file: %w", err))
+		}
+	}
+	if err := c.Certificate.ACME.Check(); err != nil {
+		problems = append(problems, fmt.Errorf("tls.%w", err))
+	}
+	if _, _, err := c.Source(); err != nil {
+		problems = append(problems, err)
+	}
+	return warnings, errors.Join(problems...)
+}
+
+// Reloaded returns c with those settings of next that can take c's place while the
+// control plane runs.
+func (c Config) Reloaded(next Config) Config {
+	if c.Certificate.CertFile != "" && next.Certificate.CertFile != "" && next.Certificate.KeyFile != "" {
+		c.Certificate.CertFile, c.Certificate.KeyFile = next.Certificate.CertFile, next.Certificate.KeyFile
+	}
+	c.Limits = next.Limits
+	if c.SetLevel != nil {
+		c.LogLevel = next.LogLevel
+	}
+	return c
 }
 
 func isUnspecified(host string) bool {

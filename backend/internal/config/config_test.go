@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -45,7 +46,7 @@ gateway_heartbeat: 10s
 		t.Fatal(err)
 	}
 	if c.Listen != "192.0.2.2:443" || c.AdminListen != "127.0.0.1:9443" || c.ServiceName != "Example" || c.DatabasePath() != "/x.db" ||
-		c.Certificate != (Certificate{CertFile: "c.pem", KeyFile: "other.pem"}) || c.GatewayHeartbeat.Std() != 10*time.Second || c.LogLevel != "info" {
+		!reflect.DeepEqual(c.Certificate, Certificate{CertFile: "c.pem", KeyFile: "other.pem"}) || c.GatewayHeartbeat.Std() != 10*time.Second || c.LogLevel != "info" {
 		t.Errorf("Load = %+v", c)
 	}
 	if err := c.Validate(); err != nil {

@@ -199,7 +199,8 @@ func (m *Metrics) QuotaReached(whole bool) {
 // Pruned counts records that a clean-up removed or ended.
 func (m *Metrics) Pruned(kind string, n int) { m.pruned.WithLabelValues(kind).Add(float64(n)) }
 
-// TurnedAway counts a connection that met a limit: "total" or "prefix".
+// TurnedAway counts a connection that met a limit, "total" or "prefix"; or a try to
+// accept one for which there was no free descriptor, "descriptors".
 func (m *Metrics) TurnedAway(limit string) { m.turnedAway.WithLabelValues(limit).Inc() }
 
 // Ready says whether the database could be used.

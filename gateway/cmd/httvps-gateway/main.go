@@ -5,15 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
-	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/httvps/httvps/gateway"
 	"github.com/httvps/httvps/internal/command"
+	"github.com/httvps/httvps/internal/memlimit"
 )
 
 // version is set by the linker.
@@ -40,18 +39,21 @@ func newRoot(environ []string) *cobra.Command {
 type settings struct {
 	environ                             []string
 	file, data, listen, admin, url, tls string
-	key                                 string
+	key, email                          string
+	acme                                bool
 }
 
 func (s *settings) flags(cmd *cobra.Command) {
 	f := cmd.PersistentFlags()
-	f.StringVar(&s.file, "config", "", "configuration file (YAML)")
+	f.StringVarP(&s.file, "config", "c", "", "configuration `file` (YAML)")
 	f.StringVar(&s.data, "data", "", "data directory (data_dir)")
 	f.StringVar(&s.listen, "listen", "", "address of the tunnel's listener (listen)")
 	f.StringVar(&s.admin, "admin-listen", "", "address of health and metrics (admin_listen)")
 	f.StringVar(&s.url, "url", "", "where devices reach the tunnel, wss://host[:port]/path (url)")
 	f.StringVar(&s.tls, "tls-cert", "", "certificate file (tls.cert_file)")
 	f.StringVar(&s.key, "tls-key", "", "its key file (tls.key_file)")
+	f.BoolVar(&s.acme, "acme", false, "have Let's Encrypt make the certificate, and agree to its terms (tls.acme.enabled)")
+	f.StringVar(&s.email, "email", "", "for the authority's messages (tls.acme.email)")
 }
 
 // load returns the file under the environment under the flags.
@@ -60,19 +62,28 @@ func (s *settings) load(cmd *cobra.Command) (gateway.Config, error) {
 	if err != nil {
 		return gateway.Config{}, err
 	}
+	s.apply(cmd, &cfg)
+	cfg.Version = version
+	return cfg, nil
+}
+
+// apply sets what the flags say.
+func (s *settings) apply(cmd *cobra.Command, cfg *gateway.Config) {
 	for name, field := range map[string]struct {
 		from string
 		to   *string
 	}{
 		"data": {s.data, &cfg.DataDir}, "listen": {s.listen, &cfg.Listen}, "admin-listen": {s.admin, &cfg.AdminListen},
 		"url": {s.url, &cfg.URL}, "tls-cert": {s.tls, &cfg.TLS.CertFile}, "tls-key": {s.key, &cfg.TLS.KeyFile},
+		"email": {s.email, &cfg.TLS.ACME.Email},
 	} {
 		if cmd.Flags().Changed(name) {
 			*field.to = field.from
 		}
 	}
-	cfg.Version = version
-	return cfg, nil
+	if cmd.Flags().Changed("acme") {
+		cfg.TLS.ACME.Enabled = s.acme
+	}
 }
 
 // readyLine is what the program says on stdout, once. Scripts depend on it.
@@ -85,14 +96,21 @@ func newServe(s *settings) *cobra.Command {
 	return &cobra.Command{
 		Use:   "serve",
 		Short: "Serve devices until told to stop",
-		Long: "Serve devices until SIGINT or SIGTERM. Logs go to stderr as JSON. When devices can connect,\n" +
+		Long: "Serve devices until SIGINT or SIGTERM; SIGHUP reads the configuration again. Logs go to stderr as JSON. When devices can connect,\n" +
 			`one line goes to stdout: {"ready":true,"gateway":URL}`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := s.load(cmd)
 			if err != nil {
 				return err
 			}
-			cfg.Log = slog.New(slog.NewJSONHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: cfg.LogLevel}))
+			var level slog.LevelVar
+			level.Set(cfg.LogLevel)
+			cfg.Log, cfg.SetLevel = slog.New(slog.NewJSONHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: &level})), level.Set
+			reloads, stop := command.Reloads(cmd.Context(), cfg.Log, func() (gateway.Config, error) { return s.load(cmd) })
+			defer stop()
+			cfg.Reload = reloads
+			limit, from := memlimit.Set(cfg.MemoryLimit)
+			cfg.Log.InfoContext(cmd.Context(), "memory limit", "bytes", limit, "from", from)
 			cfg.OnReady = func(ready gateway.Ready) {
 				command.PrintReady(cmd.OutOrStdout(), readyLine{Ready: true, Gateway: ready.Gateway})
 			}
@@ -100,47 +118,6 @@ func newServe(s *settings) *cobra.Command {
 			if errors.Is(err, gateway.ErrNotJoined) {
 				return fmt.Errorf("%w\nmake a join link with `httvpsctl gateway create` and run `httvps-gateway join LINK` with the same configuration", err)
 			}
-			return err
-		},
-	}
-}
-
-func newJoin(s *settings) *cobra.Command {
-	return &cobra.Command{
-		Use:   "join LINK|-",
-		Short: "Make this gateway a member of a service",
-		Long: "Make this gateway a member of the service that the link is from. The link is made by\n" +
-			"`httvpsctl gateway create` and works once; - reads it from stdin, where no process list shows it.\n" +
-			"After a lost answer, run the same command again.",
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) != 1 {
-				return command.Misuse("join wants one join link, or - for stdin")
-			}
-			return nil
-		},
-		RunE: func(cmd *cobra.Command, args []string) error {
-			cfg, err := s.load(cmd)
-			if err != nil {
-				return err
-			}
-			link := args[0]
-			if link == "-" {
-				text, err := io.ReadAll(io.LimitReader(cmd.InOrStdin(), 4096))
-				if err != nil {
-					return fmt.Errorf("read the join link: %w", err)
-				}
-				link = strings.TrimSpace(string(text))
-			}
-			if cfg.DataDir == "" || cfg.URL == "" {
-				return command.Misuse("join needs --data and --url, or --config with data_dir and url")
-			}
-			joined, err := gateway.Join(cmd.Context(), gateway.JoinConfig{
-				Link: link, DataDir: cfg.DataDir, URL: cfg.URL, Version: version,
-			})
-			if err != nil {
-				return err
-			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "joined as gateway %s in region %s\n", joined.GatewayID, joined.Region)
 			return err
 		},
 	}

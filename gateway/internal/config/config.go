@@ -17,6 +17,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/httvps/httvps/internal/acme"
 	"github.com/httvps/httvps/internal/configfile"
 	"github.com/httvps/httvps/sdk/go/knock"
 	"github.com/httvps/httvps/sdk/go/wire"
@@ -52,8 +53,13 @@ type Config struct {
 	DataDir string `yaml:"data_dir" env:"DATA_DIR"`
 	// TLS is the certificate for URL's host.
 	TLS TLS `yaml:"tls" envPrefix:"TLS_"`
+	// HTTPListen is the address of plain HTTP, which sends visitors to the site over
+	// HTTPS and answers http-01 challenges. Empty: none.
+	HTTPListen string `yaml:"http_listen" env:"HTTP_LISTEN"`
 	// AdminListen is the address of health and metrics, plain HTTP. Empty: none.
 	AdminListen string `yaml:"admin_listen" env:"ADMIN_LISTEN"`
+	// PprofListen is the address, on loopback, of Go's profiles. Empty: none.
+	PprofListen string `yaml:"pprof_listen" env:"PPROF_LISTEN"`
 	// Masquerade is the site that everybody meets who is no device.
 	Masquerade Masquerade `yaml:"masquerade" envPrefix:"MASQUERADE_"`
 	// Knock is what devices are known by, beside what the control plane says.
@@ -61,6 +67,9 @@ type Config struct {
 	Upstream Upstream `yaml:"upstream" envPrefix:"UPSTREAM_"`
 	Limits   Limits   `yaml:"limits" envPrefix:"LIMITS_"`
 	Usage    Usage    `yaml:"usage" envPrefix:"USAGE_"`
+	// MemoryLimit in bytes is what the process keeps to, for whoever runs it to set.
+	// 0: what its control group allows, or GOMEMLIMIT.
+	MemoryLimit int64 `yaml:"memory_limit" env:"MEMORY_LIMIT"`
 	// RequireChannelBinding refuses devices whose proof is not bound to the
 	// TLS connection. It must be off behind a CDN that terminates TLS, and
 	// nowhere else.
@@ -77,11 +86,19 @@ type Config struct {
 
 	// Log takes the gateway's events; nil discards them.
 	Log *slog.Logger `yaml:"-"`
+	// SetLevel, unless nil, sets what Log takes: another LogLevel that comes by Reload.
+	SetLevel func(slog.Level) `yaml:"-"`
+	// Reload brings configurations that take this one's place while the gateway
+	// runs, as far as [Config.Reloaded] says.
+	Reload <-chan Config `yaml:"-"`
 	// OnReady is called once, when the gateway serves and its control plane
 	// has answered.
 	OnReady func(Ready) `yaml:"-"`
 	// GetCertificate replaces TLS.
 	GetCertificate func(*tls.ClientHelloInfo) (*tls.Certificate, error) `yaml:"-"`
+	// ACME, unless nil, is used instead of a source of TLS.ACME's own. The gateway runs
+	// it, once it listens; who gives it closes it.
+	ACME *acme.Source `yaml:"-"`
 	// Listener replaces Listen. The gateway closes it.
 	Listener net.Listener `yaml:"-"`
 	// Own are listeners of other parts of the process. Like the gateway's own
@@ -100,10 +117,12 @@ type Ready struct {
 	Admin   string // address of the admin listener; empty without one
 }
 
-// TLS names the certificate's files, PEM, the chain leaf first.
+// TLS says where the certificate is from: files, PEM, the chain leaf first; or an
+// authority that makes it.
 type TLS struct {
-	CertFile string `yaml:"cert_file" env:"CERT_FILE"`
-	KeyFile  string `yaml:"key_file" env:"KEY_FILE"`
+	CertFile string        `yaml:"cert_file" env:"CERT_FILE"`
+	KeyFile  string        `yaml:"key_file" env:"KEY_FILE"`
+	ACME     acme.Settings `yaml:"acme" envPrefix:"ACME_"`
 }
 
 // Upstream is how streams leave the gateway.
@@ -243,11 +262,20 @@ func (c Config) Validate() error {
 	if c.DataDir == "" {
 		p.add("data_dir is empty, want the directory that joining wrote to")
 	}
-	if c.GetCertificate == nil && (c.TLS.CertFile == "" || c.TLS.KeyFile == "") {
-		p.add("tls.cert_file and tls.key_file are both needed: the tunnel is never served without TLS")
+	if c.GetCertificate == nil {
+		c.TLS.validate(&p, c.Reach())
+	}
+	if c.HTTPListen != "" {
+		p.address("http_listen", c.HTTPListen)
 	}
 	if c.AdminListen != "" {
 		p.address("admin_listen", c.AdminListen)
+	}
+	if c.PprofListen != "" {
+		p.loopback("pprof_listen", c.PprofListen)
+	}
+	if c.MemoryLimit != 0 && (c.MemoryLimit < minMemoryLimit || c.MemoryLimit > 1<<44) {
+		p.add("memory_limit is %d bytes, want %d to %d, or 0", c.MemoryLimit, minMemoryLimit, int64(1)<<44)
 	}
 	c.Masquerade.validate(&p)
 	c.Knock.validate(&p)
@@ -259,6 +287,30 @@ func (c Config) Validate() error {
 	p.duration("drain_timeout", c.DrainTimeout, 0, time.Hour)
 	p.duration("outage_grace", c.OutageGrace, 0, 24*time.Hour)
 	return errors.Join(p...)
+}
+
+// minMemoryLimit is what a gateway cannot do with less of, in bytes.
+const minMemoryLimit = 64 << 20
+
+func (t TLS) validate(p *problems, reach acme.Reach) {
+	files := t.CertFile != "" || t.KeyFile != ""
+	switch {
+	case files && t.ACME.Enabled:
+		p.add("tls.cert_file or tls.key_file is set, and tls.acme.enabled too: want one of them to say where the certificate is from")
+	case !t.ACME.Enabled && (t.CertFile == "" || t.KeyFile == ""):
+		p.add("tls.cert_file and tls.key_file are both needed, or tls.acme.enabled: the tunnel is never served without TLS")
+	}
+	*p = append(*p, t.ACME.Problems("tls.acme", reach)...)
+}
+
+// Reach says where an authority finds this gateway.
+func (c Config) Reach() acme.Reach {
+	reach := acme.Reach{Port80: c.HTTPListen != ""}
+	if u, err := ParseURL(c.URL); err == nil {
+		reach.Host = u.Hostname()
+		reach.Port443 = u.Port() == "" || u.Port() == "443"
+	}
+	return reach
 }
 
 func (u Upstream) validate(p *problems) {
@@ -368,6 +420,15 @@ func (p *problems) address(key, value string) {
 	_, port, err := net.SplitHostPort(value)
 	if err != nil || !validPort(port, 0) {
 		p.add("%s is %q, want host:port with a port of 0 to %d", key, value, math.MaxUint16)
+	}
+}
+
+// loopback takes only addresses that nobody else reaches.
+func (p *problems) loopback(key, value string) {
+	host, port, err := net.SplitHostPort(value)
+	addr, notAddr := netip.ParseAddr(host)
+	if err != nil || !validPort(port, 0) || notAddr != nil || !addr.IsLoopback() {
+		p.add("%s is %q, want an address on loopback with a port, such as 127.0.0.1:6060: who reaches it sees into the process", key, value)
 	}
 }
 

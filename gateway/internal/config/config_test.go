@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -9,11 +10,13 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"go.yaml.in/yaml/v3"
 
+	"github.com/httvps/httvps/internal/configfile"
 	"github.com/httvps/httvps/sdk/go/knock"
 	"github.com/httvps/httvps/sdk/go/wire"
 )
@@ -23,7 +26,7 @@ const example = "../../config/example-config.yaml"
 var options = cmp.Options{
 	cmpopts.EquateComparable(netip.Prefix{}, netip.AddrPort{}),
 	cmpopts.EquateEmpty(),
-	cmpopts.IgnoreFields(Config{}, "Log", "OnReady", "GetCertificate", "Listener", "Version"),
+	cmpopts.IgnoreFields(Config{}, "Log", "SetLevel", "OnReady", "Reload", "GetCertificate", "ACME", "Listener", "Version"),
 }
 
 func TestTheExampleIsValid(t *testing.T) {
@@ -74,7 +77,7 @@ func TestTheExampleShowsTheDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := Default()
-	want.URL, want.DataDir, want.TLS = cfg.URL, cfg.DataDir, cfg.TLS
+	want.URL, want.DataDir, want.TLS, want.HTTPListen = cfg.URL, cfg.DataDir, cfg.TLS, cfg.HTTPListen
 	want.Upstream.Allow, want.Upstream.Deny = cfg.Upstream.Allow, cfg.Upstream.Deny
 	want.Upstream.AllowedNames, want.Upstream.DeniedNames = cfg.Upstream.AllowedNames, cfg.Upstream.DeniedNames
 	if diff := cmp.Diff(want, cfg, options); diff != "" {
@@ -187,7 +190,7 @@ func TestValidateRefuses(t *testing.T) {
 		"a URL without host":              {func(c *Config) { c.URL = "wss:///p" }, "no host"},
 		"a URL with port 0":               {func(c *Config) { c.URL = "wss://h:0/p" }, "port"},
 		"a URL that is none":              {func(c *Config) { c.URL = "wss://h\x7f/p" }, "not a URL"},
-		"a certificate without its key":   {func(c *Config) { c.TLS.KeyFile = "" }, "tls.key_file"},
+		"a certificate without its key":   {func(c *Config) { c.TLS = TLS{CertFile: "c"} }, "tls.key_file"},
 		"two sites":                       {func(c *Config) { c.Masquerade = Masquerade{Dir: "/x", URL: "https://h"} }, "one site"},
 		"a site of another kind":          {func(c *Config) { c.Masquerade.URL = "ftp://h/x" }, "want https or http"},
 		"a site without host":             {func(c *Config) { c.Masquerade.URL = "https:///x" }, "no host"},
@@ -374,5 +377,150 @@ func TestLimitsAreThoseOfTheProtocolDocument(t *testing.T) {
 	}
 	if got := l.HandshakeTimeout.Std(); got != wire.HelloTimeout {
 		t.Errorf("a device has %v for its HELLO, the document says %v", got, wire.HelloTimeout)
+	}
+}
+
+func TestTheCertificateIsFromFilesOrFromAnAuthority(t *testing.T) {
+	acme := func(c *Config) { c.TLS = TLS{}; c.TLS.ACME.Enabled = true }
+	for name, tc := range map[string]struct {
+		change func(*Config)
+		want   string // empty: valid
+	}{
+		"an authority":              {acme, ""},
+		"both":                      {func(c *Config) { c.TLS.ACME.Enabled = true }, "want one of them"},
+		"neither":                   {func(c *Config) { c.TLS = TLS{} }, "tls.acme.enabled"},
+		"nothing to prove it by":    {func(c *Config) { acme(c); c.URL = "wss://gw.example.org:8443/x" }, "tls.acme.enabled is true, but nothing can prove"},
+		"plain HTTP to prove it by": {func(c *Config) { acme(c); c.URL = "wss://gw.example.org:8443/x"; c.HTTPListen = ":80" }, ""},
+		"another port, forwarded": {func(c *Config) {
+			acme(c)
+			c.URL, c.TLS.ACME.Challenges = "wss://gw.example.org:8443/x", []string{"tls-alpn-01"}
+		}, ""},
+		"profiles for everybody": {func(c *Config) { c.PprofListen = "0.0.0.0:6060" }, "pprof_listen"},
+		"profiles for a network": {func(c *Config) { c.PprofListen = "192.168.1.2:6060" }, "pprof_listen"},
+		"profiles for a name":    {func(c *Config) { c.PprofListen = "localhost:6060" }, "pprof_listen"},
+		"profiles for this host": {func(c *Config) { c.PprofListen = "[::1]:6060" }, ""},
+		"hardly any memory":      {func(c *Config) { c.MemoryLimit = 1 << 20 }, "memory_limit"},
+		"HSTS for a lifetime":    {func(c *Config) { c.Masquerade.HSTS = configfile.Duration(1e6 * time.Hour) }, "masquerade.hsts"},
+		"plain HTTP at no port":  {func(c *Config) { c.HTTPListen = "here" }, "http_listen"},
+	} {
+		cfg := Default()
+		cfg.URL, cfg.DataDir, cfg.TLS = "wss://gw.example.org/x", "/d", TLS{CertFile: "c", KeyFile: "k"}
+		tc.change(&cfg)
+		if err := cfg.Validate(); (err == nil) != (tc.want == "") || err != nil && !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("%s: %v, want %q", name, err, tc.want)
+		}
+	}
+}
+
+func TestACheckLooksAtAllFilesThatAreNamed(t *testing.T) {
+	absent := filepath.Join(t.TempDir(), "absent")
+	cfg := Default()
+	cfg.URL, cfg.TLS = "wss://gw.example.org/x", TLS{CertFile: absent + ".pem", KeyFile: absent + ".key"}
+	cfg.Masquerade.Dir = absent
+	cfg.Upstream.Mode, cfg.Upstream.Outline.Source, cfg.Upstream.Outline.KeysFile = Outline, Keys, absent+".keys"
+	_, err := cfg.Check()
+	for _, want := range []string{"tls.cert_file", absent + ".pem", absent + ".key", "masquerade.dir", "keys_file"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("no word about %s in %v", want, err)
+		}
+	}
+	cfg = Default()
+	cfg.TLS.ACME.Enabled, cfg.TLS.ACME.CAFile = true, absent
+	if _, err := cfg.Check(); err == nil || !strings.Contains(err.Error(), "tls.acme.ca_file") {
+		t.Errorf("Check = %v", err)
+	}
+	if warnings, err := Default().Check(); err != nil || warnings != nil {
+		t.Errorf("Check of the defaults = %q, %v", warnings, err)
+	}
+}
+
+// Each setting that a running gateway takes over is marked in the example, and no
+// other.
+func TestWhatCanBeReloadedIsMarkedInTheExample(t *testing.T) {
+	text, err := os.ReadFile(example)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := Default()
+	before.TLS = TLS{CertFile: "a", KeyFile: "b"}
+	before.SetLevel = func(slog.Level) {}
+	next := before
+	vary(reflect.ValueOf(&next).Elem())
+	after := before.Reloaded(next)
+	want := []string{
+		"drain_timeout", "knock.cookie", "knock.keys",
+		"limits.early_window", "limits.max_udp", "limits.open_burst", "limits.open_rate", "limits.sessions", "limits.silence",
+		"limits.unauthenticated", "limits.unauthenticated_per_prefix",
+		"log_level", "masquerade.dir", "masquerade.hsts", "masquerade.url", "tls.cert_file", "tls.key_file",
+	}
+	if diff := cmp.Diff(want, configfile.Changed(before, after)); diff != "" {
+		t.Errorf("what is taken over (-want +got):\n%s", diff)
+	}
+	if n := strings.Count(string(text), "(r)"); n != 12 {
+		t.Errorf("the example marks %d places", n)
+	}
+}
+
+// vary changes every setting.
+func vary(v reflect.Value) {
+	for field, value := range v.Fields() {
+		if field.Tag.Get("yaml") == "-" || field.Tag.Get("yaml") == "" {
+			continue
+		}
+		switch value.Kind() {
+		case reflect.Struct:
+			vary(value)
+		case reflect.String:
+			value.SetString(value.String() + "x")
+		case reflect.Bool:
+			value.SetBool(!value.Bool())
+		case reflect.Int, reflect.Int64:
+			value.SetInt(value.Int() + 1)
+		case reflect.Slice:
+			value.Set(reflect.MakeSlice(value.Type(), value.Len()+1, value.Len()+1))
+		}
+	}
+}
+
+func TestWhatIsWrittenIsShortAndLoadsBack(t *testing.T) {
+	cfg := Default()
+	cfg.URL, cfg.DataDir, cfg.HTTPListen = WithPath("wss://gw.example.org"), "/d", ":80"
+	cfg.TLS.ACME.Enabled = true
+	cfg.Upstream.DeniedPorts = []uint16{25}
+	path := filepath.Join(t.TempDir(), "gateway.yaml")
+	if err := cfg.Write(path); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := heading + "url: " + cfg.URL + "\ndata_dir: /d\ntls:\n  acme:\n    enabled: true\nhttp_listen: :80\nupstream:\n  denied_ports:\n    - 25\n"
+	if diff := cmp.Diff(want, string(text)); diff != "" {
+		t.Error(diff)
+	}
+	back, err := Load(path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(cfg, back, options); diff != "" {
+		t.Error(diff)
+	}
+	if err := cfg.Write(path); err == nil {
+		t.Error("a file that is there is overwritten")
+	}
+}
+
+func TestATunnelHasAPathThatNobodyGuesses(t *testing.T) {
+	for text, same := range map[string]bool{
+		"wss://gw.example.org/x": true, "https://gw.example.org": true, "nonsense": true, "wss://gw.example.org": false, "wss://gw.example.org:8443/": false,
+	} {
+		one, two := WithPath(text), WithPath(text)
+		if (one == text) != same || (one == two) != same {
+			t.Errorf("WithPath(%s) = %s, %s", text, one, two)
+		}
+		if _, err := ParseURL(one); !same && (err != nil || len(one) < len(text)+20 || strings.Contains(one[6:], "//")) {
+			t.Errorf("WithPath(%s) = %s, %v", text, one, err)
+		}
 	}
 }

@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"time"
 
+	"github.com/httvps/httvps/internal/configfile"
 	"github.com/httvps/httvps/sdk/go/knock"
 )
 
@@ -18,7 +20,12 @@ type Masquerade struct {
 	Dir string `yaml:"dir" env:"DIR"`
 	// URL is another server, http or https, that requests are passed on to.
 	URL string `yaml:"url" env:"URL"`
+	// HSTS is for how long browsers that have seen the site take it over HTTPS alone
+	// (Strict-Transport-Security). 0: nothing is said about it.
+	HSTS configfile.Duration `yaml:"hsts" env:"HSTS"`
 }
+
+const maxHSTS = 2 * 365 * 24 * time.Hour
 
 func (m Masquerade) validate(p *problems) {
 	if m.Dir != "" && m.URL != "" {
@@ -29,6 +36,7 @@ func (m Masquerade) validate(p *problems) {
 			p.add("masquerade.url: %w", err)
 		}
 	}
+	p.duration("masquerade.hsts", m.HSTS, 0, maxHSTS)
 }
 
 // ParseSite reads the URL of a website: http or https, a host, perhaps a port,

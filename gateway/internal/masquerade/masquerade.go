@@ -44,6 +44,9 @@ type Config struct {
 	// URL is another server, http or https, whose site it is; requests are passed
 	// on to it.
 	URL *url.URL
+	// HSTS is for how long browsers are to take the site over HTTPS alone. What the
+	// other server says of it itself holds. 0: nothing is said.
+	HSTS time.Duration
 	// Hide reports whether a cookie of that name must not be passed on.
 	Hide func(name string) bool
 	// Log takes the failures of the other server, at debug: visitors cause them
@@ -55,6 +58,7 @@ type Config struct {
 type Site struct {
 	handler http.Handler
 	free    func() error
+	hsts    string // the header's value, or empty
 
 	mu      sync.Mutex // guards the following fields
 	closed  bool
@@ -63,40 +67,60 @@ type Site struct {
 
 // New returns the site. The error is one of its directory's.
 func New(cfg Config) (*Site, error) {
+	s := &Site{free: func() error { return nil }}
+	hsts := ""
+	if cfg.HSTS > 0 {
+		hsts = fmt.Sprintf("max-age=%d", int64(cfg.HSTS.Seconds()))
+	}
+	s.hsts = hsts
 	switch {
 	case cfg.Dir != "":
 		root, err := os.OpenRoot(cfg.Dir)
 		if err != nil {
 			return nil, fmt.Errorf("masquerade.dir: %w", err)
 		}
-		return &Site{handler: static(root.FS()), free: root.Close}, nil
+		s.handler, s.free = static(root.FS()), root.Close
 	case cfg.URL != nil:
-		handler, free := newProxy(cfg)
-		return &Site{handler: handler, free: free}, nil
+		s.handler, s.free = newProxy(cfg, hsts)
+		s.hsts = "" // it adds the header to answers that have none
 	default:
 		own, err := fs.Sub(page, "page")
 		if err != nil {
 			return nil, fmt.Errorf("the page: %w", err)
 		}
-		return &Site{handler: static(own), free: func() error { return nil }}, nil
+		s.handler = static(own)
 	}
+	return s, nil
 }
 
 // ServeHTTP answers like a website.
 func (s *Site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if !s.TryServe(w, r) {
+		panic(http.ErrAbortHandler) // the server has stopped, or is about to
+	}
+}
+
+// TryServe answers like a website, or reports that the site is closed.
+func (s *Site) TryServe(w http.ResponseWriter, r *http.Request) bool {
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
-		panic(http.ErrAbortHandler) // the server has stopped, or is about to
+		return false
 	}
 	s.running.Add(1)
 	s.mu.Unlock()
 	defer s.running.Done()
+	if s.hsts != "" {
+		w.Header().Set(hstsHeader, s.hsts)
+	}
 	if since, ok := r.Context().Value(acceptedKey{}).(time.Time); ok && time.Since(since) >= keepAlive {
 		w.Header().Set("Connection", "close") // over HTTP/2: GOAWAY
 	}
 	s.handler.ServeHTTP(w, r)
+	return true
 }
+
+const hstsHeader = "Strict-Transport-Security"
 
 // Close waits for the requests that are being answered, upgraded ones included,
 // which end with their contexts, and frees what the site holds.

@@ -261,3 +261,34 @@ func TestTheServerIsLikeAnySite(t *testing.T) {
 		t.Errorf("something has no bound: %+v", server)
 	}
 }
+
+func TestBrowsersAreToldToStayWithHTTPS(t *testing.T) {
+	said := ""
+	u, _ := other(t, func(w http.ResponseWriter, _ *http.Request) {
+		if said != "" {
+			w.Header().Set("Strict-Transport-Security", said)
+		}
+	})
+	own, passed := newSite(t, Config{HSTS: time.Hour}), newSite(t, Config{URL: u, HSTS: time.Hour})
+	silent := newSite(t, Config{})
+	gone := newSite(t, Config{URL: &url.URL{Scheme: "http", Host: "127.0.0.1:1"}, HSTS: time.Hour})
+	for _, tc := range []struct {
+		name string
+		site *Site
+		path string
+		says string // the other server
+		want []string
+	}{
+		{"its own page", own, "/", "", []string{"max-age=3600"}},
+		{"what is not there", own, "/x", "", []string{"max-age=3600"}},
+		{"another server that says nothing", passed, "/", "", []string{"max-age=3600"}},
+		{"one that has its own word", passed, "/", "max-age=1; preload", []string{"max-age=1; preload"}},
+		{"one that is not there", gone, "/", "", []string{"max-age=3600"}},
+		{"nothing to say", silent, "/", "", nil},
+	} {
+		said = tc.says
+		if diff := cmp.Diff(tc.want, get(tc.site, tc.path).Header()["Strict-Transport-Security"]); diff != "" {
+			t.Errorf("%s: %s", tc.name, diff)
+		}
+	}
+}

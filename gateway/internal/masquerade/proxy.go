@@ -20,8 +20,8 @@ const (
 )
 
 // newProxy returns a handler that passes every request on to cfg.URL, and what
-// frees it.
-func newProxy(cfg Config) (handler http.Handler, free func() error) {
+// frees it. hsts is for answers that do not say it themselves; empty: none.
+func newProxy(cfg Config, hsts string) (handler http.Handler, free func() error) {
 	log := cfg.Log
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
@@ -52,10 +52,16 @@ func newProxy(cfg Config) (handler http.Handler, free func() error) {
 		Transport: transport,
 		ModifyResponse: func(resp *http.Response) error {
 			resp.Header.Del("Alt-Svc") // speaks of the other server's own ports
+			if hsts != "" && resp.Header.Get(hstsHeader) == "" {
+				resp.Header.Set(hstsHeader, hsts)
+			}
 			return nil
 		},
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
 			log.DebugContext(r.Context(), "masquerade: no answer from the other server", "error", err)
+			if hsts != "" {
+				w.Header().Set(hstsHeader, hsts)
+			}
 			w.WriteHeader(http.StatusBadGateway)
 		},
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),

@@ -183,7 +183,8 @@ func (m *Metrics) FlowOpened(result string) { m.flows.WithLabelValues(result).In
 // package's.
 func (m *Metrics) Dropped(reason string, n int) { m.dropped.WithLabelValues(reason).Add(float64(n)) }
 
-// TurnedAway counts a connection that met a limit: "total" or "prefix".
+// TurnedAway counts a connection that met a limit, "total" or "prefix"; or a try to
+// accept one for which there was no free descriptor, "descriptors".
 func (m *Metrics) TurnedAway(limit string) { m.turnedAway.WithLabelValues(limit).Inc() }
 
 // Control counts a request to the control plane.

@@ -51,11 +51,11 @@ func TestTheCertificateOfTheFilesIsServedAndJudgedByTheURLsHost(t *testing.T) {
 		var logged bytes.Buffer
 		cfg, want := withCertificate(t, &logged)
 		cfg.URL = url
-		get, err := certificate(t.Context(), cfg)
+		source, err := openCertificate(t.Context(), cfg)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got, err := get(&tls.ClientHelloInfo{}); err != nil || !got.Leaf.Equal(want.Leaf) {
+		if got, err := source.get(&tls.ClientHelloInfo{}); err != nil || !got.Leaf.Equal(want.Leaf) {
 			t.Errorf("%s: serves %+v, %v; want what the files hold", url, got, err)
 		}
 		if got := strings.Contains(logged.String(), `"host":"other.example"`); got != warned || !warned && logged.Len() > 0 {
@@ -70,11 +70,11 @@ func TestACertificateFromTheProgramReplacesTheFiles(t *testing.T) {
 	cfg.URL = "wss://other.example/x"
 	own := &tls.Certificate{}
 	cfg.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return own, nil }
-	get, err := certificate(t.Context(), cfg)
+	source, err := openCertificate(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, err := get(&tls.ClientHelloInfo{}); err != nil || got != own || logged.Len() > 0 {
+	if got, err := source.get(&tls.ClientHelloInfo{}); err != nil || got != own || logged.Len() > 0 {
 		t.Errorf("serves %p, %v and logs %q; want the program's own and nothing", got, err, &logged)
 	}
 }

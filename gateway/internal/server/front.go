@@ -58,9 +58,9 @@ func canonicalHost(host string) string {
 
 // newPublic serves front over TLS as the site would be served without it. ctx is
 // what its requests' contexts end with.
-func newPublic(ctx context.Context, handler http.Handler, certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error), log *slog.Logger) *http.Server {
+func newPublic(ctx context.Context, handler http.Handler, certify func(*tls.Config), log *slog.Logger) *http.Server {
 	server := masquerade.Server(handler)
-	server.TLSConfig.GetCertificate = certificate
+	certify(server.TLSConfig)
 	// Strangers cause these at will.
 	server.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelDebug)
 	server.BaseContext = func(net.Listener) context.Context { return ctx }

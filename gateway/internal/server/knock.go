@@ -3,6 +3,7 @@ package server
 import (
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/httvps/httvps/gateway/internal/config"
@@ -13,19 +14,26 @@ import (
 // knocks tells requests of devices from those of strangers, by the keys of the
 // configuration and those of the control plane. Each kind has its own cookie.
 type knocks struct {
-	own  nodes.Knock
+	own  atomic.Pointer[nodes.Knock]
 	told func() nodes.Knock // from memory
 }
 
 func newKnocks(cfg config.Knock, told func() nodes.Knock) *knocks {
-	k := &knocks{own: nodes.Knock{Cookie: cfg.Cookie}, told: told}
-	for _, key := range cfg.Keys {
-		k.own.Keys = append(k.own.Keys, key.Key)
-	}
+	k := &knocks{told: told}
+	k.set(cfg)
 	return k
 }
 
-func (k *knocks) kinds() [2]nodes.Knock { return [2]nodes.Knock{k.own, k.told()} }
+// set replaces the keys of the configuration.
+func (k *knocks) set(cfg config.Knock) {
+	own := &nodes.Knock{Cookie: cfg.Cookie}
+	for _, key := range cfg.Keys {
+		own.Keys = append(own.Keys, key.Key)
+	}
+	k.own.Store(own)
+}
+
+func (k *knocks) kinds() [2]nodes.Knock { return [2]nodes.Knock{*k.own.Load(), k.told()} }
 
 // valid reports whether r carries a knock under one of the keys in force. How long
 // that takes tells nothing about the keys.

@@ -2,10 +2,9 @@ package server
 
 import (
 	"math"
-	"os"
 	"runtime/debug"
-	"strconv"
-	"strings"
+
+	"github.com/httvps/httvps/internal/memlimit"
 )
 
 const (
@@ -22,7 +21,7 @@ func memoryFor(configured int) uint64 {
 	if configured > 0 {
 		return uint64(configured)
 	}
-	return usable(debug.SetMemoryLimit(-1), readNumber("/sys/fs/cgroup/memory.max"), memTotal()) / memoryShare
+	return usable(debug.SetMemoryLimit(-1), memlimit.Group(), memlimit.Machine()) / memoryShare
 }
 
 // usable is the smallest limit that there is. Zero is none.
@@ -37,30 +36,4 @@ func usable(limits ...int64) uint64 {
 		return unknownMemory
 	}
 	return uint64(least)
-}
-
-// readNumber reads a file that holds one number; 0 when it does not.
-func readNumber(path string) int64 {
-	text, err := os.ReadFile(path) //nolint:gosec // one of the names above
-	if err != nil {
-		return 0
-	}
-	n, _ := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
-	return n
-}
-
-// memTotal is the machine's memory in bytes; 0 where the system does not tell.
-func memTotal() int64 {
-	text, err := os.ReadFile("/proc/meminfo")
-	if err != nil {
-		return 0
-	}
-	for line := range strings.Lines(string(text)) {
-		fields := strings.Fields(line)
-		if len(fields) >= 2 && fields[0] == "MemTotal:" {
-			kib, _ := strconv.ParseInt(fields[1], 10, 64)
-			return kib << 10
-		}
-	}
-	return 0
 }

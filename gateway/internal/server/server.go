@@ -10,7 +10,9 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -27,6 +29,7 @@ import (
 	"github.com/httvps/httvps/gateway/internal/quota"
 	"github.com/httvps/httvps/gateway/internal/sessions"
 	"github.com/httvps/httvps/internal/gate"
+	"github.com/httvps/httvps/internal/redirect"
 	"github.com/httvps/httvps/sdk/go/carrier"
 	"github.com/httvps/httvps/sdk/go/mux"
 	"github.com/httvps/httvps/sdk/go/wire"
@@ -64,18 +67,23 @@ func Run(ctx context.Context, cfg config.Config) error {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	if cfg.GetCertificate, err = certificate(ctx, cfg); err != nil {
+	certified, err := openCertificate(ctx, cfg)
+	if err != nil {
 		return err
 	}
+	defer certified.close()
 	listeners, err := listen(ctx, cfg)
 	if err != nil {
 		return err
 	}
 	defer listeners.close()
-	g := &gateway{cfg: cfg, listeners: listeners}
-	if g.site, err = g.newSite(); err != nil {
+	g := &gateway{cfg: cfg, certificate: certified, listeners: listeners}
+	g.inForce.Store(&cfg)
+	first, err := g.newSite(cfg.Masquerade)
+	if err != nil {
 		return err
 	}
+	g.site.replace(first)
 	if g.ledger, err = openLedger(ctx, cfg); err != nil {
 		return errors.Join(err, g.site.Close())
 	}
@@ -98,7 +106,9 @@ func openLedger(ctx context.Context, cfg config.Config) (*ledger.Ledger, error) 
 // listeners are the addresses that the gateway is reached at.
 type listeners struct {
 	public net.Listener
+	plain  net.Listener // nil: none
 	admin  net.Listener // nil: none
+	pprof  net.Listener // nil: none
 }
 
 func listen(ctx context.Context, cfg config.Config) (listeners, error) {
@@ -112,47 +122,59 @@ func listen(ctx context.Context, cfg config.Config) (listeners, error) {
 			return listeners{}, fmt.Errorf("listen: %w", err)
 		}
 	}
-	if cfg.AdminListen != "" {
-		if l.admin, err = lc.Listen(ctx, "tcp", cfg.AdminListen); err != nil {
+	for _, further := range []struct {
+		key, address string
+		to           *net.Listener
+	}{{"http_listen", cfg.HTTPListen, &l.plain}, {"admin_listen", cfg.AdminListen, &l.admin}, {"pprof_listen", cfg.PprofListen, &l.pprof}} {
+		if further.address == "" {
+			continue
+		}
+		if *further.to, err = lc.Listen(ctx, "tcp", further.address); err != nil {
 			l.close()
-			return listeners{}, fmt.Errorf("admin_listen: %w", err)
+			return listeners{}, fmt.Errorf("%s: %w", further.key, err)
 		}
 	}
 	return l, nil
 }
 
+func (l listeners) all() []net.Listener {
+	return slices.DeleteFunc([]net.Listener{l.public, l.plain, l.admin, l.pprof}, func(l net.Listener) bool { return l == nil })
+}
+
 func (l listeners) close() {
-	_ = l.public.Close() // closed already when all went well
-	if l.admin != nil {
-		_ = l.admin.Close()
+	for _, listener := range l.all() {
+		_ = listener.Close() // closed already when all went well
 	}
 }
 
 func (l listeners) addrs() []net.Addr {
-	addrs := []net.Addr{l.public.Addr()}
-	if l.admin != nil {
-		addrs = append(addrs, l.admin.Addr())
+	var addrs []net.Addr
+	for _, listener := range l.all() {
+		addrs = append(addrs, listener.Addr())
 	}
 	return addrs
 }
 
 // gateway is one start of the gateway.
 type gateway struct {
-	cfg       config.Config
-	listeners listeners
-	gate      *gate.Gate
-	prom      *prometheus.Registry
-	metrics   *metrics.Metrics
-	registry  *sessions.Registry
-	reviews   *reviews
-	ledger    *ledger.Ledger
-	usage     *usage
-	quotas    *quotas
-	node      *nodes.Node
-	knocks    *knocks
-	exits     *exits
-	tunnels   *tunnels
-	site      *masquerade.Site
+	cfg         config.Config                 // of the start
+	inForce     atomic.Pointer[config.Config] // with what was reloaded since
+	certificate *certificate
+	listeners   listeners
+	gate        *gate.Gate
+	plain       *gate.Gate // nil: there is no plain HTTP
+	prom        *prometheus.Registry
+	metrics     *metrics.Metrics
+	registry    *sessions.Registry
+	reviews     *reviews
+	ledger      *ledger.Ledger
+	usage       *usage
+	quotas      *quotas
+	node        *nodes.Node
+	knocks      *knocks
+	exits       *exits
+	tunnels     *tunnels
+	site        site
 }
 
 // build makes the parts. It starts nothing.
@@ -161,10 +183,14 @@ func (g *gateway) build(member nodes.Config) error {
 	limits := g.cfg.Limits
 	g.registry = sessions.New(limits.Sessions, sessions.Leaving{Bytes: uint64(limits.SessionBudget), Streams: targetsOf(limits)},
 		pace.NewUplink(limits.UplinkUp, limits.UplinkDown))
-	g.gate = gate.New(g.listeners.public, gate.Limits{
-		Total: limits.Unauthenticated, PerPrefix: limits.UnauthenticatedPerPrefix,
-		Life: masquerade.Life + limits.HandshakeTimeout.Std(),
-	}, func(limit string) { g.metrics.TurnedAway(limit) })
+	guard := func(l net.Listener, life time.Duration) *gate.Gate {
+		return gate.New(l, gate.Limits{Total: limits.Unauthenticated, PerPrefix: limits.UnauthenticatedPerPrefix, Life: life},
+			gate.Tell(func(limit string) { g.metrics.TurnedAway(limit) }, g.cfg.Log))
+	}
+	g.gate = guard(g.listeners.public, masquerade.Life+limits.HandshakeTimeout.Std())
+	if g.listeners.plain != nil {
+		g.plain = guard(g.listeners.plain, redirect.Life)
+	}
 
 	member.URL, member.Version, member.Log = g.cfg.URL, g.cfg.Version, g.cfg.Log
 	member.MaxEnded = 2 * limits.Sessions
@@ -213,7 +239,6 @@ func (g *gateway) build(member nodes.Config) error {
 		refused: g.metrics.UsageRefused, turnedAway: g.metrics.NoLedger, log: g.cfg.Log, wake: make(chan struct{}, 1),
 	}
 	g.tunnels = &tunnels{
-		limits:    limits,
 		handshake: protocol.Handshake{Timeout: limits.HandshakeTimeout.Std(), Offer: wire.KnownCapabilities},
 		checker:   auth.New(auth.Config{Tokens: tokens{g.node}, RequireBinding: g.cfg.RequireChannelBinding}),
 		node:      g.node,
@@ -225,15 +250,19 @@ func (g *gateway) build(member nodes.Config) error {
 		metrics:   g.metrics,
 		memory:    memory,
 		log:       g.cfg.Log,
-		site:      g.site,
+		site:      &g.site,
 	}
+	g.tunnels.limits.Store(&limits)
 	return nil
 }
 
 // newSite opens what strangers meet.
-func (g *gateway) newSite() (*masquerade.Site, error) {
-	cfg := masquerade.Config{Dir: g.cfg.Masquerade.Dir, Log: g.cfg.Log, Hide: func(name string) bool { return g.knocks.hides(name) }}
-	if text := g.cfg.Masquerade.URL; text != "" {
+func (g *gateway) newSite(want config.Masquerade) (*masquerade.Site, error) {
+	cfg := masquerade.Config{
+		Dir: want.Dir, HSTS: want.HSTS.Std(), Log: g.cfg.Log,
+		Hide: func(name string) bool { return g.knocks.hides(name) },
+	}
+	if text := want.URL; text != "" {
 		var err error
 		if cfg.URL, err = config.ParseSite(text); err != nil {
 			return nil, fmt.Errorf("masquerade.url: %w", err)
@@ -312,16 +341,31 @@ func (g *gateway) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	public := newPublic(handshakes, newFront(u, g.knocks, g.tunnels, passing, g.site), g.cfg.GetCertificate, g.cfg.Log)
-	failed := make(chan error, 2)
+	public := newPublic(handshakes, newFront(u, g.knocks, g.tunnels, passing, &g.site), g.certificate.apply, g.cfg.Log)
+	failed := make(chan error, 4)
 	serving := 1
 	go func() { failed <- serve("listen", public.ServeTLS(carrier.Listener(g.gate), "", "")) }()
 
-	var admin *http.Server
-	if g.listeners.admin != nil {
-		admin = newAdmin(g.prom, g.unready)
+	plainly, stopPlain := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopPlain()
+	if g.plain != nil {
 		serving++
-		go func() { failed <- serve("admin_listen", admin.Serve(g.listeners.admin)) }()
+		go func() {
+			failed <- serve("http_listen", redirect.Serve(plainly, g.plain, g.certificate.redirect(g.cfg, u)))
+		}()
+	}
+	var admin []*http.Server
+	for _, further := range []struct {
+		key    string
+		l      net.Listener
+		server *http.Server
+	}{{"admin_listen", g.listeners.admin, newAdmin(g.prom, g.unready)}, {"pprof_listen", g.listeners.pprof, newPprof()}} {
+		if further.l == nil {
+			continue
+		}
+		admin = append(admin, further.server)
+		serving++
+		go func() { failed <- serve(further.key, further.server.Serve(further.l)) }()
 	}
 	membership, leave := context.WithCancel(context.WithoutCancel(ctx))
 	defer leave()
@@ -330,6 +374,8 @@ func (g *gateway) run(ctx context.Context) error {
 	left.Go(func() { g.reviews.run(membership) })
 	left.Go(func() { g.usage.run(membership) })
 	left.Go(func() { g.quotas.run(membership) })
+	left.Go(func() { g.certificate.run(membership) })
+	left.Go(func() { g.follow(membership) })
 	if g.exits.run != nil {
 		left.Go(func() { g.exits.run(membership) })
 	}
@@ -339,13 +385,14 @@ func (g *gateway) run(ctx context.Context) error {
 	g.cfg.Log.InfoContext(ctx, "gateway stopping", "sessions", g.registry.Len())
 	g.registry.Stop()
 	stopHandshakes(errStopping)
+	stopPlain()
 	shutdown(ctx, public)
 	g.drain(ctx)
 	g.tunnels.wait()
 	leave() // the control plane hears of the sessions that ended
 	left.Wait()
-	if admin != nil {
-		shutdown(ctx, admin)
+	for _, server := range admin {
+		shutdown(ctx, server)
 	}
 	for range serving {
 		err = errors.Join(err, <-failed)
@@ -355,17 +402,22 @@ func (g *gateway) run(ctx context.Context) error {
 
 // wait tells when the gateway is ready, and returns when it has to stop.
 func (g *gateway) wait(ctx context.Context, failed <-chan error, serving *int) error {
-	select {
-	case <-g.node.Ready():
-		g.cfg.Log.InfoContext(ctx, "gateway ready", "url", g.cfg.URL)
-		if g.cfg.OnReady != nil {
-			g.cfg.OnReady(g.ready())
+	if missing := g.certificate.missing(); len(missing) > 0 {
+		g.cfg.Log.InfoContext(ctx, "waiting for a certificate", "hosts", missing)
+	}
+	for _, needed := range []<-chan struct{}{g.node.Ready(), g.certificate.ready()} {
+		select {
+		case <-needed:
+		case <-ctx.Done():
+			return nil
+		case err := <-failed:
+			*serving--
+			return err
 		}
-	case <-ctx.Done():
-		return nil
-	case err := <-failed:
-		*serving--
-		return err
+	}
+	g.cfg.Log.InfoContext(ctx, "gateway ready", "url", g.cfg.URL)
+	if g.cfg.OnReady != nil {
+		g.cfg.OnReady(g.ready())
 	}
 	select {
 	case <-ctx.Done():
@@ -395,6 +447,9 @@ func (g *gateway) unready() []string {
 	default:
 		missing = append(missing, "the control plane has not answered yet")
 	}
+	for _, host := range g.certificate.missing() {
+		missing = append(missing, "there is no certificate for "+host+" yet")
+	}
 	if g.knocks.none() {
 		missing = append(missing, "no knock key is known: nobody is let in")
 	}
@@ -406,7 +461,7 @@ func (g *gateway) unready() []string {
 
 // drain gives sessions their time to end by themselves, and ends the rest.
 func (g *gateway) drain(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), g.cfg.DrainTimeout.Std())
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), g.inForce.Load().DrainTimeout.Std())
 	defer cancel()
 	ticker := time.NewTicker(drainPoll)
 	defer ticker.Stop()
@@ -421,7 +476,7 @@ func (g *gateway) drain(ctx context.Context) {
 
 // serve turns the end that was asked for into no error.
 func serve(which string, err error) error {
-	if errors.Is(err, http.ErrServerClosed) {
+	if err == nil || errors.Is(err, http.ErrServerClosed) {
 		return nil
 	}
 	return fmt.Errorf("%s: %w", which, err)

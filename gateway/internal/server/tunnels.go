@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/httvps/httvps/gateway/internal/auth"
@@ -38,7 +39,7 @@ const (
 
 // tunnels serves carriers from the upgrade to the end of their sessions.
 type tunnels struct {
-	limits    config.Limits
+	limits    atomic.Pointer[config.Limits]
 	handshake protocol.Handshake
 	checker   *auth.Checker
 	node      *nodes.Node
@@ -234,7 +235,8 @@ func rest(live *sessions.Session, decision nodes.Decision, asked time.Time) {
 
 // limitsFor returns the gateway's limits, or the plan's where they are lower.
 func (t *tunnels) limitsFor(decision nodes.Decision) wire.Limits {
-	streams, flows := t.limits.MaxStreams, t.limits.MaxUDP
+	limits := t.limits.Load()
+	streams, flows := limits.MaxStreams, limits.MaxUDP
 	if decision.MaxStreams > 0 {
 		streams = min(streams, decision.MaxStreams)
 	}
@@ -244,10 +246,10 @@ func (t *tunnels) limitsFor(decision nodes.Decision) wire.Limits {
 	return wire.Limits{
 		MaxStreams:  uint64(streams),
 		MaxUDP:      uint64(flows),
-		EarlyWindow: mux.EarlyWindow(uint64(t.limits.EarlyWindow), uint64(t.limits.SessionBudget), uint64(streams)),
-		OpenBurst:   uint64(t.limits.OpenBurst),
-		OpenRate:    uint64(t.limits.OpenRate),
-		Silence:     t.limits.Silence.Std(),
+		EarlyWindow: mux.EarlyWindow(uint64(limits.EarlyWindow), uint64(limits.SessionBudget), uint64(streams)),
+		OpenBurst:   uint64(limits.OpenBurst),
+		OpenRate:    uint64(limits.OpenRate),
+		Silence:     limits.Silence.Std(),
 	}
 }
 
@@ -258,7 +260,7 @@ func (t *tunnels) carry(ctx context.Context, conn *carrier.Conn, live *sessions.
 	session := mux.New(conn, mux.Config{
 		Role:   mux.Gateway,
 		Limits: accepted.Limits,
-		Budget: uint64(t.limits.SessionBudget),
+		Budget: uint64(t.limits.Load().SessionBudget),
 		Memory: t.memory,
 		First:  accepted.First,
 	})

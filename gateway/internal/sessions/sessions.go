@@ -199,12 +199,12 @@ type Leaving struct {
 
 // Registry knows every live session of this gateway.
 type Registry struct {
-	limit   int
 	leaving Leaving
 	uplink  *pace.Uplink
 	total   Traffic
 
 	mu       sync.Mutex // guards the following fields
+	limit    int
 	sessions map[ID]*Session
 	devices  map[Device]map[ID]*Session
 	left     map[Device][]*Session // see Leave; the oldest first
@@ -222,6 +222,14 @@ func New(limit int, leaving Leaving, uplink *pace.Uplink) *Registry {
 		devices:  make(map[Device]map[ID]*Session),
 		left:     make(map[Device][]*Session),
 	}
+}
+
+// Limit has the registry take at most limit sessions from now on. Those that live
+// stay.
+func (r *Registry) Limit(limit int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.limit = limit
 }
 
 // Add makes a live session. The caller must [Session.KeepTerm] while it runs, and

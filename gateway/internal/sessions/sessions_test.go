@@ -261,3 +261,15 @@ func TestADeviceLeavesOnlySoMuchBehind(t *testing.T) {
 		})
 	}
 }
+
+func TestAnotherLimitLeavesWhoIsThere(t *testing.T) {
+	r := New(2, Leaving{}, nil)
+	add(t, r, 1, 1)
+	add(t, r, 2, 1)
+	r.Limit(1)
+	if _, err := r.Add(ID{3}, Device{1}, Term{}); !errors.Is(err, ErrFull) || r.Len() != 2 {
+		t.Errorf("Add = %v, %d sessions", err, r.Len())
+	}
+	r.Limit(3)
+	add(t, r, 3, 1)
+}
