@@ -32,7 +32,7 @@ type contender struct {
 	socks          string          // address of its proxy; empty: none
 	client, server int             // ids of its processes; 0: none
 	where          service.Command // makes the commands of its loads
-	origin         string          // address of the origin that they talk to
+	origin         string          // address of the origin that they talk to, or that stands for it
 	stop           func() error
 }
 
@@ -63,6 +63,8 @@ func (e *environment) contender(ctx context.Context, name string) (contender, er
 		c, err = e.startRelay(ctx)
 	case throughOutline:
 		c, err = e.startOutline(ctx)
+	case alone:
+		c, err = e.startAlone(ctx)
 	case direct:
 	default:
 		err = fmt.Errorf("no contender is called %q", name)
@@ -77,7 +79,10 @@ func (e *environment) contender(ctx context.Context, name string) (contender, er
 
 // here completes a contender on this machine as it is.
 func (e *environment) here(name string, c contender) contender {
-	c.name, c.where, c.origin = name, service.Here, e.originAt
+	c.name, c.where = name, service.Here
+	if c.origin == "" {
+		c.origin = e.originAt
+	}
 	return c
 }
 

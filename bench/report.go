@@ -221,7 +221,7 @@ func (r *report) table(out io.Writer) error {
 // columns are the contenders that have figures.
 func (r *report) columns() []string {
 	var columns []string
-	for _, name := range []string{ours, raw, direct} {
+	for _, name := range []string{ours, raw, alone, direct} {
 		for _, m := range r.Figures {
 			if _, ok := m.Contenders[name]; ok {
 				columns = append(columns, name)

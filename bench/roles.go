@@ -35,6 +35,7 @@ var roles = map[string]role{
 	"devices":      playDevices,
 	"hostile":      playHostile,
 	"switch":       playSwitch,
+	"alone":        playAlone,
 }
 
 // line is where a part listens, or what it has found.

@@ -48,6 +48,9 @@ type Config struct {
 	// net.Dialer.
 	NetDial NetDial
 
+	// Memory bounds what the client holds for its streams; default Desktop.
+	Memory Memory
+
 	// MinBackoff and MaxBackoff bound the wait between attempts: the first is
 	// drawn from zero to MinBackoff, and each failure doubles that bound up to
 	// MaxBackoff. Defaults: 200 ms and 30 s.
@@ -107,6 +110,9 @@ func NewClient(cfg Config) (*Client, error) {
 	}
 	if cfg.MinBackoff < 0 || cfg.MaxBackoff < cfg.MinBackoff {
 		problems = append(problems, fmt.Errorf("back-off from %v to %v", cfg.MinBackoff, cfg.MaxBackoff))
+	}
+	if cfg.Memory.budget() == 0 {
+		problems = append(problems, fmt.Errorf("memory %v is neither Desktop nor Mobile", cfg.Memory))
 	}
 	if len(problems) > 0 {
 		return nil, fmt.Errorf("client: %w", errors.Join(problems...))
@@ -396,8 +402,11 @@ func (r *runner) knocking(gateway string, tok token, dial func(opts carrier.Dial
 // serve runs a session until it ends.
 func (r *runner) serve(ctx context.Context, gateway Gateway, tok token, conn *carrier.Conn, w welcome) (time.Duration, error) {
 	id := hex.EncodeToString(w.ready.SessionID[:])
-	session := mux.New(conn, mux.Config{Role: mux.Client, Limits: w.ready.Limits, First: w.rest})
 	c := r.client
+	session := mux.New(conn, mux.Config{
+		Role: mux.Client, Limits: c.cfg.Memory.limits(w.ready.Limits), First: w.rest,
+		Budget: c.cfg.Memory.budget(),
+	})
 	start := time.Now()
 
 	select {

@@ -507,11 +507,11 @@ func TestAClientWithoutAProfileSaysSo(t *testing.T) {
 }
 
 func TestEveryMistakeOfAConfigIsTold(t *testing.T) {
-	_, err := httvps.NewClient(httvps.Config{Agent: "mööp", MinBackoff: 2, MaxBackoff: 1})
+	_, err := httvps.NewClient(httvps.Config{Agent: "mööp", Memory: 7, MinBackoff: 2, MaxBackoff: 1})
 	if err == nil {
 		t.Fatal("accepted")
 	}
-	for _, want := range []string{"store", "agent", "back-off"} {
+	for _, want := range []string{"store", "agent", "memory", "back-off"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%v does not mention %s", err, want)
 		}

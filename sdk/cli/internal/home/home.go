@@ -183,13 +183,20 @@ func (s *Store) Profile(context.Context) (httvps.Profile, error) {
 	if err != nil {
 		return httvps.Profile{}, err
 	}
-	var profile httvps.Profile
-	err = json.Unmarshal(text, &profile)
-	if err == nil {
-		err = profile.Validate()
-	}
+	profile, err := parseProfile(text)
 	if err != nil {
 		return httvps.Profile{}, fmt.Errorf("%s is damaged: %w", path, err)
+	}
+	return profile, nil
+}
+
+func parseProfile(text []byte) (httvps.Profile, error) {
+	var profile httvps.Profile
+	if err := json.Unmarshal(text, &profile); err != nil {
+		return httvps.Profile{}, err
+	}
+	if err := profile.Validate(); err != nil {
+		return httvps.Profile{}, err
 	}
 	return profile, nil
 }

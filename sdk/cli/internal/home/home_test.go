@@ -1,7 +1,6 @@
 package home_test
 
 import (
-	"bytes"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/elliptic"
@@ -233,31 +232,4 @@ func TestWhoLooksSeesTheDeviceAndChangesNothing(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(dir, "device.key")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the key is still there: %v", err)
 	}
-}
-
-// FuzzFiles has a home of whatever bytes: it is a device or a damaged home, no panic, and
-// stays as it is.
-func FuzzFiles(f *testing.F) {
-	f.Add([]byte(`{"device_id":"0190163d-8694-739b-aea5-966c26f8ad91","api":["https://a.test/x"],"gateways":["wss://g.test/y"]}`), []byte("-----BEGIN PRIVATE KEY-----\nMC4=\n-----END PRIVATE KEY-----\n"))
-	f.Add([]byte("{"), []byte(""))
-	f.Add([]byte(`{"knock":{"cookie":"\u0000","key":"AA"}}`), []byte("-----BEGIN"))
-	f.Fuzz(func(t *testing.T, profile, key []byte) {
-		dir := t.TempDir()
-		for name, text := range map[string][]byte{"device.json": profile, "device.key": key} {
-			if err := os.WriteFile(filepath.Join(dir, name), text, 0o600); err != nil {
-				t.Fatal(err)
-			}
-		}
-		store := home.Look(dir)
-		p, err := store.Profile(t.Context())
-		if err == nil && p.Validate() != nil {
-			t.Errorf("%q is a profile", profile)
-		}
-		if _, err := store.Key(t.Context()); err == nil && len(key) == 0 {
-			t.Error("a key of nothing")
-		}
-		if after, err := os.ReadFile(filepath.Join(dir, "device.json")); err != nil || !bytes.Equal(after, profile) {
-			t.Errorf("the profile is %q now, %v", after, err)
-		}
-	})
 }
