@@ -41,11 +41,30 @@ type device struct {
 	bend   func(*wire.Hello) // before it is signed
 	signer ed25519.PrivateKey
 	behind []byte // frames sent with HELLO
+
+	lasting bool // it wants sessions that can be resumed
+}
+
+// capabilities are those that the device knows: as a rule, its sessions end with their
+// carrier.
+func (d device) capabilities() wire.Capabilities {
+	known := wire.Capabilities(0).With(wire.ChannelBinding)
+	if d.lasting {
+		known = known.With(wire.Resume)
+	}
+	return known
 }
 
 // knock opens a carrier and introduces the device. It returns the gateway's
 // answer to HELLO.
 func (d device) knock(t *testing.T, gatewayURL string, trust *tls.Config) (*carrier.Conn, wire.Frame) {
+	t.Helper()
+	conn, challenge := d.open(t, gatewayURL, trust)
+	return conn, d.introduce(t, conn, challenge, gatewayURL)
+}
+
+// open opens a carrier and returns the gateway's CHALLENGE.
+func (d device) open(t *testing.T, gatewayURL string, trust *tls.Config) (*carrier.Conn, wire.Challenge) {
 	t.Helper()
 	u, err := url.Parse(gatewayURL)
 	if err != nil {
@@ -71,12 +90,22 @@ func (d device) knock(t *testing.T, gatewayURL string, trust *tls.Config) (*carr
 	if err != nil {
 		t.Fatal(err)
 	}
+	return conn, challenge
+}
+
+// introduce sends HELLO and returns the answer.
+func (d device) introduce(t *testing.T, conn *carrier.Conn, challenge wire.Challenge, gatewayURL string) wire.Frame {
+	t.Helper()
+	u, err := url.Parse(gatewayURL)
+	if err != nil {
+		t.Fatal(err)
+	}
 	binding, err := conn.ExportKeyingMaterial()
 	if err != nil {
 		t.Fatal(err)
 	}
 	hello := wire.Hello{
-		Capabilities: challenge.Capabilities & wire.KnownCapabilities, DeviceID: d.id, Agent: "test/1", AccessToken: d.token,
+		Capabilities: challenge.Capabilities & d.capabilities(), DeviceID: d.id, Agent: "test/1", AccessToken: d.token,
 		Time: time.Now(), DeviceKey: [32]byte(publicOf(d.key)),
 	}
 	_, _ = rand.Read(hello.ClientNonce[:])
@@ -91,7 +120,7 @@ func (d device) knock(t *testing.T, gatewayURL string, trust *tls.Config) (*carr
 	if err := conn.WriteMessage(append(wire.AppendHello(nil, hello), d.behind...)); err != nil {
 		t.Fatal(err)
 	}
-	message, err = conn.ReadMessage(nil)
+	message, err := conn.ReadMessage(nil)
 	if err != nil {
 		t.Fatalf("the answer to HELLO: %v", err)
 	}
@@ -99,7 +128,7 @@ func (d device) knock(t *testing.T, gatewayURL string, trust *tls.Config) (*carr
 	if err != nil {
 		t.Fatal(err)
 	}
-	return conn, answer
+	return answer
 }
 
 // tunnel is a device's session.
@@ -107,6 +136,7 @@ type tunnel struct {
 	*mux.Session
 	ready wire.Ready
 	ended chan error // what Run returned
+	conn  *carrier.Conn
 }
 
 // connect opens a session, which must succeed.
@@ -122,7 +152,10 @@ func (d device) connect(t *testing.T, gatewayURL string, trust *tls.Config) *tun
 		t.Fatal(err)
 	}
 	_ = conn.SetDeadline(time.Time{})
-	tun := &tunnel{Session: mux.New(conn, mux.Config{Role: mux.Client, Limits: ready.Limits}), ready: ready, ended: make(chan error, 1)}
+	tun := &tunnel{
+		Session: mux.New(conn, mux.Config{Role: mux.Client, Limits: ready.Limits, Resume: mux.Resume{Within: ready.ResumeWindow}}),
+		ready:   ready, ended: make(chan error, 1), conn: conn,
+	}
 	var running sync.WaitGroup
 	running.Go(func() { tun.ended <- tun.Run(t.Context()) })
 	t.Cleanup(func() {

@@ -72,6 +72,16 @@ func (b *lockedBuffer) String() string {
 // newService starts both; the gateway may reach loopback.
 func newService(t *testing.T, change func(*gateway.Config)) *service {
 	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return newServiceOn(t, listener, change)
+}
+
+// newServiceOn is newService with a gateway that listens somewhere else.
+func newServiceOn(t *testing.T, listener net.Listener, change func(*gateway.Config)) *service {
+	t.Helper()
 	authority, err := devca.Open(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
@@ -81,17 +91,13 @@ func newService(t *testing.T, change func(*gateway.Config)) *service {
 	s.http = &http.Client{Transport: transport, Timeout: 20 * time.Second}
 	t.Cleanup(transport.CloseIdleConnections)
 
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
 	s.url = "wss://" + listener.Addr().String() + "/tunnel"
 	s.startBackend(t)
 
 	s.cfg = gateway.DefaultConfig()
 	s.cfg.Listener, s.cfg.URL, s.cfg.DataDir = listener, s.url, t.TempDir()
 	s.cfg.AdminListen = "127.0.0.1:0"
-	s.cfg.GetCertificate = authority.GetCertificate("127.0.0.1")
+	s.cfg.GetCertificate = authority.GetCertificate(listener.Addr().(*net.TCPAddr).IP.String())
 	s.cfg.Upstream.Allow = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
 	s.cfg.Log = slog.New(slog.NewJSONHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	if change != nil {

@@ -188,6 +188,9 @@ type Limits struct {
 	// Silence ends a session from which nothing came for so long. Devices
 	// ping after a third of it.
 	Silence configfile.Duration `yaml:"silence" env:"SILENCE"`
+	// Resume is how long a session whose connection was lost is kept for its device
+	// to come back to; 0: it ends with its connection.
+	Resume configfile.Duration `yaml:"resume" env:"RESUME"`
 	// Dials to targets under way at once, over all sessions; one session may
 	// have an eighth of them.
 	Dials int `yaml:"dials" env:"DIALS"`
@@ -224,6 +227,7 @@ func Default() Config {
 			EarlyWindow:              32 << 10,
 			SessionBudget:            32 << 20,
 			Silence:                  configfile.Duration(90 * time.Second),
+			Resume:                   configfile.Duration(wire.ResumeWindow),
 			Dials:                    2_048,
 			IdleTimeout:              configfile.Duration(2 * time.Hour),
 			HandshakeTimeout:         configfile.Duration(10 * time.Second),
@@ -374,6 +378,7 @@ func (l Limits) validate(p *problems) {
 	p.rate("limits.uplink_up", l.UplinkUp)
 	p.rate("limits.uplink_down", l.UplinkDown)
 	p.duration("limits.silence", l.Silence, 10*time.Second, time.Hour)
+	p.duration("limits.resume", l.Resume, 0, 10*time.Minute)
 	p.number("limits.dials", l.Dials, 1, 65_536)
 	p.number("limits.unauthenticated", l.Unauthenticated, 1, 1_000_000)
 	p.number("limits.unauthenticated_per_prefix", l.UnauthenticatedPerPrefix, 1, 1_000_000)

@@ -378,6 +378,9 @@ func TestLimitsAreThoseOfTheProtocolDocument(t *testing.T) {
 	if got := l.HandshakeTimeout.Std(); got != wire.HelloTimeout {
 		t.Errorf("a device has %v for its HELLO, the document says %v", got, wire.HelloTimeout)
 	}
+	if got := l.Resume.Std(); got != wire.ResumeWindow {
+		t.Errorf("a session is kept for %v, the document says %v", got, wire.ResumeWindow)
+	}
 }
 
 func TestTheCertificateIsFromFilesOrFromAnAuthority(t *testing.T) {

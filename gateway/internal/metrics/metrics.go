@@ -14,6 +14,7 @@ import (
 // Gauges are read when somebody asks for the metrics. They must not block.
 type Gauges struct {
 	Sessions        func() float64 // live sessions
+	Lost            func() float64 // sessions among them that have lost their connection
 	Streams         func() float64 // streams in them, and flows
 	Flows           func() float64 // UDP flows among them
 	Up, Down        func() float64 // payload bytes since start: written to targets, read from them
@@ -73,7 +74,7 @@ func New(registry prometheus.Registerer, version, egress string, gauges Gauges) 
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "httvps_gateway_" + name, Help: help}, labels)
 	}
 	m := &Metrics{
-		handshakes: counter("handshakes_total", "Handshakes by how they ended: ready, or the wire code of the refusal.", "result"),
+		handshakes: counter("handshakes_total", "Handshakes by how they ended: ready, resumed, or the wire code of the refusal.", "result"),
 		handshake: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "httvps_gateway_handshake_seconds",
 			Help:    "Time from the upgrade to READY.",
@@ -136,6 +137,7 @@ func New(registry prometheus.Registerer, version, egress string, gauges Gauges) 
 		breaker{gauges.Breaker},
 		m.handshakes, m.handshake, m.opens, m.dial, m.flows, m.dropped, m.turnedAway, m.control, m.closed, info,
 		gauge("sessions", "Live sessions.", gauges.Sessions),
+		gauge("sessions_without_connection", "Live sessions that wait for their device to come back.", gauges.Lost),
 		gauge("streams", "Streams of live sessions, UDP flows among them.", gauges.Streams),
 		gauge("flows", "UDP flows of live sessions.", gauges.Flows),
 		gauge("unauthenticated_connections", "Connections that have not proven who they are.", gauges.Unauthenticated),
@@ -157,8 +159,8 @@ func New(registry prometheus.Registerer, version, egress string, gauges Gauges) 
 	return m, nil
 }
 
-// Handshake counts a handshake that ended in result, "ready" or the name of a
-// wire code, after took.
+// Handshake counts a handshake that ended in result, "ready", "resumed" or the name
+// of a wire code, after took.
 func (m *Metrics) Handshake(result string, took time.Duration) {
 	m.handshakes.WithLabelValues(result).Inc()
 	if result == "ready" {

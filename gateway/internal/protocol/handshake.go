@@ -47,6 +47,16 @@ type Grant struct {
 	Session  [16]byte
 	Limits   wire.Limits
 	Deadline time.Time // zero: none
+	// Resume is what the device is told for when it wants the session to go on over
+	// another carrier; nil: it cannot.
+	Resume *Resume
+}
+
+// Resume is what resuming a session takes.
+type Resume struct {
+	Secret [32]byte
+	Window time.Duration // how long the session is kept without a carrier
+	Bound  bool          // every proof is bound to its TLS connection
 }
 
 // Handshake is how carriers become sessions.
@@ -57,32 +67,47 @@ type Handshake struct {
 	Offer wire.Capabilities
 }
 
+// Admission decides about who comes.
+type Admission interface {
+	// Admit decides about a HELLO that is well-formed. Its error is a *RefusedError,
+	// or counts as internal.
+	Admit(ctx context.Context, hello wire.Hello, nonce [32]byte) (Grant, error)
+	// Resume decides about a RESUME that is well-formed. After a *RefusedError with
+	// wire.CodeSessionUnknown the device may send a HELLO instead.
+	Resume(ctx context.Context, asked wire.Resumption, nonce [32]byte) (Resumption, error)
+}
+
+// Resumption is a session that takes a carrier over. One of its functions is called,
+// once.
+type Resumption struct {
+	Answer wire.Resumed
+	// Attach is called when the answer was sent, with the frames that came behind
+	// RESUME in its message. When it fails the carrier is closed.
+	Attach func(first []byte) error
+	// Abandon is called when the answer could not be sent.
+	Abandon func()
+}
+
 // Accepted is a finished handshake.
 type Accepted struct {
 	Grant
 	// First are the frames that came behind HELLO in its message.
 	First []byte
+	// Resumed is set when the carrier went to a session that was there before, which
+	// the Grant is not about.
+	Resumed bool
 }
 
-// Run does the gateway's half of the handshake. admit decides about a HELLO
-// that is well-formed; its error is a *RefusedError, or counts as internal.
+// Run does the gateway's half of the handshake.
 //
 // When Run fails the carrier is closed; the other end was told why as far as
 // it may know. The error is a *RefusedError, a *ViolationError, the carrier's own, or
 // what wraps ctx's cause.
-func (h Handshake) Run(ctx context.Context, conn Carrier, admit func(ctx context.Context, hello wire.Hello, nonce [32]byte) (Grant, error)) (Accepted, error) {
+func (h Handshake) Run(ctx context.Context, conn Carrier, admission Admission) (Accepted, error) {
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() }) // unblocks reads
-	accepted, err := h.run(ctx, conn, func(ctx context.Context, hello wire.Hello, nonce [32]byte) (Grant, error) {
-		grant, err := admit(ctx, hello, nonce)
-		if err == nil {
-			stop() // from here on it is a session, and ends like one
-		}
-		return grant, err
-	})
-	stop()
-	if err == nil {
-		err = errors.Join(conn.SetReadDeadline(time.Time{}), conn.SetWriteDeadline(time.Time{}))
-	}
+	defer stop()
+	s := shaking{Handshake: h, conn: conn, admission: admission, decided: func() { stop() }}
+	accepted, err := s.run(ctx)
 	if err != nil {
 		_ = conn.Close()
 		if ctx.Err() != nil {
@@ -93,62 +118,124 @@ func (h Handshake) Run(ctx context.Context, conn Carrier, admit func(ctx context
 	return accepted, nil
 }
 
-func (h Handshake) run(ctx context.Context, conn Carrier, admit func(context.Context, wire.Hello, [32]byte) (Grant, error)) (Accepted, error) {
+// shaking is one handshake.
+type shaking struct {
+	Handshake
+	conn      Carrier
+	admission Admission
+	decided   func() // from here on it is a session, and ends like one
+	challenge wire.Challenge
+}
+
+func (s *shaking) run(ctx context.Context) (Accepted, error) {
 	// One deadline for the whole HELLO: bytes that drip in do not move it.
-	if err := conn.SetReadDeadline(time.Now().Add(h.Timeout)); err != nil {
+	if err := s.conn.SetReadDeadline(time.Now().Add(s.Timeout)); err != nil {
 		return Accepted{}, err
 	}
-	challenge := wire.Challenge{Capabilities: h.Offer, Time: time.Now()}
-	_, _ = rand.Read(challenge.Nonce[:]) // never fails (crypto/rand)
-	if err := send(conn, wire.AppendChallenge(nil, challenge)); err != nil {
+	s.challenge = wire.Challenge{Capabilities: s.Offer, Time: time.Now()}
+	_, _ = rand.Read(s.challenge.Nonce[:]) // never fails (crypto/rand)
+	if err := send(s.conn, wire.AppendChallenge(nil, s.challenge)); err != nil {
 		return Accepted{}, fmt.Errorf("send CHALLENGE: %w", err)
 	}
-	hello, first, err := h.readHello(conn)
+	frame, rest, err := readFirst(s.conn)
 	if err != nil {
-		return Accepted{}, tell(conn, err)
+		return Accepted{}, tell(s.conn, err)
 	}
-	grant, err := admit(ctx, hello, challenge.Nonce)
+	if frame.Type == wire.TypeResume && s.Offer.Has(wire.Resume) {
+		err := s.resume(ctx, frame, rest)
+		if err == nil {
+			return Accepted{Resumed: true}, nil
+		}
+		if refusal, ok := errors.AsType[*RefusedError](err); !ok || refusal.Code != wire.CodeSessionUnknown {
+			return Accepted{}, tell(s.conn, err)
+		}
+		_ = tell(s.conn, err)
+		if frame, rest, err = readFirst(s.conn); err != nil {
+			return Accepted{}, tell(s.conn, err)
+		}
+	}
+	return s.hello(ctx, frame, rest)
+}
+
+// hello acts on the first frame of a device that wants a session.
+func (s *shaking) hello(ctx context.Context, frame wire.Frame, rest []byte) (Accepted, error) {
+	hello, err := s.parseHello(frame)
 	if err != nil {
-		return Accepted{}, tell(conn, err)
+		return Accepted{}, tell(s.conn, err)
 	}
+	grant, err := s.admission.Admit(ctx, hello, s.challenge.Nonce)
+	if err != nil {
+		return Accepted{}, tell(s.conn, err)
+	}
+	s.decided()
 	ready := wire.Ready{
-		Capabilities: hello.Capabilities & h.Offer,
+		Capabilities: hello.Capabilities & s.Offer,
 		SessionID:    grant.Session,
 		Time:         time.Now(),
 		Limits:       grant.Limits,
 		Deadline:     grant.Deadline,
 	}
-	if err := send(conn, wire.AppendReady(nil, ready)); err != nil {
+	if grant.Resume != nil {
+		ready.ResumeSecret, ready.ResumeWindow = grant.Resume.Secret, grant.Resume.Window
+	}
+	if err := send(s.conn, wire.AppendReady(nil, ready)); err != nil {
 		return Accepted{}, fmt.Errorf("send READY: %w", err)
 	}
-	return Accepted{Grant: grant, First: first}, nil
+	return Accepted{Grant: grant, First: rest}, s.undeadline()
 }
 
-// readHello reads the client's first message. HELLO is its first frame; the
-// frames behind it are returned unread.
-func (h Handshake) readHello(conn Carrier) (wire.Hello, []byte, error) {
+// resume acts on the first frame of a device that has a session.
+func (s *shaking) resume(ctx context.Context, frame wire.Frame, rest []byte) error {
+	asked, err := wire.ParseResume(frame.Payload)
+	if err != nil {
+		return err
+	}
+	session, err := s.admission.Resume(ctx, asked, s.challenge.Nonce)
+	if err != nil {
+		return err
+	}
+	s.decided()
+	if err := send(s.conn, wire.AppendResumed(nil, session.Answer)); err != nil {
+		session.Abandon()
+		return &carrierError{fmt.Errorf("send RESUMED: %w", err)}
+	}
+	if err := s.undeadline(); err != nil {
+		session.Abandon()
+		return &carrierError{err}
+	}
+	return session.Attach(rest)
+}
+
+func (s *shaking) undeadline() error {
+	return errors.Join(s.conn.SetReadDeadline(time.Time{}), s.conn.SetWriteDeadline(time.Time{}))
+}
+
+// readFirst reads a message of the client's and returns its first frame; the frames
+// behind it are returned unread.
+func readFirst(conn Carrier) (first wire.Frame, rest []byte, err error) {
 	message, err := conn.ReadMessage(nil)
 	if err != nil {
-		return wire.Hello{}, nil, &carrierError{err}
+		return wire.Frame{}, nil, &carrierError{err}
 	}
 	if len(message) == 0 {
-		return wire.Hello{}, nil, &ViolationError{Code: wire.CodeProtocol, What: "empty message"}
+		return wire.Frame{}, nil, &ViolationError{Code: wire.CodeProtocol, What: "empty message"}
 	}
-	frame, rest, err := wire.ConsumeFrame(message)
-	if err != nil {
-		return wire.Hello{}, nil, err
-	}
+	return wire.ConsumeFrame(message)
+}
+
+// parseHello reads the frame that has to be HELLO.
+func (s *shaking) parseHello(frame wire.Frame) (wire.Hello, error) {
 	if frame.Type != wire.TypeHello {
-		return wire.Hello{}, nil, &ViolationError{Code: wire.CodeProtocol, What: "HELLO is not the first frame"}
+		return wire.Hello{}, &ViolationError{Code: wire.CodeProtocol, What: "HELLO is not the first frame"}
 	}
 	hello, err := wire.ParseHello(frame.Payload)
 	if err != nil {
-		return wire.Hello{}, nil, err
+		return wire.Hello{}, err
 	}
-	if !hello.Capabilities.In(h.Offer) {
-		return wire.Hello{}, nil, &ViolationError{Code: wire.CodeProtocol, What: "HELLO: a capability that was not offered"}
+	if !hello.Capabilities.In(s.Offer) {
+		return wire.Hello{}, &ViolationError{Code: wire.CodeProtocol, What: "HELLO: a capability that was not offered"}
 	}
-	return hello, rest, nil
+	return hello, nil
 }
 
 // tell sends what the other end may know of err, and returns err as a type of
@@ -181,7 +268,7 @@ func tell(conn Carrier, err error) error {
 // carrierError marks an error of the carrier itself: there is nobody to tell.
 type carrierError struct{ err error }
 
-func (e *carrierError) Error() string { return fmt.Sprintf("read HELLO: %v", e.err) }
+func (e *carrierError) Error() string { return fmt.Sprintf("handshake: %v", e.err) }
 func (e *carrierError) Unwrap() error { return e.err }
 
 func send(conn Carrier, message []byte) error {

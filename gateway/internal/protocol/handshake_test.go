@@ -62,11 +62,28 @@ type outcome struct {
 	err      error
 }
 
+// admission decides as the test says.
+type admission struct {
+	admit  func(context.Context, wire.Hello, [32]byte) (Grant, error)
+	resume func(context.Context, wire.Resumption, [32]byte) (Resumption, error) // nil: no session is known
+}
+
+func (a admission) Admit(ctx context.Context, hello wire.Hello, nonce [32]byte) (Grant, error) {
+	return a.admit(ctx, hello, nonce)
+}
+
+func (a admission) Resume(ctx context.Context, asked wire.Resumption, nonce [32]byte) (Resumption, error) {
+	if a.resume == nil {
+		return Resumption{}, &RefusedError{Code: wire.CodeSessionUnknown}
+	}
+	return a.resume(ctx, asked, nonce)
+}
+
 // start runs the handshake beside the test.
 func start(ctx context.Context, c *carrier, admit func(context.Context, wire.Hello, [32]byte) (Grant, error)) <-chan outcome {
 	ended := make(chan outcome, 1)
 	go func() {
-		accepted, err := handshake.Run(ctx, c, admit)
+		accepted, err := handshake.Run(ctx, c, admission{admit: admit})
 		ended <- outcome{accepted, err}
 	}()
 	return ended

@@ -170,6 +170,7 @@ type gateway struct {
 	ledger      *ledger.Ledger
 	usage       *usage
 	quotas      *quotas
+	resumes     *resumes
 	node        *nodes.Node
 	knocks      *knocks
 	exits       *exits
@@ -213,6 +214,7 @@ func (g *gateway) build(member nodes.Config) error {
 	g.reviews = newReviews(g.registry)
 	g.quotas = &quotas{book: quota.NewBook(), review: g.reviews.add, log: g.cfg.Log}
 	member.Leases, member.Granted = g.quotas.held, g.quotas.granted
+	g.resumes = newResumes(limits)
 	member.Event = func(e nodes.Event) {
 		revoke(g.registry, e)
 		g.reviews.event(e)
@@ -239,7 +241,8 @@ func (g *gateway) build(member nodes.Config) error {
 		refused: g.metrics.UsageRefused, turnedAway: g.metrics.NoLedger, log: g.cfg.Log, wake: make(chan struct{}, 1),
 	}
 	g.tunnels = &tunnels{
-		handshake: protocol.Handshake{Timeout: limits.HandshakeTimeout.Std(), Offer: wire.KnownCapabilities},
+		handshake: protocol.Handshake{Timeout: limits.HandshakeTimeout.Std(), Offer: g.resumes.offered().With(wire.ChannelBinding)},
+		resumes:   g.resumes,
 		checker:   auth.New(auth.Config{Tokens: tokens{g.node}, RequireBinding: g.cfg.RequireChannelBinding}),
 		node:      g.node,
 		registry:  g.registry,
@@ -295,6 +298,7 @@ func (g *gateway) buildMetrics() error {
 	var err error
 	g.metrics, err = metrics.New(g.prom, g.cfg.Version, g.exits.mode, metrics.Gauges{
 		Sessions:        func() float64 { return float64(g.registry.Len()) },
+		Lost:            func() float64 { return float64(g.resumes.count()) },
 		Streams:         func() float64 { return float64(g.registry.Streams()) },
 		Flows:           func() float64 { return float64(g.tunnels.streams.Flows()) },
 		Up:              func() float64 { return float64(total.Up()) },

@@ -47,6 +47,7 @@ type tunnels struct {
 	reviews   *reviews
 	usage     *usage
 	quotas    *quota.Book
+	resumes   *resumes
 	streams   *protocol.Streams
 	metrics   *metrics.Metrics
 	memory    *mux.Memory // what all sessions may hold
@@ -88,10 +89,16 @@ func (t *tunnels) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	began := time.Now()
-	live, accepted, err := t.shake(r.Context(), conn, strings.ToLower(r.Host))
+	comes := &arrival{tunnels: t, conn: conn, host: strings.ToLower(r.Host)}
+	accepted, err := t.shake(r.Context(), comes)
 	if err != nil {
 		t.running.Done()
 		t.refused(r.Context(), err, time.Since(began))
+		return
+	}
+	if accepted.Resumed {
+		t.running.Done() // it is served by who serves the session
+		t.metrics.Handshake("resumed", time.Since(began))
 		return
 	}
 	t.metrics.Handshake("ready", time.Since(began))
@@ -101,26 +108,37 @@ func (t *tunnels) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx := context.WithoutCancel(r.Context())
 	go func() {
 		defer t.running.Done()
-		t.carry(ctx, conn, live, accepted)
+		t.carry(ctx, conn, comes.live, accepted)
 	}()
+}
+
+// arrival is a carrier that wants to be a session, or to go on with one.
+type arrival struct {
+	*tunnels
+	conn *carrier.Conn
+	host string
+	live *sessions.Session // set when there is a new one
 }
 
 // shake does the handshake. When it succeeds there is a live session, here and
 // at the control plane.
-func (t *tunnels) shake(ctx context.Context, conn *carrier.Conn, host string) (*sessions.Session, protocol.Accepted, error) {
-	var live *sessions.Session
-	accepted, err := t.handshake.Run(ctx, conn, func(ctx context.Context, hello wire.Hello, nonce [32]byte) (protocol.Grant, error) {
-		var (
-			grant protocol.Grant
-			err   error
-		)
-		live, grant, err = t.admit(ctx, conn, hello, auth.Connection{Nonce: nonce, Host: host})
-		return grant, err
-	})
-	if err != nil && live != nil {
-		t.gone(live, carrierLost)
+func (t *tunnels) shake(ctx context.Context, comes *arrival) (protocol.Accepted, error) {
+	accepted, err := t.handshake.Run(ctx, comes.conn, comes)
+	if err != nil && comes.live != nil {
+		t.gone(comes.live, carrierLost)
 	}
-	return live, accepted, err
+	return accepted, err
+}
+
+// Admit makes a session, if the device may have one.
+func (a *arrival) Admit(ctx context.Context, hello wire.Hello, nonce [32]byte) (grant protocol.Grant, err error) {
+	a.live, grant, err = a.admit(ctx, a.conn, hello, auth.Connection{Nonce: nonce, Host: a.host})
+	return grant, err
+}
+
+// Resume gives the carrier to a session that is there.
+func (a *arrival) Resume(ctx context.Context, asked wire.Resumption, nonce [32]byte) (protocol.Resumption, error) {
+	return a.resumes.resume(ctx, a.conn, asked, nonce)
 }
 
 // admit decides whether a device gets a session, and makes it.
@@ -148,8 +166,12 @@ func (t *tunnels) admit(ctx context.Context, conn *carrier.Conn, hello wire.Hell
 	live, grant, err := t.begin(ctx, device, expired)
 	if err != nil {
 		t.usage.leave()
+		return nil, protocol.Grant{}, err
 	}
-	return live, grant, err
+	if hello.Capabilities.Has(wire.Resume) {
+		grant.Resume = t.resumes.grant(hello.Capabilities)
+	}
+	return live, grant, nil
 }
 
 // begin asks for the decision about a device that has proven who it is, with a token
@@ -171,6 +193,9 @@ func (t *tunnels) begin(ctx context.Context, device auth.Identity, expired bool)
 		return nil, protocol.Grant{}, &protocol.RefusedError{Code: wire.CodeTokenExpired}
 	}
 	if refusal := refusedBy(decision, err); refusal != nil {
+		if refusal.Code == wire.CodeSessionLimit && t.resumes.replace(device.Device) {
+			refusal.RetryAfter = retryReplaced // its own former session had the place
+		}
 		return nil, protocol.Grant{}, refusal
 	}
 	told := asked
@@ -257,13 +282,26 @@ func (t *tunnels) limitsFor(decision nodes.Decision) wire.Limits {
 func (t *tunnels) carry(ctx context.Context, conn *carrier.Conn, live *sessions.Session, accepted protocol.Accepted) {
 	began := time.Now()
 	t.log.InfoContext(ctx, "session begun", "session", live.ID.String())
-	session := mux.New(conn, mux.Config{
+	cfg := mux.Config{
 		Role:   mux.Gateway,
 		Limits: accepted.Limits,
 		Budget: uint64(t.limits.Load().SessionBudget),
 		Memory: t.memory,
 		First:  accepted.First,
-	})
+	}
+	var kept *lasting // nil: it ends with its carrier
+	if accepted.Resume != nil {
+		kept = &lasting{live: live, terms: *accepted.Resume, turn: make(chan struct{}, 1)}
+		cfg.Resume = mux.Resume{Within: accepted.Resume.Window, OnLost: func(why error) {
+			t.log.DebugContext(ctx, "session has lost its carrier", "session", live.ID.String(), "error", why)
+			t.resumes.loses(kept)
+		}}
+	}
+	session := mux.New(conn, cfg)
+	if kept != nil {
+		kept.session = session
+		t.resumes.add(kept)
+	}
 	var parts sync.WaitGroup
 	allowed, revoke := context.WithCancel(ctx)
 	defer revoke()
@@ -281,6 +319,9 @@ func (t *tunnels) carry(ctx context.Context, conn *carrier.Conn, live *sessions.
 	}) // its error is the session's
 	err := session.Run(ctx)
 	over()
+	if kept != nil {
+		t.resumes.remove(kept)
+	}
 
 	why := carrierLost
 	if closed, ok := errors.AsType[*mux.CloseError](err); ok {

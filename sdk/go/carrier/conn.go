@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	cryptorand "crypto/rand"
+	"crypto/subtle"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -303,10 +304,9 @@ func (c *Conn) WriteMessage(p []byte) error {
 	return c.flush()
 }
 
-// WriteReserved sends buf[mux.Headroom:] as one binary message without copying
-// it: the space before it takes the WebSocket header. It is sent with Flush, or
-// before that when much is held back. It scrambles buf, which the caller may use
-// again afterwards.
+// WriteReserved sends buf[mux.Headroom:] as one binary message: the space before
+// it takes the WebSocket header. It is sent with Flush, or before that when much
+// is held back. The message itself is left as it is.
 func (c *Conn) WriteReserved(buf []byte) error {
 	c.wmu.Lock()
 	defer c.wmu.Unlock()
@@ -328,7 +328,7 @@ func (c *Conn) flush() error {
 }
 
 // writeFrame puts the header right in front of the payload, which begins at
-// buf[mux.Headroom].
+// buf[mux.Headroom]. The client masks a copy: what is sent may have to be sent again.
 func (c *Conn) writeFrame(op ws.OpCode, buf []byte) error {
 	payload := buf[mux.Headroom:]
 	h := ws.Header{Fin: true, OpCode: op, Length: int64(len(payload))}
@@ -336,18 +336,52 @@ func (c *Conn) writeFrame(op ws.OpCode, buf []byte) error {
 		h.Masked = true
 		mask := c.masks.Uint64()
 		h.Mask = [4]byte{byte(mask), byte(mask >> 8), byte(mask >> 16), byte(mask >> 24)}
-		ws.Cipher(payload, h.Mask, 0)
 	}
 	start := mux.Headroom - ws.HeaderSize(h)
 	if err := ws.WriteHeaderBuffer(&c.head, h, c.head.scratch[:]); err != nil {
 		return err
 	}
-	copy(buf[start:], c.head.bytes[:c.head.n])
 	if c.socket != nil {
 		c.socket.hold()
 	}
-	_, err := c.tls.Write(buf[start:])
+	if !c.client {
+		copy(buf[start:], c.head.bytes[:c.head.n])
+		_, err := c.tls.Write(buf[start:])
+		return err
+	}
+	m, _ := maskedPool.Get().(*masked)
+	defer maskedPool.Put(m)
+	if need := c.head.n + len(payload); need > len(m.frame) {
+		m.frame = make([]byte, need)
+	}
+	out := m.frame[:c.head.n+len(payload)]
+	copy(out, c.head.bytes[:c.head.n])
+	m.pattern.xor(out[c.head.n:], payload, h.Mask)
+	_, err := c.tls.Write(out)
 	return err
+}
+
+// masked is the space for a frame that is masked.
+type masked struct {
+	pattern pattern
+	frame   []byte
+}
+
+var maskedPool = sync.Pool{New: func() any { return &masked{frame: make([]byte, 16<<10)} }}
+
+// pattern is a mask, repeated.
+type pattern [512]byte
+
+// xor sets dst to src under a mask.
+func (p *pattern) xor(dst, src []byte, mask [4]byte) {
+	used := min(len(src), len(p))
+	for n := copy(p[:], mask[:]); n < used; n *= 2 {
+		copy(p[n:], p[:n])
+	}
+	for len(src) > 0 {
+		n := subtle.XORBytes(dst, src, p[:min(len(src), len(p))])
+		dst, src = dst[n:], src[n:]
+	}
 }
 
 // headerBuffer is an io.Writer that holds one frame header.
@@ -379,6 +413,23 @@ func (c *Conn) Close() error {
 	}
 	c.pongs.Wait()
 	return err
+}
+
+// Abort closes the connection without a goodbye and without waiting: what the
+// system has not sent yet is lost, and the other end sees a reset.
+func (c *Conn) Abort() error {
+	c.mu.Lock()
+	c.closed = true
+	c.mu.Unlock()
+	conn := c.tls.NetConn()
+	below := conn
+	if c.socket != nil {
+		below = c.socket.Conn
+	}
+	if tcp, ok := below.(interface{ SetLinger(seconds int) error }); ok {
+		_ = tcp.SetLinger(0)
+	}
+	return conn.Close()
 }
 
 // ExportKeyingMaterial returns the 32-byte tls-exporter of this connection

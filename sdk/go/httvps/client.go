@@ -161,6 +161,7 @@ func (c *Client) run(ctx context.Context) error {
 		return err
 	}
 	c.change(func() { c.runner = r })
+	defer r.closeFresh()
 	ctx, cancel := context.WithCancelCause(ctx)
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -187,6 +188,9 @@ func (c *Client) run(ctx context.Context) error {
 		if lasted >= goodAfter {
 			delays.reset()
 		}
+		if r.fresh != nil {
+			continue // a gateway waits for the device to introduce itself
+		}
 		wait := delays.next(retryAfter(err))
 		c.change(func() { c.last = err })
 		c.cfg.OnEvent(Event{Kind: Waiting, Wait: wait, Err: err})
@@ -210,20 +214,12 @@ func (c *Client) pause(ctx context.Context, wait time.Duration) bool {
 }
 
 // NetworkChanged tells the client that the device may have another network now, or
-// has slept. A session that is up is asked for a sign of life, and given up within
-// seconds if there is none; an attempt that is waited for begins at once. Programs
-// that are not told of such things need not call it: a session that is dead is
-// noticed anyway when something is sent.
+// has slept. A session that is up goes on over a new connection at once; where that
+// cannot be had, or the gateway does not know how, the present one is asked for a sign
+// of life, and given up within seconds if there is none. An attempt that is waited for
+// begins at once. Programs that are not told of such things need not call it: a
+// connection that is dead is noticed anyway when something is sent.
 func (c *Client) NetworkChanged() {
-	c.mu.Lock()
-	session := c.session
-	c.mu.Unlock()
-	if session != nil {
-		ctx, cancel := context.WithCancel(context.Background())
-		cancel() // the answer is not waited for
-		_, _ = session.Ping(ctx)
-		return
-	}
 	select {
 	case c.hurry <- struct{}{}:
 	default:
@@ -239,6 +235,19 @@ type runner struct {
 	knock  *Knock   // of the profile, for tokens that bring none
 	known  []string // gateways of the profile
 	clock  gatewayClock
+	fresh  *freshCarrier // where the device can introduce itself at once; nil: nowhere
+}
+
+// freshCarrier is one to a gateway that no longer had the session that it was opened for.
+type freshCarrier struct {
+	*opened
+	gateway Gateway
+}
+
+func (r *runner) closeFresh() {
+	if r.fresh != nil {
+		_ = r.fresh.conn.Close()
+	}
 }
 
 func (c *Client) prepare(ctx context.Context) (*runner, error) {
@@ -302,6 +311,8 @@ func (c *Client) remember(ctx context.Context, gateways []Gateway) {
 // that comes up until it ends. It returns how long that lasted and why it is
 // over, or why there was none.
 func (r *runner) round(ctx context.Context) (lasted time.Duration, err error) {
+	fresh := r.fresh
+	r.fresh = nil
 	var (
 		errs    []error
 		refused error // a gateway took offence even at a token that was fresh
@@ -311,9 +322,18 @@ func (r *runner) round(ctx context.Context) (lasted time.Duration, err error) {
 	if err != nil {
 		// A gateway that knows the device may let it in while nobody gives tokens.
 		if tok = r.tokens.last(err); tok.text == "" {
+			if fresh != nil {
+				_ = fresh.conn.Close()
+			}
 			return 0, err
 		}
 		errs = append(errs, err)
+	}
+	if fresh != nil {
+		r.client.cfg.OnEvent(Event{Kind: Connecting, Gateway: fresh.gateway.URL, Region: fresh.gateway.Region})
+		if w, err := r.answer(ctx, fresh.opened, tok); err == nil {
+			return r.serve(ctx, fresh.gateway, tok, fresh.conn, w)
+		} // what is wrong, the way from the beginning tells, too
 	}
 	if len(tok.gateways) == 0 {
 		errs = append(errs, &RefusedError{Code: "region_unavailable"})
@@ -374,6 +394,13 @@ func (r *runner) connect(ctx context.Context, gateway string, tok token) (conn *
 	return conn, w, err
 }
 
+// answer is the rest of connect, for a carrier whose CHALLENGE has come.
+func (r *runner) answer(ctx context.Context, o *opened, tok token) (welcome, error) {
+	ctx, cancel := context.WithTimeout(ctx, handshakeTimeout)
+	defer cancel()
+	return r.creds.answer(ctx, o, tok.text)
+}
+
 // knocking dials a gateway with a knock, if the service has one, and again with one
 // of the gateway's time where this device's clock was the reason for a refusal.
 func (r *runner) knocking(gateway string, tok token, dial func(opts carrier.DialOptions) error) error {
@@ -403,10 +430,13 @@ func (r *runner) knocking(gateway string, tok token, dial func(opts carrier.Dial
 func (r *runner) serve(ctx context.Context, gateway Gateway, tok token, conn *carrier.Conn, w welcome) (time.Duration, error) {
 	id := hex.EncodeToString(w.ready.SessionID[:])
 	c := r.client
+	keep := &keeper{runner: r, gateway: gateway, id: id, ready: w.ready, lost: make(chan error, 1)}
 	session := mux.New(conn, mux.Config{
 		Role: mux.Client, Limits: c.cfg.Memory.limits(w.ready.Limits), First: w.rest,
 		Budget: c.cfg.Memory.budget(),
+		Resume: mux.Resume{Within: w.ready.ResumeWindow, OnLost: keep.loses},
 	})
+	keep.session = session
 	start := time.Now()
 
 	select {
@@ -418,8 +448,14 @@ func (r *runner) serve(ctx context.Context, gateway Gateway, tok token, conn *ca
 		c.status.Gateway, c.status.Session, c.status.Since = gateway, id, start
 	})
 	c.cfg.OnEvent(Event{Kind: Connected, Gateway: gateway.URL, Region: gateway.Region, Session: id})
+	var keeping sync.WaitGroup
+	keeping.Go(func() { keep.run(ctx) })
 	err := session.Run(ctx)
 	ended := ctx.Err() != nil // by us
+	keeping.Wait()
+	if keep.fresh != nil {
+		r.fresh = &freshCarrier{opened: keep.fresh, gateway: gateway}
+	}
 	c.change(func() {
 		c.session, c.last = nil, err
 		stats := session.Stats()

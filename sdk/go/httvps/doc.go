@@ -14,7 +14,9 @@
 // that it holds the key, gets an access token that is good for an hour and for
 // this key only, and presents it to a gateway. [Client.Run] does this, renews
 // the token well before it ends, and connects again whenever the connection is
-// lost, until its context ends or the service says no for good.
+// lost, until its context ends or the service says no for good. Where the gateway
+// keeps sessions, what is open in one goes on over the next connection, and nothing
+// of it is lost; only when that comes too late does it end with [mux.ErrEnded].
 //
 // [Client.DialContext] has the signature that [net/http.Transport], database
 // drivers and most Go programs accept. A name is not resolved on the device: it

@@ -16,6 +16,10 @@ const (
 	// Connected: Session is up at Gateway.
 	Connected
 
+	// Resumed: Session goes on over another connection. Err says why it lost the one
+	// before; nil: it did not, or the network had changed.
+	Resumed
+
 	// Disconnected: Session has ended, Err says why.
 	Disconnected
 
@@ -35,6 +39,8 @@ func (k EventKind) String() string {
 		return "connecting"
 	case Connected:
 		return "connected"
+	case Resumed:
+		return "resumed"
 	case Disconnected:
 		return "disconnected"
 	case Waiting:
@@ -51,7 +57,7 @@ type Event struct {
 	Kind    EventKind
 	Gateway string        // URL; empty when no gateway is meant
 	Region  string        // of the gateway; may be empty
-	Session string        // 32 hexadecimal digits; with Connected and Disconnected
+	Session string        // 32 hexadecimal digits; with Connected, Resumed and Disconnected
 	Wait    time.Duration // with Waiting
-	Err     error         // with Disconnected, Waiting and Refused
+	Err     error         // with Resumed, Disconnected, Waiting and Refused
 }

@@ -223,3 +223,12 @@ func TestAFaultOfTheHandshakeIsAnsweredWithClose(t *testing.T) {
 		t.Errorf("CLOSE(%s), %v", c.Code, err)
 	}
 }
+
+// handshake is all of the client's side, from the CHALLENGE on.
+func (c credentials) handshake(conn messages, host, token string) (welcome, error) {
+	challenge, err := readChallenge(conn)
+	if err != nil {
+		return welcome{}, err
+	}
+	return c.greet(conn, challenge, host, token)
+}

@@ -18,8 +18,10 @@ var ErrSilent = errors.New("the other end no longer answers")
 
 // Keep-alive, docs/03, part 8.1.
 const (
-	probeAfter  = 2 * time.Second // nothing came back for what was sent
-	probeWait   = 5 * time.Second // for anything to come back for a PING
+	probeAfter  = 2 * time.Second         // nothing came back for what was sent
+	probeWait   = 5 * time.Second         // for anything to come back for a PING
+	resumeMost  = 20 * time.Second        // the same after several in a row: the way may only be slow
+	resumeWait  = 2500 * time.Millisecond // likewise, where another carrier loses nothing
 	pingPatient = 10 * time.Second
 	rttLife     = 5 * time.Minute // how long the shortest one counts: under load, all others measure the queue
 	rttFresh    = 5 * time.Second // how old one gets before it is measured again, while windows grow
@@ -28,6 +30,7 @@ const (
 // ping is a PING to be sent, or one that waits for its answer.
 type ping struct {
 	payload [8]byte
+	at      time.Time // when it was wanted
 	sent    time.Time // when it was put into a batch; zero: not yet
 	written time.Time // when the carrier had taken all of it
 	waiters []chan<- time.Duration
@@ -68,7 +71,7 @@ func (s *Session) wantPing(now time.Time, patience time.Duration) {
 		waiters = s.ping.waiters
 	}
 	s.pings++
-	s.ping = &ping{waiters: waiters}
+	s.ping = &ping{waiters: waiters, at: now}
 	for i := range s.ping.payload {
 		s.ping.payload[i] = byte(s.pings >> (8 * i))
 	}
@@ -141,6 +144,7 @@ type liveness struct {
 	s         *Session
 	received  atomic.Int64 // when the last bytes came, since the session began
 	sent      atomic.Int64 // when the last was sent
+	inVain    atomic.Int32 // carriers given up since the other end last acknowledged anything
 	probing   atomic.Bool  // the timer is set for the answer to what was sent
 	mu        sync.Mutex   // guards what follows
 	timer     *time.Timer
@@ -168,12 +172,40 @@ func (a *liveness) arm() {
 	if a.s.limits.Silence <= 0 || a.stopped {
 		return
 	}
-	first := a.s.limits.Silence
-	if a.s.role == Client {
-		first = a.idleAfter
-	}
+	first := a.firstLocked()
 	a.due = time.Now().Add(first)
 	a.timer = time.AfterFunc(first, a.check)
+}
+
+// first is how long a new carrier may be silent before that is looked at.
+func (a *liveness) first() time.Duration {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.firstLocked()
+}
+
+func (a *liveness) firstLocked() time.Duration {
+	if a.s.role == Client {
+		return a.idleAfter
+	}
+	return a.s.limits.Silence
+}
+
+// pause stops looking while there is no carrier.
+func (a *liveness) pause() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.timer != nil {
+		a.timer.Stop()
+	}
+}
+
+// again begins anew with another carrier.
+func (a *liveness) again() {
+	a.received.Store(a.now() - 1) // what is sent at once comes after it
+	a.sent.Store(0)
+	a.probing.Store(false)
+	a.set(a.first())
 }
 
 func (a *liveness) stop() {
@@ -191,10 +223,14 @@ func (a *liveness) noteReceived() { a.received.Store(a.now()) }
 // sooner than silence does.
 func (a *liveness) noteSent() {
 	a.sent.Store(a.now())
-	if a.s.role != Client || a.probing.Swap(true) {
-		return
+	a.wantAnswer()
+}
+
+// wantAnswer has it looked at soon whether anything comes.
+func (a *liveness) wantAnswer() {
+	if a.s.role == Client && !a.probing.Swap(true) {
+		a.sooner(probeAfter)
 	}
-	a.sooner(probeAfter)
 }
 
 func (a *liveness) set(d time.Duration) {
@@ -223,9 +259,19 @@ func (a *liveness) setLocked(d time.Duration) {
 // check is called by the timer, which it sets again.
 func (a *liveness) check() {
 	s := a.s
+	s.mu.Lock()
+	conn := s.at.conn
+	s.mu.Unlock()
+	if conn == nil {
+		return
+	}
 	now, received := a.now(), a.received.Load()
 	quiet := time.Duration(now - received)
 	if s.role == Gateway {
+		if quiet >= s.limits.Silence && s.resumable() {
+			s.lose(conn, ErrSilent)
+			return
+		}
 		if quiet >= s.limits.Silence {
 			s.closeWith(wire.CodeIdle, "nothing was received for too long")
 			return
@@ -236,15 +282,25 @@ func (a *liveness) check() {
 
 	a.probing.Store(false)
 	s.mu.Lock()
-	rtt := s.rtt.last
+	rtt, stuck := s.rtt.last, s.writing && s.resumable()
 	var asked time.Duration // how long an answer is due
-	if s.ping != nil && !s.ping.written.IsZero() && int64(s.ping.written.Sub(s.began)) > received {
-		asked = time.Since(s.ping.written)
+	if s.ping != nil {
+		from := s.ping.written
+		if s.resumable() { // there is no need to wait for a write that is stuck
+			from = s.ping.at
+		}
+		if !from.IsZero() && int64(from.Sub(s.began)) > received {
+			asked = time.Since(from)
+		}
 	}
 	s.mu.Unlock()
-	wait, probe := max(probeWait, 4*rtt), max(probeAfter, 3*rtt)
-	waiting := a.sent.Load() > received // for an answer to something
+	wait, probe := max(a.patience(), 4*rtt), max(probeAfter, 3*rtt)
+	waiting := a.sent.Load() > received || stuck // for an answer to something, or for room to send it
 	switch {
+	case asked >= wait && s.resumable():
+		a.inVain.Add(1)
+		s.lose(conn, ErrSilent)
+		return
 	case asked >= wait:
 		s.end(ErrSilent, nil)
 		return
@@ -268,6 +324,14 @@ func (a *liveness) check() {
 		a.probing.Store(true)
 		a.sooner(probe)
 	}
+}
+
+// patience is how long a PING may wait for anything to come.
+func (a *liveness) patience() time.Duration {
+	if a.s.resumable() {
+		return min(resumeWait<<a.inVain.Load(), resumeMost)
+	}
+	return probeWait
 }
 
 func (a *liveness) idle() time.Duration {

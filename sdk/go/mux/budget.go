@@ -96,6 +96,8 @@ type budget struct {
 	reserved uint64 // by streams: their credit, or what of it is still unread
 	grown    uint64 // the part of it above the floors
 	memory   *Memory
+
+	resumable bool // what was sent and not acknowledged has a share, too
 }
 
 // floors is the share of the floors.
@@ -104,12 +106,32 @@ func (b *budget) floors() uint64 { return b.total / 4 }
 // growth is the share of windows above the floor. It is large because a window
 // has to hold three times what is on the way, for BBR to find out how fast a
 // path is.
-func (b *budget) growth() uint64 { return b.total / 16 * 11 }
+func (b *budget) growth() uint64 { return b.shared() - b.historyLeast() }
 
-// pending is what each of n streams may have pending: a share of what floors and
-// grown windows leave.
-func (b *budget) pending(n int) uint64 {
+// shared is the share of windows above the floor and of the history.
+func (b *budget) shared() uint64 { return b.total / 16 * 11 }
+
+// historyLeast is what windows leave to the history, whatever they grow to.
+func (b *budget) historyLeast() uint64 {
+	if !b.resumable {
+		return 0
+	}
+	return b.total / 16
+}
+
+// mayKeep says whether the history may be as large as this.
+func (b *budget) mayKeep(history uint64, pending int64) bool {
+	if history <= b.historyLeast() {
+		return true
+	}
+	return b.grown+history <= b.shared() && b.grown+history+uint64(max(pending, 0)) <= b.total-b.floors() && !b.memory.tight(0)
+}
+
+// pending is what each of n streams may have pending: a share of what floors,
+// grown windows and the history leave.
+func (b *budget) pending(n int, history uint64) uint64 {
 	left := b.total - b.floors() - min(b.grown, b.growth())
+	left -= min(left, max(history, b.historyLeast()))
 	return min(max(left/uint64(max(n, 1)), minPending), maxPending)
 }
 
@@ -123,9 +145,16 @@ func (b *budget) admit(floor uint64) bool {
 	return true
 }
 
-// grow sets up to n bytes aside above the floor and returns how many.
-func (b *budget) grow(n uint64) uint64 {
+// grow sets up to n bytes aside above the floor and returns how many. With a
+// history, windows leave it what it holds, and what is pending its place.
+func (b *budget) grow(n, history uint64, pending int64) uint64 {
 	n = min(n, b.growth()-min(b.grown, b.growth()))
+	if b.resumable {
+		history = max(history, b.historyLeast())
+		n = min(n, b.shared()-min(b.grown+history, b.shared()))
+		taken := b.floors() + b.grown + history + uint64(max(pending, 0))
+		n = min(n, b.total-min(taken, b.total))
+	}
 	if n == 0 || b.memory.tight(n) {
 		return 0
 	}
@@ -170,11 +199,16 @@ func (st *Stream) shrink(size uint64) {
 // held.
 func (st *Stream) widen(n uint64) {
 	st.s.mu.Lock()
-	n = st.s.budget.grow(n)
+	n = st.s.growLocked(n)
 	st.s.share()
 	st.s.mu.Unlock()
 	st.held.size += n
 	st.window += n
+}
+
+// growLocked sets up to n bytes aside for a window. Called with mu held.
+func (s *Session) growLocked(n uint64) uint64 {
+	return s.budget.grow(n, s.history.held+s.history.claim, s.pending.Load())
 }
 
 // tune doubles the window of a stream that moves half of it in a round trip:

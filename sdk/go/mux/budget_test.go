@@ -37,6 +37,7 @@ func (l *loop) BeforeWait(func())                {}
 func (l *loop) Flush() error                     { return nil }
 func (l *loop) WriteReserved([]byte) error       { return nil }
 func (l *loop) SetWriteDeadline(time.Time) error { return nil }
+func (l *loop) Abort() error                     { return l.Close() }
 func (l *loop) Close() error                     { l.once.Do(func() { close(l.closed) }); return nil }
 
 // However streams end, all of the budget comes back, and a session grants no
@@ -226,16 +227,18 @@ func TestStreamsShareWhatMayWaitToBeSent(t *testing.T) {
 	for name, tc := range map[string]struct {
 		streams int
 		grown   uint64
+		history uint64
 		want    uint64
 	}{
-		"one stream":                 {1, 0, 128 << 10},
-		"as many as have all":        {192, 0, 128 << 10},
-		"256 streams":                {256, 0, 96 << 10},
-		"256 beside grown windows":   {256, DefaultBudget, 8 << 10},
-		"1,024 beside grown windows": {1024, DefaultBudget, 8 << 10},
+		"one stream":                 {1, 0, 0, 128 << 10},
+		"as many as have all":        {192, 0, 0, 128 << 10},
+		"256 streams":                {256, 0, 0, 96 << 10},
+		"256 beside grown windows":   {256, DefaultBudget, 0, 8 << 10},
+		"1,024 beside grown windows": {1024, DefaultBudget, 0, 8 << 10},
+		"256 beside a history":       {256, 0, 12 << 20, 48 << 10},
 	} {
 		b := budget{total: DefaultBudget, grown: tc.grown}
-		if got := b.pending(tc.streams); got != tc.want {
+		if got := b.pending(tc.streams, tc.history); got != tc.want {
 			t.Errorf("%s: %d bytes each, want %d", name, got, tc.want)
 		}
 	}

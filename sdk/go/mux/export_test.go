@@ -44,3 +44,14 @@ func (s *Session) PingSent() bool {
 	defer s.mu.Unlock()
 	return s.ping != nil && !s.ping.sent.IsZero()
 }
+
+// Waiting is what the session holds of its budget besides credit: in its history,
+// and of streams' bytes that wait to be sent.
+func (s *Session) Waiting() (history, pending uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.history.held, uint64(s.pending.Load())
+}
+
+// Received is how many reliable frames were applied.
+func (s *Session) Received() uint64 { return s.in.rsn.Load() }

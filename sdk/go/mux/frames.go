@@ -15,6 +15,9 @@ func (s *Session) readFrames(msg []byte) error {
 		if err != nil {
 			return err
 		}
+		if f.Type.Reliable() {
+			s.applied(len(f.Payload))
+		}
 	}
 	return nil
 }
@@ -42,6 +45,8 @@ func (s *Session) readFrame(f wire.Frame) error {
 		return s.readPing(f.Payload)
 	case wire.TypePong:
 		return s.readPong(f.Payload)
+	case wire.TypeAck:
+		return s.readAck(f.Payload)
 	case wire.TypeClose:
 		c, err := wire.ParseClose(f.Payload)
 		if err != nil {
@@ -52,7 +57,7 @@ func (s *Session) readFrame(f wire.Frame) error {
 		return s.readOpen(f)
 	case wire.TypeOpened, wire.TypeData, wire.TypeFin, wire.TypeCredit, wire.TypeReset, wire.TypeStop, wire.TypeDgram:
 		return s.readStreamFrame(f)
-	case wire.TypeChallenge, wire.TypeHello, wire.TypeReady, wire.TypeReject:
+	case wire.TypeChallenge, wire.TypeHello, wire.TypeReady, wire.TypeReject, wire.TypeResume, wire.TypeResumed:
 		return protocolError(f.Type.String() + " after the handshake")
 	}
 	return nil // unknown and not critical: skipped

@@ -47,7 +47,7 @@ func TestMalformedVectorsEndTheSessionWithTheirCode(t *testing.T) {
 func ofHandshake(v muxtest.Malformed) bool {
 	for f, err := range wire.Frames(v.Bytes) {
 		switch f.Type {
-		case wire.TypeChallenge, wire.TypeHello, wire.TypeReady, wire.TypeReject:
+		case wire.TypeChallenge, wire.TypeHello, wire.TypeReady, wire.TypeReject, wire.TypeResume, wire.TypeResumed:
 			return err == nil
 		default:
 		}

@@ -28,6 +28,8 @@ var readPool = sync.Pool{New: func() any {
 
 // reading is what belongs to the session's reader alone.
 type reading struct {
+	conn    Messages
+	waited  bool // for the carrier that is being read
 	head    [headSize]byte
 	small   [512]byte // for most messages that are read whole
 	arrived []*Stream // have bytes that their readers do not know of yet
@@ -36,16 +38,20 @@ type reading struct {
 	unread  int       // bytes that are left of a message with a fault
 	flood   flood
 	bytes   atomic.Uint64 // payload received; others may look
+
+	// How many reliable frames have been acted on, and their payload. Others may look.
+	rsn, reliable atomic.Uint64
 }
 
 // readMessages is the session's one reader. It never waits for anything but
-// the carrier.
-func (s *Session) readMessages() {
+// the carrier, and returns when that has ended, or the session.
+func (s *Session) readMessages(at attachment) {
+	s.in.conn, s.in.unread, s.in.waited = at.conn, 0, false
+	at.conn.BeforeWait(s.beforeWait)
 	var err error
-	if len(s.first) > 0 {
-		err = s.readFrames(s.first)
+	if len(at.first) > 0 {
+		err = s.readFrames(at.first)
 	}
-	s.first = nil
 	for ; ; err = s.readMessage() {
 		if err == nil {
 			continue
@@ -56,6 +62,10 @@ func (s *Session) readMessages() {
 		if !ok {
 			if fatal {
 				err = failed.error
+				if s.resumable() {
+					s.lose(at.conn, err)
+					return
+				}
 			}
 			s.end(err, nil)
 			return
@@ -78,7 +88,7 @@ func (e *carrierError) Unwrap() error { return e.error }
 // the sake of our goodbye.
 func (s *Session) skipAll() {
 	for {
-		size, err := s.conn.Next()
+		size, err := s.in.conn.Next()
 		if err == nil {
 			err = s.skip(size)
 		}
@@ -92,7 +102,7 @@ func (s *Session) skipAll() {
 func (s *Session) skip(n int) error {
 	for n > 0 {
 		m := min(n, len(s.in.small))
-		if err := s.conn.ReadFull(s.in.small[:m]); err != nil {
+		if err := s.in.conn.ReadFull(s.in.small[:m]); err != nil {
 			return err
 		}
 		n -= m
@@ -109,7 +119,7 @@ func (s *Session) readMessage() error {
 		}
 		s.in.unread = 0
 	}
-	size, err := s.conn.Next()
+	size, err := s.in.conn.Next()
 	if err != nil {
 		return &carrierError{err}
 	}
@@ -118,7 +128,7 @@ func (s *Session) readMessage() error {
 		return s.skip(size)
 	}
 	head := s.in.head[:min(size, headSize)]
-	if err := s.conn.ReadFull(head); err != nil {
+	if err := s.in.conn.ReadFull(head); err != nil {
 		return &carrierError{err}
 	}
 	if f, n, ok := directFrame(head, size); ok {
@@ -131,7 +141,7 @@ func (s *Session) readMessage() error {
 		msg = (*space)[:size]
 	}
 	copy(msg, head)
-	if err := s.conn.ReadFull(msg[len(head):]); err != nil {
+	if err := s.in.conn.ReadFull(msg[len(head):]); err != nil {
 		return &carrierError{err}
 	}
 	return s.readFrames(msg)
@@ -182,12 +192,16 @@ func (s *Session) readDirect(f direct, got []byte) error {
 		return err
 	}
 	s.in.bytes.Add(uint64(f.size))
-	if !wanted {
-		if err := s.skip(f.size - len(got)); err != nil {
-			return err
+	if wanted {
+		err = s.readInto(st, f.size, got)
+	} else {
+		err = s.skip(f.size - len(got))
+	}
+	if err != nil {
+		if st != nil {
+			st.takeBack(f.size, wanted)
 		}
-	} else if err := s.readInto(st, f.size, got); err != nil {
-		return err
+		return &carrierError{err}
 	}
 	if f.kind == wire.TypeFin && st != nil {
 		st.mu.Lock()
@@ -195,7 +209,22 @@ func (s *Session) readDirect(f direct, got []byte) error {
 		st.deliver()
 		st.finished()
 	}
+	s.applied(f.size)
 	return nil
+}
+
+// takeBack undoes expect for a frame that did not come to its end: it will come again
+// if the session goes on.
+func (st *Stream) takeBack(n int, wanted bool) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if st.err != nil {
+		return
+	}
+	st.recvBytes -= uint64(n)
+	if !wanted {
+		st.consumed -= uint64(n)
+	}
 }
 
 // readInto reads n bytes, of which got came already, to the end of what the
@@ -222,7 +251,7 @@ func (s *Session) readInto(st *Stream, n int, got []byte) error {
 	s.in.into = st
 	space := b.room()[:n]
 	copy(space, got)
-	err := s.conn.ReadFull(space[len(got):])
+	err := s.in.conn.ReadFull(space[len(got):])
 	s.in.into = nil
 	if err != nil {
 		return err
@@ -236,7 +265,10 @@ func (s *Session) readInto(st *Stream, n int, got []byte) error {
 
 // beforeWait is called before the carrier waits: whatever it had has been read.
 func (s *Session) beforeWait() {
-	s.alive.noteReceived()
+	if s.in.waited { // the first wait is for the first byte
+		s.alive.noteReceived()
+	}
+	s.in.waited = true
 	s.deliver()
 }
 

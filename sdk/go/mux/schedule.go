@@ -111,9 +111,15 @@ func (q *schedule) init() {
 	}
 }
 
-func (q *schedule) empty() bool {
-	return q.opens.empty() && q.flows.empty() &&
-		q.lists[controlList].head == nil && q.lists[sparseList].head == nil && q.lists[bulkList].head == nil
+func (q *schedule) empty() bool { return q.noControl() && q.noData() }
+
+// noControl says that nothing waits but bytes of streams.
+func (q *schedule) noControl() bool {
+	return q.opens.empty() && q.flows.empty() && q.lists[controlList].head == nil
+}
+
+func (q *schedule) noData() bool {
+	return q.lists[sparseList].head == nil && q.lists[bulkList].head == nil
 }
 
 // nextFlow takes the flow off whose turn it is to send; nil when there is none,
@@ -201,7 +207,7 @@ func (s *Session) settle(st *Stream, n int, more bool) (again bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st.deficit -= n
-	if st.deficit > 0 && more {
+	if st.deficit > 0 && more && s.mayKeep(pieceMost) {
 		return true
 	}
 	// The lower bound is for who was alone: to those who come later it owes

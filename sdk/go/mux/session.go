@@ -45,7 +45,7 @@ type Messages interface {
 	BeforeWait(f func())
 
 	// WriteReserved sends buf[Headroom:], at the latest with Flush. The carrier
-	// may use the space before it and scramble all of buf; it keeps nothing.
+	// may use the space before it, leaves the rest as it is and keeps nothing.
 	WriteReserved(buf []byte) error
 
 	// Flush sends what WriteReserved held back.
@@ -56,6 +56,10 @@ type Messages interface {
 
 	// Close ends the carrier; what is under way returns.
 	Close() error
+
+	// Abort ends the carrier at once, without a goodbye; what is under way
+	// returns.
+	Abort() error
 }
 
 // Role is which end of the session this is.
@@ -74,33 +78,40 @@ type Config struct {
 	Budget uint64      // what the session may hold, in bytes; 0: DefaultBudget
 	Memory *Memory     // what all sessions together may hold; nil: no bound
 	First  []byte      // frames that came behind the handshake in its message
+	Resume Resume      // as agreed in the handshake; needs a Budget of MinResumeBudget
 }
 
-// Session is one device's tunnel on one carrier.
+// Session is one device's tunnel, on one carrier at a time.
 type Session struct {
-	conn   Messages
 	role   Role
 	limits wire.Limits
-	first  []byte
+	resume Resume
 	floor  uint64 // what every stream may send or be sent from its open on
 	began  time.Time
 
-	arrival  chan struct{} // gateway: holds one when something is to be accepted
-	slots    chan struct{} // client: one for each stream that counts
-	udpSlots chan struct{} // client: likewise, flows alone
-	done     chan struct{} // closed when the session ends
+	arrival  chan struct{}   // gateway: holds one when something is to be accepted
+	slots    chan struct{}   // client: one for each stream that counts
+	udpSlots chan struct{}   // client: likewise, flows alone
+	done     chan struct{}   // closed when the session ends
+	taken    chan attachment // holds a carrier that Run has not begun to read yet
 
 	in       reading
 	alive    liveness
+	acks     acks
+	pending  atomic.Int64  // bytes of streams that wait to be sent
 	sent     atomic.Uint64 // payload bytes sent
 	pieces   atomic.Int64  // bytes that one stream may have pending
 	datagram atomic.Int64  // bytes of datagrams that wait, in both directions
 
-	mu       sync.Mutex // guards everything below
-	work     sync.Cond  // the writer waits for any of it
-	writing  bool       // somebody is sending
-	over     bool       // the last of all batches was sent
-	err      error      // why the session ended
+	mu       sync.Mutex  // guards everything below
+	work     sync.Cond   // the writer waits for any of it
+	left     sync.Cond   // whoever takes a carrier away waits for who writes to it
+	at       attachment  // its conn is nil while there is no carrier
+	patience *time.Timer // ends the session that gets no other one; nil: it always had one
+	history  history
+	writing  bool  // somebody is sending
+	over     bool  // the last of all batches was sent
+	err      error // why the session ended
 	goodbye  *wire.Close
 	streams  map[uint64]*Stream
 	flows    map[uint64]*Flow
@@ -130,12 +141,23 @@ func New(conn Messages, cfg Config) *Session {
 		cfg.Budget = DefaultBudget
 	}
 	s := &Session{
-		conn: conn, role: cfg.Role, limits: cfg.Limits, first: cfg.First,
+		role: cfg.Role, limits: cfg.Limits, resume: cfg.Resume,
+		at:      attachment{conn: conn, first: cfg.First, parked: make(chan struct{})},
+		taken:   make(chan attachment, 1),
+		history: history{next: 1},
 		began:   time.Now(),
 		done:    make(chan struct{}),
 		streams: make(map[uint64]*Stream),
 		flows:   make(map[uint64]*Flow),
 		budget:  budget{total: cfg.Budget, memory: cfg.Memory},
+	}
+	if cfg.Budget < MinResumeBudget {
+		s.resume = Resume{}
+	}
+	if s.resumable() {
+		s.budget.resumable = true
+		s.acks.timer = time.AfterFunc(time.Hour, s.ackTimer)
+		s.acks.timer.Stop()
 	}
 	// The other end chose the limits: a wild one must not become ours.
 	l := &s.limits
@@ -158,16 +180,19 @@ func New(conn Messages, cfg Config) *Session {
 	s.share()
 	s.schedule.init()
 	s.work.L = &s.mu
+	s.left.L = &s.mu
 	s.alive.start(s)
-	s.conn.BeforeWait(s.beforeWait)
+	s.taken <- s.at
 	return s
 }
 
 // Run serves the session until it ends and returns why: context.Cause(ctx)
 // when ctx did it (the peer is told CLOSE(no_error)), a *CloseError when one
 // end closed it, [ErrSilent] when the peer no longer answers, else the carrier's
-// error. When Run returns, the carrier is closed, every stream has failed, except
-// that what came whole before can still be read, and both goroutines have returned.
+// error. A session that can be resumed goes on without a carrier for a while,
+// and with the next one. When Run returns, the carrier is closed, every stream has
+// failed, except that what came whole before can still be read, and both goroutines
+// have returned.
 func (s *Session) Run(ctx context.Context) error {
 	ended := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
@@ -177,14 +202,58 @@ func (s *Session) Run(ctx context.Context) error {
 	s.alive.arm()
 	var wg sync.WaitGroup
 	wg.Go(s.writeMessages)
-	s.readMessages()
-	_ = s.conn.Close() // unblocks the writer
+	for at := <-s.taken; ; {
+		s.readMessages(at)
+		s.leave(at)
+		var goesOn bool
+		if at, goesOn = s.nextCarrier(); !goesOn {
+			break
+		}
+	}
 	wg.Wait()
 	if !stop() {
 		<-ended
 	}
 	s.alive.stop()
+	s.giveUp()
 	return s.Err()
+}
+
+// nextCarrier waits for another carrier, or for the session's end.
+func (s *Session) nextCarrier() (at attachment, goesOn bool) {
+	if s.Err() != nil {
+		return attachment{}, false
+	}
+	select {
+	case at = <-s.taken:
+		return at, true
+	case <-s.done:
+		return attachment{}, false
+	}
+}
+
+// leave closes a carrier that nobody reads any more, and waits for who writes.
+func (s *Session) leave(at attachment) {
+	_ = at.conn.Close() // unblocks the writer
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for s.writing && s.err == nil {
+		s.left.Wait()
+	}
+	close(at.parked)
+}
+
+// giveUp closes a carrier that came too late, and stops what would still happen.
+func (s *Session) giveUp() {
+	if s.acks.timer != nil {
+		s.acks.timer.Stop()
+	}
+	select {
+	case at := <-s.taken:
+		_ = at.conn.Close()
+		close(at.parked)
+	default:
+	}
 }
 
 // Done is closed when the session ends.
@@ -219,10 +288,16 @@ func (s *Session) end(cause error, goodbye *wire.Close) {
 	}
 	s.err = cause
 	s.goodbye = goodbye
+	conn := s.at.conn
+	if s.patience != nil {
+		s.patience.Stop()
+	}
+	s.forgetHistory()
 	streams, flows := s.streams, s.flows
 	s.streams, s.flows = nil, nil
 	close(s.done)
 	s.work.Broadcast()
+	s.left.Broadcast()
 	s.mu.Unlock()
 
 	// A write that is stuck gives up earlier now, or at once.
@@ -230,7 +305,9 @@ func (s *Session) end(cause error, goodbye *wire.Close) {
 	if goodbye != nil {
 		by = time.Now().Add(closeTimeout)
 	}
-	_ = s.conn.SetWriteDeadline(by)
+	if conn != nil {
+		_ = conn.SetWriteDeadline(by)
+	}
 	failure := &endedError{cause: cause}
 	for _, st := range streams {
 		st.mu.Lock()
@@ -423,7 +500,7 @@ func (s *Session) share() {
 	if s.role == Client {
 		n = len(s.slots)
 	}
-	s.pieces.Store(int64(s.budget.pending(n)))
+	s.pieces.Store(int64(s.budget.pending(n, s.history.held+s.history.claim)))
 }
 
 // Streams is how many streams and flows count towards max_streams.

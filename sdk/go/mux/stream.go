@@ -108,7 +108,7 @@ func (st *Stream) Target() wire.Addr { return st.target }
 func (st *Stream) grantLocked(floor uint64) {
 	st.held = reservation{floor: floor, size: floor}
 	if start := st.s.startWindow(len(st.s.streams) + 1); floor < start {
-		st.held.size += st.s.budget.grow(start - floor)
+		st.held.size += st.s.growLocked(start - floor)
 	}
 	st.window = st.held.size
 	st.recvLimit = st.window
@@ -389,6 +389,7 @@ func (s *source) filled(n int) *block {
 // writer with a deadline must not wait for the carrier. Called with mu held, which
 // it gives up meanwhile.
 func (st *Stream) queued(n int) {
+	st.s.pending.Add(int64(n))
 	st.s.budget.memory.add(int64(n))
 	if !st.maySend() {
 		return
@@ -402,6 +403,7 @@ func (st *Stream) queued(n int) {
 
 // dropSend throws away what was not sent. Called with mu held.
 func (st *Stream) dropSend() {
+	st.s.pending.Add(-int64(st.send.size))
 	st.s.budget.memory.add(-int64(st.send.size))
 	st.send.drop()
 }

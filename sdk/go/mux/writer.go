@@ -16,6 +16,9 @@ const (
 	// Less is copied to others in one message.
 	inPlace = 2 << 10
 
+	// ackRoom is kept free in a composed message for an ACK.
+	ackRoom = 16
+
 	// tlsRecord is the plaintext of a full TLS record (RFC 8446, 5.1).
 	tlsRecord = 16 << 10
 )
@@ -52,8 +55,17 @@ func (s *Session) writeMessages() {
 			return
 		}
 		s.mu.Lock()
-		s.writing = false
+		s.stopWriting()
 		s.mu.Unlock()
+	}
+}
+
+// stopWriting tells that nobody sends. Called with mu held.
+func (s *Session) stopWriting() {
+	s.writing = false
+	s.history.claim = 0
+	if s.at.conn == nil {
+		s.left.Broadcast()
 	}
 }
 
@@ -63,14 +75,15 @@ func (s *Session) writeMessages() {
 func (s *Session) write() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.writing || s.err != nil {
+	if s.writing || s.err != nil || s.at.conn == nil {
 		return
 	}
 	s.writing = true
 	s.mu.Unlock()
 	over := s.writeBatch()
 	s.mu.Lock()
-	s.writing, s.over = false, over
+	s.stopWriting()
+	s.over = over
 	if !s.idle() {
 		s.work.Signal()
 	}
@@ -88,77 +101,120 @@ func (s *Session) wake() {
 // its bytes unread would make TCP throw the goodbye away.
 func (s *Session) hangUp() {
 	s.mu.Lock()
-	goodbye := s.goodbye
+	goodbye, conn := s.goodbye, s.at.conn
 	s.mu.Unlock()
-	if goodbye == nil {
-		_ = s.conn.Close()
-		return
+	switch {
+	case conn == nil:
+	case goodbye == nil:
+		_ = conn.Close()
+	default:
+		time.AfterFunc(goodbyeTimeout, func() { _ = conn.Close() })
 	}
-	time.AfterFunc(goodbyeTimeout, func() { _ = s.conn.Close() })
 }
 
 // idle says whether there is nothing to write. Called with mu held.
 func (s *Session) idle() bool {
-	return s.err == nil && s.pong == nil && (s.ping == nil || !s.ping.sent.IsZero()) &&
-		len(s.refusals) == 0 && s.schedule.empty()
+	switch {
+	case s.err != nil:
+		return false
+	case s.at.conn == nil:
+		return true
+	case s.pong != nil, s.ping != nil && s.ping.sent.IsZero(), s.acks.due.Load(), s.history.replay != 0:
+		return false
+	}
+	return !s.reliableWaits()
+}
+
+// reliableWaits says whether there is something to write that the history has room
+// for. Called with mu held.
+func (s *Session) reliableWaits() bool {
+	if !s.resumable() {
+		return len(s.refusals) > 0 || !s.schedule.empty()
+	}
+	return (len(s.refusals) > 0 || !s.schedule.noControl()) && s.mayKeep(composedMost) ||
+		!s.schedule.noData() && s.mayKeep(pieceMost)
 }
 
 // batch is what is sent together: some messages, held back by the carrier until
 // the last of them.
 type batch struct {
 	s    *Session
+	conn Messages
 	buf  []byte // the message that is being put together, from Headroom on
 	size int    // bytes of finished messages
 	err  error
 	now  time.Time
 	ping *ping // is in the batch
+	last bool  // nothing may follow
+
+	replaying bool // what is composed is in the history already
 }
 
-func (b *batch) room() int { return cap(b.buf) - len(b.buf) }
+func (b *batch) room() int { return cap(b.buf) - len(b.buf) - ackRoom }
 
 // emit finishes the message that is being put together.
 func (b *batch) emit() {
 	if len(b.buf) == Headroom {
 		return
 	}
+	if b.s.resumable() && !b.last {
+		if !b.replaying {
+			b.s.keep(b.buf[Headroom:])
+		}
+		b.buf = b.s.appendAck(b.buf) // there is room left for it
+	}
 	b.write(b.buf)
 	b.buf = b.buf[:Headroom]
 }
 
 func (b *batch) write(msg []byte) {
+	if b.size == 0 && b.s.resumable() {
+		b.s.alive.wantAnswer() // the write may get stuck
+	}
 	b.size += len(msg) - Headroom
 	if b.err == nil {
-		b.err = b.s.conn.WriteReserved(msg)
+		b.err = b.conn.WriteReserved(msg)
 	}
 }
 
 // writeBatch sends what waits, up to some size. last says that the session is
 // over and nothing may follow.
 func (s *Session) writeBatch() (last bool) {
+	s.mu.Lock()
+	conn := s.at.conn
+	over := s.err != nil
+	s.mu.Unlock()
+	if conn == nil {
+		return over
+	}
 	space, _ := composePool.Get().(*[]byte)
 	defer composePool.Put(space)
-	b := &batch{s: s, buf: (*space)[:Headroom], now: time.Now()}
-	_ = s.conn.SetWriteDeadline(b.now.Add(writeTimeout))
+	b := &batch{s: s, conn: conn, buf: (*space)[:Headroom], now: time.Now()}
+	_ = conn.SetWriteDeadline(b.now.Add(writeTimeout))
 	for b.err == nil && b.size+len(b.buf) < batchSize {
 		more, over := s.compose(b)
-		if last = over; over || !more {
+		if b.last = over; over || !more {
 			break
 		}
 	}
-	if last {
-		_ = s.conn.SetWriteDeadline(b.now.Add(closeTimeout))
+	if b.last {
+		_ = conn.SetWriteDeadline(b.now.Add(closeTimeout))
 	}
 	b.emit()
 	if b.size > 0 && b.err == nil {
-		b.err = s.conn.Flush()
+		b.err = conn.Flush()
 		s.noteWritten(b.ping)
 		s.alive.noteSent()
 	}
-	if b.err != nil {
-		s.end(b.err, nil)
-		return true
+	if b.err == nil {
+		return b.last
 	}
-	return last
+	if s.resumable() && !b.last {
+		s.lose(conn, b.err)
+		return false
+	}
+	s.end(b.err, nil)
+	return true
 }
 
 // compose adds what comes next to the batch. more is false when nothing is
@@ -176,6 +232,15 @@ func (s *Session) compose(b *batch) (more, last bool) {
 		return false, true
 	}
 	s.composeSession(b)
+	if s.history.replay != 0 {
+		s.composeReplay(b)
+		return true, false
+	}
+	if !s.mayKeep(composedMost) {
+		s.mu.Unlock()
+		return false, false
+	}
+	s.composeRefusals(b)
 	// Looked at under one lock, in this order: a stream's data never overtakes
 	// the frame that opened it.
 	q := &s.schedule
@@ -202,6 +267,10 @@ func (s *Session) compose(b *batch) (more, last bool) {
 			f.send(b)
 			return true, false
 		}
+		if !s.mayKeep(pieceMost) {
+			s.mu.Unlock()
+			return false, false
+		}
 		st := q.next()
 		s.mu.Unlock()
 		if st == nil {
@@ -222,6 +291,13 @@ func (s *Session) composeSession(b *batch) {
 		s.ping.sent, b.ping = time.Now(), s.ping
 		b.buf = wire.AppendPing(b.buf, s.ping.payload)
 	}
+	if s.acks.due.Load() {
+		b.buf = s.appendAck(b.buf)
+	}
+}
+
+// composeRefusals appends the answers to opens that were refused. Called with mu held.
+func (s *Session) composeRefusals(b *batch) {
 	n := 0
 	for ; n < len(s.refusals) && b.room() >= controlRoom; n++ {
 		b.buf = wire.AppendReset(b.buf, s.refusals[n].id, s.refusals[n].code)
@@ -321,8 +397,7 @@ func (st *Stream) sendPiece(b *batch) (again bool) {
 	st.mu.Unlock()
 	if whole != nil {
 		b.emit() // what came before it
-		st.s.writeBlock(b, st.id, whole, kind)
-		whole.free()
+		b.writeBlock(record{b: whole, stream: st.id, full: st.s.fullPayload(st.id), last: kind})
 	}
 	return again
 }
@@ -344,25 +419,40 @@ func (st *Stream) sent(n int, now time.Time) {
 	st.burst += n
 	st.sentAt = now
 	st.s.sent.Add(uint64(n))
+	st.s.pending.Add(-int64(n))
 	st.s.budget.memory.add(-int64(n))
 	st.writable.Signal()
 }
 
-// writeBlock sends a block without copying it, in frames that fill TLS records.
-// A frame's header takes the place of bytes before it, which were sent already.
-// The last frame is of the given type, those before it are DATA.
-func (s *Session) writeBlock(b *batch, id uint64, blk *block, last wire.FrameType) {
+// writeBlock sends a block, which it owns from now on.
+func (b *batch) writeBlock(r record) {
+	if !b.s.resumable() {
+		b.writeRecord(r, 0)
+		r.b.free()
+		return
+	}
+	r = b.s.keepBlock(r)
+	b.writeRecord(r, 0)
+	b.s.unpin()
+}
+
+// writeRecord sends the bytes of a stream without copying them, in frames that fill
+// TLS records, but for the first skip of them. A frame's header takes the place of
+// bytes before it, which were sent already and are put back.
+func (b *batch) writeRecord(r record, skip uint64) {
 	var space [wire.MaxHeader]byte
-	full := s.fullPayload(id)
-	for blk.size() > 0 {
-		n, kind := blk.size(), last
-		if n > full {
-			n, kind = full, wire.TypeData
+	var saved [blockHeadroom]byte
+	for start := r.b.start + int(skip)*r.full; start < r.b.end; {
+		n, kind := r.b.end-start, r.last
+		if n > r.full {
+			n, kind = r.full, wire.TypeData
 		}
-		header := wire.AppendFrameHeader(space[:0], kind, id, n)
-		start := blk.start - len(header)
-		copy(blk.buf[start:], header)
-		b.write(blk.buf[start-Headroom : blk.start+n])
-		blk.start += n
+		header := wire.AppendFrameHeader(space[:0], kind, r.stream, n)
+		before := r.b.buf[start-blockHeadroom : start]
+		copy(saved[:], before)
+		copy(before[blockHeadroom-len(header):], header)
+		b.write(r.b.buf[start-len(header)-Headroom : start+n])
+		copy(before, saved[:])
+		start += n
 	}
 }

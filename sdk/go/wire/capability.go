@@ -3,15 +3,19 @@ package wire
 // A Capability is the number of something that both ends have to agree on.
 type Capability uint64
 
-// ChannelBinding ties the HELLO to the TLS connection that carries it.
-const ChannelBinding Capability = 5
+const (
+	// Resume lets a session go on over another carrier when its own is lost.
+	Resume Capability = 1
+	// ChannelBinding ties the HELLO to the TLS connection that carries it.
+	ChannelBinding Capability = 5
+)
 
 // Capabilities is a set of capabilities below 64. The zero value is the empty
 // set.
 type Capabilities uint64
 
 // KnownCapabilities is the set of those that version 1 gives a meaning.
-const KnownCapabilities Capabilities = 1 << ChannelBinding
+const KnownCapabilities Capabilities = 1<<Resume | 1<<ChannelBinding
 
 // Has reports whether c is in s.
 func (s Capabilities) Has(c Capability) bool { return c < 64 && s&(1<<c) != 0 }

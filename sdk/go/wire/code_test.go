@@ -144,6 +144,7 @@ func TestLimitsAreThoseOfTheDocument(t *testing.T) {
 		"early_window":                  thousands(l.EarlyWindow) + " bytes",
 		"open_burst, open_rate":         thousands(l.OpenBurst) + ", " + thousands(l.OpenRate) + " per second",
 		"silence":                       thousands(uint64(l.Silence.Milliseconds())) + " ms",
+		"resume_window":                 thousands(uint64(ResumeWindow.Milliseconds())) + " ms",
 	}
 	for _, row := range regexp.MustCompile(`(?m)^\| ([^|]+) \| ([^|]+) \|$`).FindAllStringSubmatch(part, -1) {
 		value, known := want[row[1]]

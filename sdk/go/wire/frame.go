@@ -14,10 +14,13 @@ const (
 	TypePad       FrameType = 0x00 // both: any bytes, ignored
 	TypePing      FrameType = 0x01 // both: 8 bytes
 	TypePong      FrameType = 0x02 // both: the 8 bytes of the PING
+	TypeAck       FrameType = 0x03 // both: rsn
 	TypeChallenge FrameType = 0x24 // gateway: nonce (32) · TLVs
 	TypeHello     FrameType = 0x25 // client: TLVs
 	TypeReady     FrameType = 0x26 // gateway: TLVs
 	TypeReject    FrameType = 0x27 // gateway: code · retry_after_ms · TLVs
+	TypeResume    FrameType = 0x28 // client: session_id (16) · attempt · rx_rsn · proof (32) · TLVs
+	TypeResumed   FrameType = 0x29 // gateway: rx_rsn · proof (32) · TLVs
 	TypeClose     FrameType = 0x2a // both: code · reason
 	TypeOpen      FrameType = 0xe0 // client: kind · flags · recv_window · address · ext_len · ext TLVs · early data
 	TypeOpened    FrameType = 0xe1 // gateway: recv_window · flags · TLVs
@@ -39,10 +42,13 @@ var typeNames = [256]string{
 	TypePad:       "PAD",
 	TypePing:      "PING",
 	TypePong:      "PONG",
+	TypeAck:       "ACK",
 	TypeChallenge: "CHALLENGE",
 	TypeHello:     "HELLO",
 	TypeReady:     "READY",
 	TypeReject:    "REJECT",
+	TypeResume:    "RESUME",
+	TypeResumed:   "RESUMED",
 	TypeClose:     "CLOSE",
 	TypeOpen:      "OPEN",
 	TypeOpened:    "OPENED",

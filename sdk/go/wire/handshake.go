@@ -21,9 +21,11 @@ const (
 	keyHelloTime   = 9
 	keyDeviceKey   = 10
 
-	keySessionID = 2
-	keyLimits    = 6
-	keyDeadline  = 8
+	keySessionID    = 2
+	keyResumeSecret = 4
+	keyLimits       = 6
+	keyDeadline     = 8
+	keyResumeWindow = 10
 
 	keyMaxStreams  = 2
 	keyMaxUDP      = 4
@@ -228,6 +230,10 @@ type Ready struct {
 	Time         time.Time // the gateway's clock in milliseconds; the zero Time when not told
 	Limits       Limits
 	Deadline     time.Time // when the gateway will end the session, in milliseconds; the zero Time for never
+
+	// With [Resume] in Capabilities, and only then:
+	ResumeSecret [32]byte      // what resuming proves to know
+	ResumeWindow time.Duration // how long a session is kept without a carrier, in milliseconds
 }
 
 // Limits are what the gateway allows in one session.
@@ -262,8 +268,11 @@ func ParseReady(payload []byte) (Ready, error) {
 }
 
 func parseReady(block []byte) (ready Ready, err error) {
-	const required = 1<<keySessionID | 1<<keyLimits | 1<<keyDeadline
-	r := readTLVs(block, MaxTLVBlock, required|1<<keyCapabilities|1<<keyTime)
+	const (
+		required = 1<<keySessionID | 1<<keyLimits | 1<<keyDeadline
+		resuming = 1<<keyResumeSecret | 1<<keyResumeWindow
+	)
+	r := readTLVs(block, MaxTLVBlock, required|resuming|1<<keyCapabilities|1<<keyTime)
 	for r.next() {
 		name := ""
 		switch r.key {
@@ -279,6 +288,13 @@ func parseReady(block []byte) (ready Ready, err error) {
 		case keyTime:
 			name = "time"
 			ready.Time, err = parseTime(r.value)
+		case keyResumeSecret:
+			name, err = "resume_secret", copyFixed(ready.ResumeSecret[:], r.value)
+		case keyResumeWindow:
+			name = "resume_window"
+			var ms uint64
+			ms, err = parseVarint(r.value)
+			ready.ResumeWindow = duration(ms)
 		case keyLimits:
 			name = "limits"
 			ready.Limits, err = parseLimits(r.value)
@@ -296,7 +312,13 @@ func parseReady(block []byte) (ready Ready, err error) {
 	if r.err != nil {
 		return Ready{}, r.err
 	}
-	if err := r.require(required); err != nil {
+	want := keySet(required)
+	if ready.Capabilities.Has(Resume) {
+		want |= resuming
+	} else if r.seen&resuming != 0 {
+		return Ready{}, malformed("what resuming needs, without its capability")
+	}
+	if err := r.require(want); err != nil {
 		return Ready{}, err
 	}
 	return ready, nil
@@ -352,12 +374,18 @@ func AppendReady(dst []byte, r Ready) []byte {
 	limits = appendTLVNumber(limits, keyOpenRate, l.OpenRate)
 	limits = appendTLVNumber(limits, keySilence, uint64(max(l.Silence.Milliseconds(), 0)))
 
-	payload := make([]byte, 0, 128)
+	payload := make([]byte, 0, 192)
 	payload = appendCapabilities(payload, r.Capabilities)
 	payload = appendTLV(payload, keySessionID, r.SessionID[:])
 	payload = appendTime(payload, keyTime, r.Time)
+	if r.Capabilities.Has(Resume) {
+		payload = appendTLV(payload, keyResumeSecret, r.ResumeSecret[:])
+	}
 	payload = appendTLV(payload, keyLimits, limits)
 	payload = appendTLVNumber(payload, keyDeadline, millis(r.Deadline))
+	if r.Capabilities.Has(Resume) {
+		payload = appendTLVNumber(payload, keyResumeWindow, uint64(max(r.ResumeWindow.Milliseconds(), 0)))
+	}
 	return AppendFrame(dst, TypeReady, 0, payload)
 }
 

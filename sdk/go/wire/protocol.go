@@ -36,4 +36,5 @@ const (
 	HelloTimeout  = 10 * time.Second // from the 101 to the whole HELLO
 	OpenedTimeout = 15 * time.Second // from OPEN to OPENED or RESET
 	MinSilence    = 5 * time.Second  // the least that a gateway can ask for as Limits.Silence
+	ResumeWindow  = time.Minute      // of a gateway that is not told another: Ready.ResumeWindow
 )

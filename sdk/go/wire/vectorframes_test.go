@@ -34,6 +34,12 @@ type frameJSON struct {
 	Limits       map[string]uint64 `json:"limits"`
 	Deadline     uint64            `json:"deadline"`
 	RetryAfter   uint64            `json:"retry_after_ms"`
+	RSN          uint64            `json:"rsn"`
+	Attempt      uint64            `json:"attempt"`
+	Received     uint64            `json:"rx_rsn"`
+	Proof        hexBytes          `json:"proof"`
+	ResumeSecret hexBytes          `json:"resume_secret"`
+	ResumeWindow uint64            `json:"resume_window"`
 }
 
 // addr returns a as an address. 0.0.0.0:0, which stands for any peer in an OPEN and
@@ -126,6 +132,19 @@ func decode(f Frame, kind Kind) (j frameJSON, err error) {
 			"silence": uint64(r.Limits.Silence / time.Millisecond),
 		}
 		j.Deadline = millis(r.Deadline)
+		if r.Capabilities.Has(Resume) {
+			j.ResumeSecret, j.ResumeWindow = r.ResumeSecret[:], uint64(r.ResumeWindow/time.Millisecond)
+		}
+	case TypeAck:
+		j.RSN, err = ParseAck(f.Payload)
+	case TypeResume:
+		r, e := ParseResume(f.Payload)
+		err = e
+		j.SessionID, j.Attempt, j.Received, j.Proof = r.SessionID[:], r.Attempt, r.Received, r.Proof[:]
+	case TypeResumed:
+		r, e := ParseResumed(f.Payload)
+		err = e
+		j.Received, j.Proof = r.Received, r.Proof[:]
 	case TypeReject:
 		r, e := ParseReject(f.Payload)
 		err = e
@@ -172,16 +191,25 @@ func encode(tb testing.TB, j frameJSON, kind Kind) []byte {
 			ClientNonce: [32]byte(j.ClientNonce), Signature: [64]byte(j.Signature), Time: wireTime(j.Time),
 			DeviceKey: [32]byte(j.DeviceKey),
 		})
+	case "ACK":
+		return AppendAck(nil, j.RSN)
+	case "RESUME":
+		return AppendResume(nil, Resumption{[16]byte(j.SessionID), j.Attempt, j.Received, ResumeProof(j.Proof)})
+	case "RESUMED":
+		return AppendResumed(nil, Resumed{j.Received, ResumeProof(j.Proof)})
 	case "READY":
-		return AppendReady(nil, Ready{
+		ready := Ready{
 			Capabilities: wireCapabilities(j), SessionID: [16]byte(j.SessionID), Time: wireTime(j.Time),
 			Limits: Limits{
 				MaxStreams: j.Limits["max_streams"], MaxUDP: j.Limits["max_udp"], EarlyWindow: j.Limits["early_window"],
 				OpenBurst: j.Limits["open_burst"], OpenRate: j.Limits["open_rate"],
 				Silence: time.Duration(j.Limits["silence"]) * time.Millisecond,
 			},
-			Deadline: time.UnixMilli(int64(j.Deadline)),
-		})
+			Deadline:     time.UnixMilli(int64(j.Deadline)),
+			ResumeWindow: time.Duration(j.ResumeWindow) * time.Millisecond,
+		}
+		copy(ready.ResumeSecret[:], j.ResumeSecret)
+		return AppendReady(nil, ready)
 	case "REJECT":
 		return AppendReject(nil, Reject{Code(j.Code), time.Duration(j.RetryAfter) * time.Millisecond})
 	default:

@@ -128,7 +128,7 @@ func load[V any](tb testing.TB, file string) []V {
 	return vectors
 }
 
-var frameFiles = []string{"frames.json", "unknown.json", "open.json", "handshake.json"}
+var frameFiles = []string{"frames.json", "unknown.json", "open.json", "handshake.json", "resume.json"}
 
 func loadFrames(tb testing.TB) []frameVector {
 	tb.Helper()
@@ -360,12 +360,45 @@ func TestSigningVectors(t *testing.T) {
 	}
 }
 
+// proofVector is one of proofs.json.
+type proofVector struct {
+	outcome
+	Secret    hexBytes `json:"secret"`
+	Nonce     hexBytes `json:"nonce"`
+	SessionID hexBytes `json:"session_id"`
+	Attempt   uint64   `json:"attempt"`
+	Received  uint64   `json:"rx_rsn"`
+	Gateway   uint64   `json:"gateway_rx_rsn"`
+	Exporter  hexBytes `json:"exporter"`
+	Proof     hexBytes `json:"proof"`
+	Answer    hexBytes `json:"answer"`
+}
+
+func TestResumeProofVectors(t *testing.T) {
+	for _, v := range load[proofVector](t, "proofs.json") {
+		t.Run(v.Name, func(t *testing.T) {
+			asked := Resumption{SessionID: [16]byte(v.SessionID), Attempt: v.Attempt, Received: v.Received}
+			proof := asked.Prove([32]byte(v.Secret), [32]byte(v.Nonce), v.Exporter)
+			if valid := proof.Equal(ResumeProof(v.Proof)); valid != (v.Error == "") {
+				t.Fatalf("the proof is taken for valid: %t", valid)
+			}
+			if v.Error != "" {
+				return
+			}
+			answer := Resumed{Received: v.Gateway}.Prove([32]byte(v.Secret), [32]byte(v.Nonce), asked, v.Exporter)
+			if !answer.Equal(ResumeProof(v.Answer)) {
+				t.Errorf("the answer's proof is %x, want %x", answer, []byte(v.Answer))
+			}
+		})
+	}
+}
+
 // TestVectorsRejectAtLeastAsMuchAsTheyAccept also keeps a file from going unread:
 // one that no test loads is not in its list.
 func TestVectorsRejectAtLeastAsMuchAsTheyAccept(t *testing.T) {
 	read := []string{
 		"varints.json", "tlvs.json", "addresses.json", "hosts.json", "messages.json", "signing.json",
-		"credit.json", "knock.json", // whose tests are elsewhere, too: mux and knock
+		"proofs.json", "rsn.json", "credit.json", "knock.json", // whose tests are elsewhere, too: mux and knock
 	}
 	unread := map[string]bool{}
 	files, err := filepath.Glob(filepath.Join(vectorDir, "*.json"))

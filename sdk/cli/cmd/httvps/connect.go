@@ -263,6 +263,10 @@ func (t *tunnel) event(e httvps.Event) {
 	case httvps.Connected:
 		t.say("connected to %s", host(e.Gateway))
 		t.connected(e)
+	case httvps.Resumed:
+		if e.Err != nil { // otherwise nobody noticed anything
+			t.say("the connection to %s was lost (%v); the session goes on over another", host(e.Gateway), e.Err)
+		}
 	case httvps.Disconnected:
 		t.disconnected(e)
 	case httvps.Waiting:

@@ -41,14 +41,22 @@ func (s *Service) tunnel(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		return
 	}
-	defer func() { _ = conn.Close() }()
 	_ = conn.SetDeadline(time.Now().Add(wire.HelloTimeout))
-	ready, rest, ok := s.handshake(conn, number, r.Host)
-	if !ok {
+	ready, rest, outcome := s.handshake(conn, number, r.Host)
+	if outcome == resumed {
+		return // the carrier is its session's
+	}
+	defer func() { _ = conn.Close() }()
+	if outcome == refused {
 		return
 	}
 	// The session is on the list before the client knows that it has one.
-	session := mux.New(conn, mux.Config{Role: mux.Gateway, Limits: ready.Limits, First: rest})
+	cfg := mux.Config{Role: mux.Gateway, Limits: ready.Limits, First: rest}
+	cfg.Resume.Within = ready.ResumeWindow
+	session := mux.New(conn, cfg)
+	if ready.ResumeWindow > 0 {
+		s.keep(session, conn, ready)
+	}
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
@@ -59,6 +67,7 @@ func (s *Service) tunnel(w http.ResponseWriter, r *http.Request) {
 	defer func() {
 		s.mu.Lock()
 		delete(s.sessions, session)
+		delete(s.kept, ready.SessionID)
 		s.mu.Unlock()
 	}()
 	if conn.WriteMessage(wire.AppendReady(nil, ready)) != nil {
@@ -86,41 +95,67 @@ func (s *Service) knocked(r *http.Request) bool {
 	return knock.Verify(s.knocks, r.Host, cookie.Value, s.gatewayTime())
 }
 
+// outcome is what became of a carrier.
+type outcome int
+
+const (
+	refused  outcome = iota
+	admitted         // a READY is to be sent
+	resumed          // a session goes on over it
+)
+
 // handshake is the gateway's side of part 5 of the protocol document, up to the
 // READY that is to be sent.
-func (s *Service) handshake(conn *carrier.Conn, number int, host string) (ready wire.Ready, rest []byte, ok bool) {
+func (s *Service) handshake(conn *carrier.Conn, number int, host string) (ready wire.Ready, rest []byte, _ outcome) {
 	challenge := wire.Challenge{Time: time.Now()}
 	_, _ = rand.Read(challenge.Nonce[:]) // never fails (crypto/rand)
 	if !s.opts.NoBinding {
 		challenge.Capabilities = challenge.Capabilities.With(wire.ChannelBinding)
 	}
+	if s.opts.Resume > 0 {
+		challenge.Capabilities = challenge.Capabilities.With(wire.Resume)
+	}
 	if conn.WriteMessage(wire.AppendChallenge(nil, challenge)) != nil {
-		return ready, nil, false
+		return ready, nil, refused
 	}
 	msg, err := conn.ReadMessage(nil)
 	if err != nil {
-		return ready, nil, false
+		return ready, nil, refused
 	}
 	frame, rest, err := wire.ConsumeFrame(msg)
+	if err == nil && frame.Type == wire.TypeResume && s.opts.Resume > 0 {
+		if s.resume(conn, frame, rest, challenge) {
+			return ready, nil, resumed
+		}
+		_ = conn.WriteMessage(wire.AppendReject(nil, wire.Reject{Code: wire.CodeSessionUnknown}))
+		if msg, err = conn.ReadMessage(nil); err != nil {
+			return ready, nil, refused
+		}
+		frame, rest, err = wire.ConsumeFrame(msg)
+	}
 	var hello wire.Hello
 	if err == nil {
 		hello, err = wire.ParseHello(frame.Payload)
 	}
 	if err != nil || frame.Type != wire.TypeHello {
 		_ = conn.WriteMessage(wire.AppendClose(nil, wire.Close{Code: wire.CodeProtocol}))
-		return ready, nil, false
+		return ready, nil, refused
 	}
 	if reject := s.judge(conn, number, host, challenge, hello); reject.Code != wire.CodeNoError {
 		_ = conn.WriteMessage(wire.AppendReject(nil, reject))
 		_, _ = conn.ReadMessage(nil) // until the client has read it and left
-		return ready, nil, false
+		return ready, nil, refused
 	}
 	ready = wire.Ready{Capabilities: hello.Capabilities, Time: time.Now(), Limits: wire.DefaultLimits()}
 	if s.opts.NoUDP {
 		ready.Limits.MaxUDP = 0
 	}
 	_, _ = rand.Read(ready.SessionID[:]) // never fails (crypto/rand)
-	return ready, rest, true
+	if hello.Capabilities.Has(wire.Resume) {
+		ready.ResumeWindow = s.opts.Resume
+		_, _ = rand.Read(ready.ResumeSecret[:])
+	}
+	return ready, rest, admitted
 }
 
 // judge says whether the device may have a session.

@@ -80,6 +80,13 @@ type Options struct {
 	// NoBinding makes the gateways offer no channel binding.
 	NoBinding bool
 
+	// Resume is how long gateways keep a session without a connection; 0: they do not,
+	// and sessions end with their connection.
+	Resume time.Duration
+
+	// BendResumed changes what gateways answer to a device that comes back.
+	BendResumed func(*wire.Resumed)
+
 	// Dial connects a stream to its target; nil means net.Dialer. The code of
 	// a *mux.StreamError is passed on, other errors become conn_refused.
 	Dial func(ctx context.Context, target wire.Addr) (net.Conn, error)
@@ -120,8 +127,9 @@ type Service struct {
 	issued   []time.Time
 	live     []int // gateways that lists name
 	sessions map[*mux.Session]struct{}
-	knocks   []knock.Key // in force, the one that devices get first
-	blocked  []string    // hosts that the device's network does not lead to
+	kept     map[[16]byte]*kept // that can be resumed, by id
+	knocks   []knock.Key        // in force, the one that devices get first
+	blocked  []string           // hosts that the device's network does not lead to
 }
 
 // grant is what a token stands for.
@@ -142,6 +150,7 @@ func New(opts Options) *Service {
 		nonces:   make(map[string]bool),
 		tokens:   make(map[string]grant),
 		sessions: make(map[*mux.Session]struct{}),
+		kept:     make(map[[16]byte]*kept),
 		knocks:   []knock.Key{newKnock()},
 	}
 	if s.opts.Gateways == 0 {

@@ -188,6 +188,9 @@ func (p *Peer) WantQuiet() {
 	}
 }
 
+// Arrived says whether Next has a frame to return at once.
+func (p *Peer) Arrived() bool { return len(p.rest) > 0 || p.end.arrived() }
+
 // Drain throws away what has come, up to a CLOSE.
 func (p *Peer) Drain() {
 	p.tb.Helper()

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/httvps/httvps/sdk/go/mux"
@@ -40,6 +41,8 @@ type End struct {
 	closed chan struct{}
 	peer   *End
 	once   sync.Once
+
+	breakAt atomic.Int64 // see BreakAfter
 
 	ahead   *message // taken from in, and not arrived yet
 	unread  []byte   // what is left of the message that Next began
@@ -136,10 +139,18 @@ func (e *End) Next() (int, error) {
 	return len(e.unread), nil
 }
 
+// BreakAfter has the carrier break when n more bytes were read here, be it within a
+// message.
+func (e *End) BreakAfter(n int) { e.breakAt.Store(int64(n) + 1) }
+
 // ReadFull fills p with the next bytes of the message.
 func (e *End) ReadFull(p []byte) error {
 	if len(p) > len(e.unread) {
 		return io.ErrUnexpectedEOF
+	}
+	if e.breakAt.Load() > 0 && e.breakAt.Add(-int64(len(p))) <= 0 {
+		_ = e.Close()
+		return net.ErrClosed
 	}
 	e.unread = e.unread[copy(p, e.unread):]
 	return nil
@@ -151,11 +162,11 @@ func (e *End) BeforeWait(f func()) { e.wait = f }
 // Flush does nothing: the pipe holds nothing back.
 func (e *End) Flush() error { return nil }
 
-// WriteReserved sends buf[mux.Headroom:] and scrambles buf, as a carrier that
-// masks in place does.
+// WriteReserved sends buf[mux.Headroom:] and scrambles the space before it, where a
+// carrier puts its header.
 func (e *End) WriteReserved(buf []byte) error {
 	m := append([]byte(nil), buf[mux.Headroom:]...)
-	for i := range buf {
+	for i := range mux.Headroom {
 		buf[i] ^= 0x5a
 	}
 	return e.write(m)
@@ -213,3 +224,6 @@ func (e *End) Close() error {
 	})
 	return nil
 }
+
+// Abort is Close.
+func (e *End) Abort() error { return e.Close() }

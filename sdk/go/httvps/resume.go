@@ -1,0 +1,275 @@
+package httvps
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/httvps/httvps/sdk/go/carrier"
+	"github.com/httvps/httvps/sdk/go/mux"
+	"github.com/httvps/httvps/sdk/go/wire"
+)
+
+const (
+	// The time for an attempt to go on over another carrier, the first and any: each
+	// has twice that of the one before.
+	resumeTimeout, resumeTimeoutMost = 4 * time.Second, 16 * time.Second
+
+	// The wait between attempts is drawn below bounds that double from the first to
+	// the second.
+	resumeSoon  = 200 * time.Millisecond
+	resumeLater = 2 * time.Second
+
+	// A carrier is replaced, though nothing is wrong with it, after a time and a
+	// number of bytes that are drawn between these: one long connection with much
+	// in it is what few others have.
+	rotateAfterLeast, rotateAfterMost = 20 * time.Minute, 60 * time.Minute
+	rotateBytesLeast, rotateBytesMost = 500 << 20, 2000 << 20
+
+	// rotateLook is how often the bytes are looked at.
+	rotateLook = 30 * time.Second
+)
+
+// keeper gives a session another carrier when it has lost its own, when the network
+// has changed, and from time to time.
+type keeper struct {
+	runner  *runner
+	gateway Gateway
+	id      string // of the session
+	session *mux.Session
+	ready   wire.Ready
+	lost    chan error // has room for one: why the carrier was lost
+	attempt uint64     // the latest
+
+	// fresh is set when the gateway no longer has the session: a carrier on which the
+	// device can introduce itself at once.
+	fresh *opened
+}
+
+// loses notes that the session has lost its carrier.
+func (k *keeper) loses(why error) {
+	select {
+	case k.lost <- why:
+	default:
+	}
+}
+
+// run returns when the session has ended.
+func (k *keeper) run(ctx context.Context) {
+	ctx, cancel := context.WithCancel(ctx)
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	watching.Go(func() {
+		<-k.session.Done()
+		cancel()
+	})
+	rotation := newRotation(k.session)
+	look := time.NewTicker(rotateLook)
+	defer look.Stop()
+	for {
+		select {
+		case why := <-k.lost:
+			k.resume(ctx, why)
+			rotation = newRotation(k.session)
+		case <-k.runner.client.hurry:
+			if !k.replace(ctx) {
+				k.probe()
+			}
+		case <-look.C:
+			if rotation.due() {
+				k.replace(ctx)
+				rotation = newRotation(k.session)
+			}
+		case <-ctx.Done():
+			<-k.session.Done()
+			return
+		}
+	}
+}
+
+// probe asks the carrier for a sign of life, and does not wait for it.
+func (k *keeper) probe() {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	_, _ = k.session.Ping(ctx)
+}
+
+// rotation is when a carrier is to be replaced.
+type rotation struct {
+	session *mux.Session
+	at      time.Time
+	bytes   uint64
+}
+
+func newRotation(session *mux.Session) rotation {
+	stats := session.Stats()
+	return rotation{
+		session: session,
+		at:      time.Now().Add(rotateAfterLeast + jitter(rotateAfterMost-rotateAfterLeast)),
+		bytes:   stats.Sent + stats.Received + rotateBytesLeast + uint64(jitter(rotateBytesMost-rotateBytesLeast)),
+	}
+}
+
+func (r rotation) due() bool {
+	stats := r.session.Stats()
+	return !time.Now().Before(r.at) || stats.Sent+stats.Received >= r.bytes
+}
+
+// replace puts another carrier in the place of one that may be good, and reports
+// whether it has. The session keeps the one it has until the gateway answers on the
+// new one.
+func (k *keeper) replace(ctx context.Context) bool {
+	if k.ready.ResumeWindow == 0 {
+		return false
+	}
+	within, cancel := context.WithTimeout(ctx, resumeTimeout)
+	defer cancel()
+	next, err := k.open(within, nil)
+	if err != nil {
+		return false
+	}
+	if err := k.goOn(within, next); err != nil {
+		k.resume(ctx, err)
+	} else {
+		k.told(nil)
+	}
+	return true
+}
+
+// resume tries until the session goes on, or is over.
+func (k *keeper) resume(ctx context.Context, why error) {
+	delays := backoff{min: resumeSoon, max: resumeLater}
+	for timeout := resumeTimeout; k.session.Lost(); timeout = min(2*timeout, resumeTimeoutMost) {
+		err := k.attemptWithin(ctx, timeout)
+		if err == nil {
+			k.told(why)
+			return
+		}
+		if k.session.Lost() {
+			k.pause(delays.next(retryAfter(err)))
+		}
+	}
+}
+
+func (k *keeper) attemptWithin(ctx context.Context, timeout time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	next, err := k.open(ctx, k.runner.client.hurry)
+	if err != nil {
+		return err
+	}
+	return k.goOn(ctx, next)
+}
+
+// pause waits, but not for long once the network has changed.
+func (k *keeper) pause(wait time.Duration) {
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-k.runner.client.hurry:
+	case <-k.session.Done():
+	}
+}
+
+// told says that the session goes on.
+func (k *keeper) told(why error) {
+	k.runner.client.cfg.OnEvent(Event{Kind: Resumed, Gateway: k.gateway.URL, Region: k.gateway.Region, Session: k.id, Err: why})
+}
+
+// open opens a carrier to the session's gateway. It gives up in a hurry: what was
+// begun on another network may hang.
+func (k *keeper) open(ctx context.Context, hurry <-chan struct{}) (next *opened, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	defer cancel()
+	watching.Go(func() {
+		select {
+		case <-hurry:
+			cancel()
+		case <-ctx.Done():
+		}
+	})
+	err = k.runner.knocking(k.gateway.URL, k.runner.tokens.load(), func(opts carrier.DialOptions) (err error) {
+		next, err = open(ctx, k.gateway.URL, opts)
+		return err
+	})
+	return next, err
+}
+
+// goOn takes the session's carrier away and has it go on over the next one.
+func (k *keeper) goOn(ctx context.Context, next *opened) error {
+	if !next.challenge.Capabilities.Has(wire.Resume) {
+		_ = next.conn.Close()
+		k.session.Close(wire.CodeSessionUnknown, "the gateway no longer resumes sessions")
+		return errors.New("the gateway no longer resumes sessions")
+	}
+	received, err := k.session.Park(ctx)
+	if err != nil {
+		_ = next.conn.Close()
+		return err
+	}
+	k.attempt++
+	asked := wire.Resumption{SessionID: k.ready.SessionID, Attempt: k.attempt, Received: received}
+	resumed, rest, err := k.ask(ctx, next, asked)
+	if err != nil {
+		return err
+	}
+	if err := k.session.Resume(next.conn, rest, resumed.Received); err != nil {
+		if fault, ok := errors.AsType[*wire.Error](err); ok {
+			_ = next.conn.SetWriteDeadline(time.Now().Add(time.Second))
+			_ = next.conn.WriteMessage(wire.AppendClose(nil, wire.Close{Code: fault.Code, Reason: fault.What}))
+		}
+		_ = next.conn.Close()
+		return err
+	}
+	return nil
+}
+
+// ask sends RESUME and reads the answer. Where the gateway no longer has the session,
+// that is over, and the carrier is kept for another one.
+func (k *keeper) ask(ctx context.Context, next *opened, asked wire.Resumption) (resumed wire.Resumed, rest []byte, err error) {
+	unknown := false
+	err = next.during(ctx, func() error {
+		var binding []byte
+		if k.ready.Capabilities.Has(wire.ChannelBinding) {
+			var err error
+			if binding, err = next.conn.ExportKeyingMaterial(); err != nil {
+				return err
+			}
+		}
+		nonce := next.challenge.Nonce
+		asked.Proof = asked.Prove(k.ready.ResumeSecret, nonce, binding)
+		if err := next.conn.WriteMessage(wire.AppendResume(nil, asked)); err != nil {
+			return err
+		}
+		answer, behind, err := readAnswer(next.conn)
+		if refused, ok := errors.AsType[*RefusedError](err); ok && refused.Code == wire.CodeSessionUnknown.String() {
+			unknown = true
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if answer.Type != wire.TypeResumed {
+			return &wire.Error{Code: wire.CodeProtocol, What: "neither RESUMED nor REJECT after RESUME"}
+		}
+		if resumed, err = wire.ParseResumed(answer.Payload); err != nil {
+			return err
+		}
+		if !resumed.Proof.Equal(resumed.Prove(k.ready.ResumeSecret, nonce, asked, binding)) {
+			// Nothing is said to who is not the gateway.
+			return errors.New("RESUMED: the proof is wrong")
+		}
+		rest = behind
+		return nil
+	})
+	if unknown && err == nil {
+		k.fresh = next
+		err = &RefusedError{Code: wire.CodeSessionUnknown.String(), By: next.host}
+		k.session.Close(wire.CodeSessionUnknown, "the gateway no longer has it")
+	}
+	return resumed, rest, err
+}
