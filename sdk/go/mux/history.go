@@ -215,15 +215,14 @@ func (s *Session) composeReplay(b *batch) {
 	b.replaying = true
 	h.replay = max(h.replay, h.acked+1)
 	if h.replay < h.next {
-		switch r := h.find(h.replay); {
-		case r.stream == 0:
+		if r := h.find(h.replay); r.stream == 0 {
 			n, crowded := b.again(r, h.replay-r.first)
 			if h.replay += n; crowded {
 				s.mu.Unlock()
 				b.emit()
 				s.mu.Lock()
 			}
-		default:
+		} else {
 			h.pinned = r.first
 			from := h.replay - r.first
 			h.replay = r.first + r.frames
