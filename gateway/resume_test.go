@@ -82,6 +82,7 @@ func TestNothingIsLostHoweverCarriersBreak(t *testing.T) {
 				switch e.Kind {
 				case httvps.Resumed:
 					waits.resumed()
+				case httvps.Connecting, httvps.Connected, httvps.Refused:
 				case httvps.Disconnected, httvps.Waiting:
 					select {
 					case <-over:

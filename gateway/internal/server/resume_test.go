@@ -35,7 +35,7 @@ func lose(t *testing.T, r *resumes, registry *sessions.Registry, bytes int) *las
 	})
 	r.add(l)
 	var running sync.WaitGroup
-	running.Go(func() { _ = l.session.Run(context.Background()) })
+	running.Go(func() { _ = l.session.Run(context.WithoutCancel(t.Context())) })
 	t.Cleanup(func() {
 		l.session.Close(wire.CodeNoError, "")
 		running.Wait()

@@ -3,7 +3,9 @@ package httvps
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/httvps/httvps/sdk/go/carrier"
@@ -20,6 +22,10 @@ const (
 	// the second.
 	resumeSoon  = 200 * time.Millisecond
 	resumeLater = 2 * time.Second
+
+	// How long a session's gateway may be away until it counts whether another answers:
+	// when nobody listens there, and when nothing is heard from it.
+	goneRefused, goneSilent = 300 * time.Millisecond, 3 * time.Second
 
 	// A carrier is replaced, though nothing is wrong with it, after a time and a
 	// number of bytes that are drawn between these: one long connection with much
@@ -140,16 +146,41 @@ func (k *keeper) replace(ctx context.Context) bool {
 // resume tries until the session goes on, or is over.
 func (k *keeper) resume(ctx context.Context, why error) {
 	delays := backoff{min: resumeSoon, max: resumeLater}
+	lost := time.Now()
 	for timeout := resumeTimeout; k.session.Lost(); timeout = min(2*timeout, resumeTimeoutMost) {
 		err := k.attemptWithin(ctx, timeout)
 		if err == nil {
 			k.told(why)
 			return
 		}
-		if k.session.Lost() {
-			k.pause(delays.next(retryAfter(err)))
+		if !k.session.Lost() {
+			return // it is over
+		}
+		if k.gone(ctx, err, time.Since(lost)) {
+			k.session.Close(wire.CodeSessionUnknown, "its gateway does not answer, and another one does")
+			return
+		}
+		k.pause(delays.next(retryAfter(err)))
+	}
+}
+
+// gone reports whether the session's gateway is not worth waiting for, after err at the
+// latest attempt: it has been away for a while, and another one is not.
+func (k *keeper) gone(ctx context.Context, err error, away time.Duration) bool {
+	patience := goneSilent
+	if errors.Is(err, syscall.ECONNREFUSED) {
+		patience = goneRefused
+	}
+	if away < patience || ctx.Err() != nil {
+		return false
+	}
+	others := slices.DeleteFunc(slices.Clone(k.runner.tokens.load().gateways), func(g Gateway) bool { return g.URL == k.gateway.URL })
+	for _, g := range measure(ctx, others, k.runner.client.cfg.NetDial, 0) {
+		if g.RoundTrip > 0 {
+			return true
 		}
 	}
+	return false
 }
 
 func (k *keeper) attemptWithin(ctx context.Context, timeout time.Duration) error {

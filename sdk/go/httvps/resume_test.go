@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/http"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -117,6 +118,40 @@ func TestASessionThatTheGatewayForgotIsReplacedAtOnce(t *testing.T) {
 		}
 		if took := time.Since(from); took > 0 {
 			t.Errorf("it took %v", took)
+		}
+		d.stop()
+		_ = d.wait()
+		s.Close()
+	})
+}
+
+// A session is not waited for whose gateway is gone, when there is another one.
+func TestASessionWhoseGatewayIsGoneIsGivenUpForAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var gone atomic.Bool
+		s, d, up, conn := lastingSession(t, httvpstest.Options{Gateways: 2, Wrap: func(next http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if gone.Load() && r.URL.Path == "/tunnel/0" {
+					http.NotFound(w, r)
+					return
+				}
+				next.ServeHTTP(w, r)
+			})
+		}})
+		if up.Gateway != s.Gateway(0) {
+			t.Fatalf("connected to %s", up.Gateway)
+		}
+		gone.Store(true)
+		from := time.Now()
+		s.Break()
+		if e := d.next(httvps.Connected); e.Gateway != s.Gateway(1) {
+			t.Errorf("connected to %s", e.Gateway)
+		}
+		if took := time.Since(from); took > 10*time.Second {
+			t.Errorf("it took %v", took)
+		}
+		if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, mux.ErrEnded) {
+			t.Errorf("Read = %v", err)
 		}
 		d.stop()
 		_ = d.wait()
