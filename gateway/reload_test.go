@@ -9,20 +9,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/httvps/httvps/gateway"
 )
-
-// eventually waits until what happens elsewhere is true.
-func eventually(t *testing.T, what string, is func() bool) {
-	t.Helper()
-	for end := time.Now().Add(30 * time.Second); !is(); <-time.After(5 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("%s never comes", what)
-		}
-	}
-}
 
 // freePort is an address that nobody listens at.
 func freePort(t *testing.T) string {
