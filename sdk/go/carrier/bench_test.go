@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/httvps/httvps/sdk/go/carrier"
 	"github.com/httvps/httvps/sdk/go/mux"
@@ -23,18 +24,26 @@ func (noise) Read(p []byte) (int, error) { return len(p), nil }
 const benchBytes = 64 << 20
 
 func BenchmarkOneStream(b *testing.B) {
-	for _, up := range []bool{false, true} {
-		name := "down"
+	for _, tc := range []struct {
+		name   string
+		up     bool
+		resume time.Duration
+	}{
+		{"down", false, 0}, {"down resumable", false, time.Minute},
+		{"up", true, 0}, {"up resumable", true, time.Minute},
+	} {
+		up, name := tc.up, "down"
 		if up {
 			name = "up"
 		}
-		b.Run(name, func(b *testing.B) {
-			url, trust := serveBench(b)
+		b.Run(tc.name, func(b *testing.B) {
+			resume := mux.Resume{Within: tc.resume}
+			url, trust := serveBench(b, resume)
 			conn, err := carrier.Dial(b.Context(), url, carrier.DialOptions{TLS: trust})
 			if err != nil {
 				b.Fatal(err)
 			}
-			s := mux.New(conn, mux.Config{Role: mux.Client, Limits: wire.DefaultLimits()})
+			s := mux.New(conn, mux.Config{Role: mux.Client, Limits: wire.DefaultLimits(), Resume: resume})
 			ctx, cancel := context.WithCancel(b.Context())
 			var wg sync.WaitGroup
 			wg.Go(func() { _ = s.Run(ctx) })
@@ -60,10 +69,10 @@ func BenchmarkOneStream(b *testing.B) {
 	}
 }
 
-func serveBench(b *testing.B) (string, *tls.Config) {
+func serveBench(b *testing.B, resume mux.Resume) (string, *tls.Config) {
 	b.Helper()
 	return serve(b, func(c *carrier.Conn) {
-		s := mux.New(c, mux.Config{Role: mux.Gateway, Limits: wire.DefaultLimits()})
+		s := mux.New(c, mux.Config{Role: mux.Gateway, Limits: wire.DefaultLimits(), Resume: resume})
 		var wg sync.WaitGroup
 		defer wg.Wait()
 		wg.Go(func() {
