@@ -408,7 +408,7 @@ func TestTheBootstrapCodeIsGoodForAQuarterOfAnHourAndReplacesTheOneBefore(t *tes
 	}
 	third := code(t, ok[string](t)(w.OpenBootstrap(t.Context())))
 	credential := ok[control.Credential](t)(w.Bootstrap(t.Context(), third, "root"))
-	ok[control.Operator](t)(w.AuthenticateOperator(t.Context(), credential.Token))
+	ok[control.Bearer](t)(w.AuthenticateOperator(t.Context(), credential.Token))
 	w.pass(control.APITokenTTL)
 	if _, err := w.AuthenticateOperator(t.Context(), credential.Token); !errors.Is(err, control.ErrUnauthorized) {
 		t.Errorf("the expired token gives %v", err)
@@ -425,12 +425,13 @@ func TestARescueCodeIsGoodForAQuarterOfAnHour(t *testing.T) {
 	}
 	early := code(t, ok[string](t)(w.OpenBootstrap(t.Context())))
 	owner := ok[control.Credential](t)(w.Bootstrap(t.Context(), early, "root"))
-	row, token, _, err := w.CreateAPIToken(t.Context(), owner.Operator.ID, control.MaxAPITokenTTL, control.Once{})
+	maker := ok[control.Bearer](t)(w.AuthenticateOperator(t.Context(), owner.Token))
+	row, token, _, err := w.CreateAPIToken(t.Context(), maker, control.NewAPIToken{TTL: control.MaxAPITokenTTL}, control.Once{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	w.pass(control.MaxAPITokenTTL - time.Microsecond)
-	ok[control.Operator](t)(w.AuthenticateOperator(t.Context(), token))
+	ok[control.Bearer](t)(w.AuthenticateOperator(t.Context(), token))
 	w.pass(time.Microsecond)
 	if _, err := w.AuthenticateOperator(t.Context(), token); !errors.Is(err, control.ErrUnauthorized) || !row.ExpiresAt.Equal(w.now()) {
 		t.Errorf("after a year the token gives %v, its end is %v", err, row.ExpiresAt)

@@ -9,24 +9,31 @@ import (
 	"time"
 )
 
-// RoleOwner may do everything.
-const RoleOwner = "owner"
-
 // Operator is someone who runs the service. Its name is unique.
 type Operator struct {
-	ID        string
-	Name      string
-	Role      string
-	CreatedAt time.Time
+	ID         string
+	Name       string
+	Role       Role
+	DisabledAt *time.Time // nil: enabled
+	CreatedAt  time.Time
 }
 
-// APIToken is what is kept of an operator's token.
+// APIToken is what is kept of an operator's token. Its role is covered by its
+// operator's.
 type APIToken struct {
 	ID         string
 	OperatorID string
+	Role       Role
 	Hash       []byte
 	ExpiresAt  time.Time
 	CreatedAt  time.Time
+}
+
+// Bearer is an operator with the token that he came with, whose role says what he
+// may do with it.
+type Bearer struct {
+	Operator
+	Token APIToken
 }
 
 // Credential is a new API token, which is nowhere else to be had.
@@ -124,7 +131,7 @@ func (a *Authority) Bootstrap(ctx context.Context, typed, name string) (Credenti
 		}
 		operator := Operator{ID: newID(), Name: name, Role: RoleOwner, CreatedAt: a.now()}
 		if operators > 0 {
-			operator, err = tx.OldestOperator(ctx, RoleOwner)
+			operator, err = tx.OldestOperator(ctx, RoleOwner, "")
 		} else {
 			err = tx.InsertOperator(ctx, operator)
 		}
@@ -163,74 +170,6 @@ func (a *Authority) takeCode(ctx context.Context, tx Tx, setting, code string) e
 		return ErrInvalidInvitation
 	}
 	return nil
-}
-
-func (a *Authority) newCredential(ctx context.Context, tx Tx, operator Operator, ttl time.Duration) (Credential, error) {
-	row, token := a.mintToken(operator.ID, ttl)
-	if err := tx.InsertAPIToken(ctx, row); err != nil {
-		return Credential{}, err
-	}
-	return Credential{Operator: operator, TokenID: row.ID, Token: token, ExpiresAt: row.ExpiresAt}, nil
-}
-
-// mintToken returns what is kept of a new token, and the token.
-func (a *Authority) mintToken(operatorID string, ttl time.Duration) (APIToken, string) {
-	token, hash := newAPIToken()
-	if a.opts.Pin != "" {
-		token += "." + a.opts.Pin
-	}
-	now := a.now().UTC().Truncate(time.Microsecond) // as they are kept
-	return APIToken{ID: newID(), OperatorID: operatorID, Hash: hash, ExpiresAt: now.Add(ttl), CreatedAt: now}, token
-}
-
-// CreateAPIToken makes a further token for an operator, valid for ttl (0:
-// APITokenTTL). It is nowhere else to be had. When the same request had been
-// made before, the text is empty and the third result true.
-func (a *Authority) CreateAPIToken(ctx context.Context, operatorID string, ttl time.Duration, once Once) (APIToken, string, bool, error) {
-	if ttl == 0 {
-		ttl = APITokenTTL
-	}
-	var c checks
-	c.that(ttl >= 24*time.Hour && ttl <= MaxAPITokenTTL, "ttl_days", "want 1 to 365")
-	if err := c.err(); err != nil {
-		return APIToken{}, "", false, err
-	}
-	row, token := a.mintToken(operatorID, ttl)
-	insert := func(ctx context.Context, tx Tx) error { return tx.InsertAPIToken(ctx, row) }
-	row, replayed, err := create(ctx, a, once, row.ID, insert, Tx.APIToken)
-	if err != nil || replayed {
-		return row, "", replayed, err
-	}
-	return row, token, false, nil
-}
-
-// APITokens lists the tokens of all operators, also those that have expired and
-// are still kept.
-func (a *Authority) APITokens(ctx context.Context, page Page) ([]APIToken, error) {
-	return list(ctx, a, func(ctx context.Context, tx Tx) ([]APIToken, error) { return tx.APITokens(ctx, page) })
-}
-
-// DeleteAPIToken ends a token at once; it may be the one that the request came with.
-func (a *Authority) DeleteAPIToken(ctx context.Context, id string) error {
-	return a.store.Write(ctx, func(ctx context.Context, tx Tx) error { return tx.DeleteAPIToken(ctx, id) })
-}
-
-// AuthenticateOperator returns whose token this is, or ErrUnauthorized.
-func (a *Authority) AuthenticateOperator(ctx context.Context, token string) (Operator, error) {
-	hash, ok := hashAPIToken(token)
-	if !ok {
-		return Operator{}, ErrUnauthorized
-	}
-	var operator Operator
-	err := a.store.Read(ctx, func(ctx context.Context, tx Tx) error {
-		var err error
-		operator, err = tx.OperatorByToken(ctx, hash, a.now())
-		return err
-	})
-	if errors.Is(err, ErrNotFound) {
-		return Operator{}, ErrUnauthorized
-	}
-	return operator, err
 }
 
 // devName is the name of everything that a development service makes itself.

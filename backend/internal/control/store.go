@@ -172,17 +172,24 @@ type sessionRows interface {
 type operatorRows interface {
 	CountOperators(ctx context.Context) (int, error)
 	InsertOperator(ctx context.Context, o Operator) error
+	Operator(ctx context.Context, id string) (Operator, error)
 	OperatorByName(ctx context.Context, name string) (Operator, error)
-	// OldestOperator returns who has had a role for longest.
-	OldestOperator(ctx context.Context, role string) (Operator, error)
+	Operators(ctx context.Context, name string, page Page) ([]Operator, error)
+	// OldestOperator returns who has been there for longest of those with a role that
+	// are not disabled, leaving out the one with an id.
+	OldestOperator(ctx context.Context, role Role, except string) (Operator, error)
+	UpdateOperator(ctx context.Context, o Operator) error
+	DeleteOperator(ctx context.Context, id string) error
 	InsertAPIToken(ctx context.Context, t APIToken) error
 	APIToken(ctx context.Context, id string) (APIToken, error)
-	APITokens(ctx context.Context, page Page) ([]APIToken, error)
+	// APITokens returns an operator's, or without one all.
+	APITokens(ctx context.Context, operatorID string, page Page) ([]APIToken, error)
 	DeleteAPIToken(ctx context.Context, id string) error
 	// DeleteAPITokens deletes all of them and returns how many there were.
 	DeleteAPITokens(ctx context.Context) (int, error)
-	// OperatorByToken returns whose unexpired token has this hash.
-	OperatorByToken(ctx context.Context, hash []byte, now time.Time) (Operator, error)
+	// OperatorByToken returns whose unexpired token has this hash, unless that operator
+	// is disabled.
+	OperatorByToken(ctx context.Context, hash []byte, now time.Time) (Bearer, error)
 }
 
 type knockRows interface {

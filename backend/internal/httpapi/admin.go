@@ -79,6 +79,9 @@ func (s *server) admin(id, method, path, summary string) huma.Operation {
 		OperationID: id, Method: method, Path: adminPath + path, Summary: summary, Tags: []string{"admin"},
 		Security: []map[string][]string{{secureOperator: {}}}, Middlewares: s.asOperator(),
 	}
+	if right, ok := rights[id]; ok {
+		op.Extensions = map[string]any{"x-right": right}
+	}
 	switch method {
 	case http.MethodPost:
 		op.DefaultStatus = http.StatusCreated
@@ -106,14 +109,6 @@ type Credential struct {
 	Role       string    `json:"role"`
 }
 
-// Operator is someone who runs the service.
-type Operator struct {
-	ID        string    `json:"id"`
-	Name      string    `json:"name"`
-	Role      string    `json:"role"`
-	CreatedAt time.Time `json:"created_at"`
-}
-
 type bootstrapInput struct {
 	Remote
 	Key  string `header:"Idempotency-Key" maxLength:"200" pattern:"^[ -~]*$" doc:"Accepted and without effect: the code works once anyhow."`
@@ -138,14 +133,10 @@ func (s *server) registerAdmin(api huma.API) {
 			s.log.InfoContext(ctx, "first operator made", "operator_id", c.Operator.ID)
 		}
 		return &body[Credential]{Credential{
-			ID: c.TokenID, Token: c.Token, ExpiresAt: c.ExpiresAt, OperatorID: c.Operator.ID, Name: c.Operator.Name, Role: c.Operator.Role,
+			ID: c.TokenID, Token: c.Token, ExpiresAt: c.ExpiresAt, OperatorID: c.Operator.ID, Name: c.Operator.Name, Role: string(c.Operator.Role),
 		}}, nil
 	})
-	register(s, api, s.admin("whoami", http.MethodGet, "/whoami", "Say whose token this is"),
-		func(ctx context.Context, _ *struct{}) (*body[Operator], error) {
-			o := operatorOf(ctx)
-			return &body[Operator]{Operator{ID: o.ID, Name: o.Name, Role: o.Role, CreatedAt: o.CreatedAt}}, nil
-		})
+	s.registerOperators(api)
 	s.registerTokens(api)
 	s.registerUsers(api)
 	s.registerPlans(api)

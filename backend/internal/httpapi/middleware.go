@@ -148,10 +148,11 @@ func bearer(ctx huma.Context) string {
 }
 
 // authenticate makes an operation ask for a credential before it looks at
-// anything else of the request. check returns the context for the handler.
-func (s *server) authenticate(check func(ctx context.Context, credential string) (context.Context, error)) huma.Middlewares {
+// anything else of the request. check returns the context for the handler, or why
+// the credential is not enough for the operation.
+func (s *server) authenticate(check func(ctx context.Context, operation, credential string) (context.Context, error)) huma.Middlewares {
 	return huma.Middlewares{func(ctx huma.Context, next func(huma.Context)) {
-		inner, err := check(ctx.Context(), bearer(ctx))
+		inner, err := check(ctx.Context(), ctx.Operation().OperationID, bearer(ctx))
 		if err != nil {
 			p := s.answer(ctx.Context(), err)
 			if p.Status == http.StatusUnauthorized {
@@ -167,17 +168,21 @@ func (s *server) authenticate(check func(ctx context.Context, credential string)
 }
 
 func (s *server) asOperator() huma.Middlewares {
-	return s.authenticate(func(ctx context.Context, credential string) (context.Context, error) {
+	return s.authenticate(func(ctx context.Context, operation, credential string) (context.Context, error) {
 		operator, err := s.authority.AuthenticateOperator(ctx, credential)
-		if err == nil {
-			known(ctx)
+		if err != nil {
+			return ctx, err
 		}
-		return context.WithValue(ctx, keyOperator, operator), err
+		known(ctx)
+		if refusal := mayNot(operator.Token.Role, operation); refusal != nil {
+			return ctx, refusal
+		}
+		return context.WithValue(ctx, keyOperator, operator), nil
 	})
 }
 
 func (s *server) asGateway() huma.Middlewares {
-	return s.authenticate(func(ctx context.Context, credential string) (context.Context, error) {
+	return s.authenticate(func(ctx context.Context, _, credential string) (context.Context, error) {
 		gateway, err := s.authority.AuthenticateGateway(ctx, credential)
 		if err == nil {
 			known(ctx)
@@ -187,7 +192,7 @@ func (s *server) asGateway() huma.Middlewares {
 }
 
 func (s *server) asDevice() huma.Middlewares {
-	return s.authenticate(func(ctx context.Context, credential string) (context.Context, error) {
+	return s.authenticate(func(ctx context.Context, _, credential string) (context.Context, error) {
 		device, err := s.authority.AuthenticateDevice(ctx, credential)
 		return context.WithValue(ctx, keyDevice, device), err
 	})
@@ -199,8 +204,8 @@ func deviceOf(ctx context.Context) string {
 	return device
 }
 
-func operatorOf(ctx context.Context) control.Operator {
-	operator, _ := ctx.Value(keyOperator).(control.Operator)
+func operatorOf(ctx context.Context) control.Bearer {
+	operator, _ := ctx.Value(keyOperator).(control.Bearer)
 	return operator
 }
 

@@ -113,6 +113,10 @@ func (f *fixture) example(t *testing.T, c creation) (path, body, other string) {
 		return path, `{}`, `{"ttl_seconds":60}`
 	case "create-token":
 		return path, `{}`, `{"ttl_days":1}`
+	case "create-operator":
+		return path, `{"name":"ann","role":"support"}`, `{"name":"bob","role":"support"}`
+	case "create-operator-token":
+		return strings.ReplaceAll(c.path, "{id}", first("operators")), `{}`, `{"ttl_days":1}`
 	default:
 		t.Fatalf("%s is new: say here how it is asked for", c.id)
 		return "", "", ""

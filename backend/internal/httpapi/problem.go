@@ -20,6 +20,7 @@ const (
 	codeInvalidProof         = "invalid_proof"
 	codeInvalidInvitation    = "invalid_invitation"
 	codeUnauthorized         = "unauthorized"
+	codeForbidden            = "forbidden"
 	codeNotFound             = "not_found"
 	codeConflict             = "conflict"
 	codeIdempotencyKeyReused = "idempotency_key_reused"

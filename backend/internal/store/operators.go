@@ -85,10 +85,10 @@ func (t *tx) InsertOnceResult(ctx context.Context, operatorID, key string, o con
 	return err
 }
 
-const operatorColumns = "o.id, o.name, o.role, o.created_at"
+const operatorColumns = "o.id, o.name, o.role, o.disabled_at, o.created_at"
 
 func scanOperator(r row) (o control.Operator, err error) {
-	err = r.Scan(&o.ID, &o.Name, &o.Role, moment{&o.CreatedAt})
+	err = r.Scan(&o.ID, &o.Name, &o.Role, maybeMoment{&o.DisabledAt}, moment{&o.CreatedAt})
 	return o, err
 }
 
@@ -98,22 +98,43 @@ func (t *tx) CountOperators(ctx context.Context) (int, error) {
 
 func (t *tx) InsertOperator(ctx context.Context, o control.Operator) error {
 	_, err := t.exec(ctx, "there is an operator with this name",
-		"INSERT INTO operators (id, name, role, created_at) VALUES ($1, $2, $3, $4)", o.ID, o.Name, o.Role, micros(o.CreatedAt))
+		"INSERT INTO operators (id, name, role, disabled_at, created_at) VALUES ($1, $2, $3, $4, $5)",
+		o.ID, o.Name, string(o.Role), nullMicros(o.DisabledAt), micros(o.CreatedAt))
 	return err
+}
+
+func (t *tx) UpdateOperator(ctx context.Context, o control.Operator) error {
+	return t.execOne(ctx, "there is an operator with this name",
+		"UPDATE operators SET name = $2, role = $3, disabled_at = $4 WHERE id = $1", o.ID, o.Name, string(o.Role), nullMicros(o.DisabledAt))
+}
+
+func (t *tx) DeleteOperator(ctx context.Context, id string) error {
+	return t.execOne(ctx, "", "DELETE FROM operators WHERE id = $1", id)
+}
+
+func (t *tx) Operator(ctx context.Context, id string) (control.Operator, error) {
+	return one(ctx, t, scanOperator, "SELECT "+operatorColumns+" FROM operators o WHERE o.id = $1"+t.held("o"), id)
+}
+
+func (t *tx) Operators(ctx context.Context, name string, page control.Page) ([]control.Operator, error) {
+	l := ordered("SELECT "+operatorColumns+" FROM operators o", "o.id", page)
+	l.equal("o.name", name)
+	return part(ctx, t, scanOperator, l, page)
 }
 
 func (t *tx) OperatorByName(ctx context.Context, name string) (control.Operator, error) {
 	return one(ctx, t, scanOperator, "SELECT "+operatorColumns+" FROM operators o WHERE o.name = $1", name)
 }
 
-func (t *tx) OldestOperator(ctx context.Context, role string) (control.Operator, error) {
-	return one(ctx, t, scanOperator, "SELECT "+operatorColumns+" FROM operators o WHERE o.role = $1 ORDER BY o.id LIMIT 1", role)
+func (t *tx) OldestOperator(ctx context.Context, role control.Role, except string) (control.Operator, error) {
+	return one(ctx, t, scanOperator, "SELECT "+operatorColumns+` FROM operators o
+		WHERE o.role = $1 AND o.disabled_at IS NULL AND o.id <> $2 ORDER BY o.id LIMIT 1`, string(role), except)
 }
 
-const tokenColumns = "id, operator_id, hash, expires_at, created_at" //nolint:gosec // names of columns
+const tokenColumns = "id, operator_id, role, hash, expires_at, created_at" //nolint:gosec // names of columns
 
 func scanAPIToken(r row) (k control.APIToken, err error) {
-	err = r.Scan(&k.ID, &k.OperatorID, &k.Hash, moment{&k.ExpiresAt}, moment{&k.CreatedAt})
+	err = r.Scan(&k.ID, &k.OperatorID, &k.Role, &k.Hash, moment{&k.ExpiresAt}, moment{&k.CreatedAt})
 	return k, err
 }
 
@@ -121,8 +142,10 @@ func (t *tx) APIToken(ctx context.Context, id string) (control.APIToken, error) 
 	return one(ctx, t, scanAPIToken, "SELECT "+tokenColumns+" FROM api_tokens WHERE id = $1", id)
 }
 
-func (t *tx) APITokens(ctx context.Context, page control.Page) ([]control.APIToken, error) {
-	return many(ctx, t, scanAPIToken, "SELECT "+tokenColumns+" FROM api_tokens WHERE id > $1 ORDER BY id LIMIT $2", page.After, page.Limit)
+func (t *tx) APITokens(ctx context.Context, operatorID string, page control.Page) ([]control.APIToken, error) {
+	l := ordered("SELECT "+tokenColumns+" FROM api_tokens", "id", page)
+	l.equal("operator_id", operatorID)
+	return part(ctx, t, scanAPIToken, l, page)
 }
 
 func (t *tx) DeleteAPIToken(ctx context.Context, id string) error {
@@ -134,14 +157,21 @@ func (t *tx) DeleteAPITokens(ctx context.Context) (int, error) {
 }
 
 func (t *tx) InsertAPIToken(ctx context.Context, k control.APIToken) error {
-	_, err := t.exec(ctx, "", "INSERT INTO api_tokens ("+tokenColumns+") VALUES ($1, $2, $3, $4, $5)",
-		k.ID, k.OperatorID, k.Hash, micros(k.ExpiresAt), micros(k.CreatedAt))
+	_, err := t.exec(ctx, "", "INSERT INTO api_tokens ("+tokenColumns+") VALUES ($1, $2, $3, $4, $5, $6)",
+		k.ID, k.OperatorID, string(k.Role), k.Hash, micros(k.ExpiresAt), micros(k.CreatedAt))
 	return err
 }
 
-func (t *tx) OperatorByToken(ctx context.Context, hash []byte, now time.Time) (control.Operator, error) {
-	return one(ctx, t, scanOperator, "SELECT "+operatorColumns+` FROM operators o
-		JOIN api_tokens k ON k.operator_id = o.id WHERE k.hash = $1 AND k.expires_at > $2`, hash, micros(now))
+func scanBearer(r row) (b control.Bearer, err error) {
+	err = r.Scan(&b.ID, &b.Name, &b.Role, maybeMoment{&b.DisabledAt}, moment{&b.CreatedAt},
+		&b.Token.ID, &b.Token.OperatorID, &b.Token.Role, &b.Token.Hash, moment{&b.Token.ExpiresAt}, moment{&b.Token.CreatedAt})
+	return b, err
+}
+
+func (t *tx) OperatorByToken(ctx context.Context, hash []byte, now time.Time) (control.Bearer, error) {
+	return one(ctx, t, scanBearer, "SELECT "+operatorColumns+`, k.id, k.operator_id, k.role, k.hash, k.expires_at, k.created_at
+		FROM operators o JOIN api_tokens k ON k.operator_id = o.id
+		WHERE k.hash = $1 AND k.expires_at > $2 AND o.disabled_at IS NULL`, hash, micros(now))
 }
 
 // The rows to delete are chosen once and for all (MATERIALIZED): a plan that chose

@@ -62,7 +62,7 @@ var schemas = map[string]schema{
 	"devices":       {defaults: object{"name": nil}, filters: []string{"user_id"}},
 	"regions":       {defaults: object{"code": nil, "name": nil}, filters: []string{"code"}},
 	"gateways":      {defaults: object{"name": nil, "region": nil}, fixed: object{"status": "pending", "url": "", "version": "", "sessions": 0}, filters: []string{"region_id"}},
-	"tokens":        {defaults: object{"ttl_days": nil}, fixed: object{"operator_id": "00000000-0000-7000-8000-0000000000aa", "created_at": fakeNow, "expires_at": "2026-06-01T00:00:00Z"}},
+	"tokens":        {defaults: object{"ttl_days": nil, "role": "owner"}, fixed: object{"operator_id": "00000000-0000-7000-8000-0000000000aa", "created_at": fakeNow, "expires_at": "2026-06-01T00:00:00Z"}},
 	"sessions":      {filters: []string{"user_id", "device_id", "gateway_id", "state"}},
 }
 
@@ -128,7 +128,8 @@ func (f *fake) answer(r *http.Request, path []string) answer {
 		return problem(401, "invalid_token", "unauthorized")
 	}
 	if path[0] == "whoami" && r.Method == http.MethodGet {
-		return answer{200, object{"id": "00000000-0000-7000-8000-0000000000aa", "name": "owner", "role": "owner"}}
+		token := object{"id": "00000000-0000-7000-8000-0000000000bb", "role": "owner", "expires_at": "2026-06-01T00:00:00Z"}
+		return answer{200, object{"id": "00000000-0000-7000-8000-0000000000aa", "name": "owner", "role": "owner", "token": token}}
 	}
 	key := r.Header.Get("Idempotency-Key")
 	if before, ok := f.answers[key]; ok && key != "" {

@@ -61,6 +61,9 @@ func New(o Options) (*Client, error) {
 	}, nil
 }
 
+// Address is where the service is.
+func (c *Client) Address() string { return c.endpoint.String() }
+
 // Close drops idle connections.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 

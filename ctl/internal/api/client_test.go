@@ -95,7 +95,7 @@ func TestEveryRefusalIsOneSentenceThatSaysWhatToDo(t *testing.T) {
 		},
 		"not allowed": {
 			answer(403, problem, `{"code":"forbidden","detail":"owners only"}`),
-			"the service refuses: owners only (forbidden)",
+			"you may not do this: owners only. Ask an owner, or log in with another token (httvpsctl whoami shows this one)",
 		},
 		"not allowed, without a reason": {
 			answer(403, problem, `{}`),

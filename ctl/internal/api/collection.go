@@ -78,6 +78,11 @@ func (c *Client) Sessions() Collection[Session] {
 // Tokens is every operator's API token.
 func (c *Client) Tokens() Collection[TokenInfo] { return Collection[TokenInfo]{c, "token", "tokens"} }
 
+// Operators is everybody who runs the service.
+func (c *Client) Operators() Collection[Operator] {
+	return Collection[Operator]{c, "operator", "operators"}
+}
+
 // List returns the page after cursor (empty: the first) of at most limit items
 // (0: as the service likes) that match filters.
 func (s Collection[T]) List(ctx context.Context, filters url.Values, limit int, cursor string) (Page[T], error) {
@@ -195,20 +200,37 @@ func (c *Client) CreateGateway(ctx context.Context, name, region, key string) (O
 	})
 }
 
-// CreateToken makes a further API token for whoever calls, valid for days. A
-// repetition with the same key has no text.
-func (c *Client) CreateToken(ctx context.Context, days int, key string) (Object[NewToken], error) {
+// CreateToken makes an API token of an operator, or without one of whoever calls,
+// valid for days. Without a role it may as much as both may. A repetition with the
+// same key has no text.
+func (c *Client) CreateToken(ctx context.Context, operator, role string, days int, key string) (Object[NewToken], error) {
 	body := struct {
-		Days int `json:"ttl_days"`
-	}{days}
-	return one[NewToken](ctx, c, call{
-		method: http.MethodPost, path: c.Tokens().path, body: body, key: key, what: Thing{Kind: "token"},
+		Days int    `json:"ttl_days"`
+		Role string `json:"role,omitempty"`
+	}{days, role}
+	r := call{method: http.MethodPost, path: c.Tokens().path, body: body, key: key, what: Thing{Kind: "token"}}
+	if operator != "" {
+		r.path, r.what = c.Operators().pathOf(operator)+"/tokens", Thing{"operator", operator}
+	}
+	return one[NewToken](ctx, c, r)
+}
+
+// CreateOperator makes an operator with a first token, valid for days. A repetition
+// with the same key has no text.
+func (c *Client) CreateOperator(ctx context.Context, name, role string, days int, key string) (Object[NewOperator], error) {
+	body := struct {
+		Name string `json:"name"`
+		Role string `json:"role"`
+		Days int    `json:"ttl_days"`
+	}{name, role, days}
+	return one[NewOperator](ctx, c, call{
+		method: http.MethodPost, path: c.Operators().path, body: body, key: key, what: Thing{Kind: "operator"},
 	})
 }
 
 // Whoami says whose token the client holds.
-func (c *Client) Whoami(ctx context.Context) (Object[Operator], error) {
-	return one[Operator](ctx, c, call{method: http.MethodGet, path: "whoami", what: Thing{Kind: "token"}})
+func (c *Client) Whoami(ctx context.Context) (Object[Whoami], error) {
+	return one[Whoami](ctx, c, call{method: http.MethodGet, path: "whoami", what: Thing{Kind: "token"}})
 }
 
 // Bootstrap redeems the one-time code of a new or a rescued service: it makes the

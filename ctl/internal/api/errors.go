@@ -56,6 +56,8 @@ func (e *ProblemError) Error() string {
 	switch {
 	case e.Status == http.StatusUnauthorized:
 		return "the service does not accept this token (wrong, expired or withdrawn): log in again with httvpsctl login"
+	case e.Status == http.StatusForbidden && e.Code == "forbidden":
+		return "you may not do this: " + e.Detail + ". Ask an owner, or log in with another token (httvpsctl whoami shows this one)"
 	case e.Status == http.StatusForbidden:
 		return "the service refuses: " + e.reason("this token may not do that")
 	case e.Status == http.StatusNotFound && e.What.Ref != "":

@@ -149,6 +149,7 @@ type NewGateway struct {
 type TokenInfo struct {
 	ID         string    `json:"id"`
 	OperatorID string    `json:"operator_id"`
+	Role       string    `json:"role"`
 	CreatedAt  time.Time `json:"created_at"`
 	ExpiresAt  time.Time `json:"expires_at"`
 }
@@ -159,9 +160,24 @@ type NewToken struct {
 	Text string `json:"token"`
 }
 
-// Operator is who a token belongs to.
+// Operator is someone who runs the service.
 type Operator struct {
-	ID   string `json:"id"`
-	Name string `json:"name"`
-	Role string `json:"role"`
+	ID        string    `json:"id"`
+	Name      string    `json:"name"`
+	Role      string    `json:"role"`
+	Disabled  bool      `json:"disabled"`
+	CreatedAt time.Time `json:"created_at"`
+}
+
+// Whoami is who a token belongs to, and the token.
+type Whoami struct {
+	Operator
+	Token TokenInfo `json:"token"`
+}
+
+// NewOperator is an operator with a first token, whose text is shown once.
+type NewOperator struct {
+	Operator
+	Text      string     `json:"token"`
+	ExpiresAt *time.Time `json:"token_expires_at"`
 }

@@ -10,10 +10,13 @@ import (
 	"github.com/httvps/httvps/ctl/internal/login"
 )
 
-var operatorColumns = []column[api.Operator]{
-	{"NAME", func(o api.Operator) string { return o.Name }},
-	{"ROLE", func(o api.Operator) string { return o.Role }},
-	{"ID", func(o api.Operator) string { return o.ID }},
+var whoamiColumns = []column[api.Whoami]{
+	{"NAME", func(w api.Whoami) string { return w.Name }},
+	{"ROLE", func(w api.Whoami) string { return w.Role }},
+	{"ID", func(w api.Whoami) string { return w.ID }},
+	{"TOKEN", func(w api.Whoami) string { return w.Token.ID }},
+	{"TOKEN ROLE", func(w api.Whoami) string { return w.Token.Role }},
+	{"TOKEN EXPIRES", func(w api.Whoami) string { return at(w.Token.ExpiresAt) }},
 }
 
 func (a *app) bootstrapCommand() *cobra.Command {
@@ -143,7 +146,7 @@ func (a *app) welcome(cmd *cobra.Command, endpoint api.Endpoint, token api.Token
 	return a.greet(endpoint, operator)
 }
 
-func (a *app) greet(endpoint api.Endpoint, operator api.Object[api.Operator]) error {
+func (a *app) greet(endpoint api.Endpoint, operator api.Object[api.Whoami]) error {
 	a.say("Logged in to %s as %s.", endpoint, operator.Value.Name)
 	if a.json() {
 		return a.printJSON(operator.JSON)
@@ -200,13 +203,13 @@ func (a *app) logoutCommand() *cobra.Command {
 
 func (a *app) whoamiCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "whoami", Short: "Show whose token is in use", Args: exactly(0),
+		Use: "whoami", Short: "Show whose token is in use and what it may do", Args: exactly(0),
 		RunE: a.asking(func(cmd *cobra.Command, c *api.Client, _ []string) error {
 			operator, err := c.Whoami(cmd.Context())
 			if err != nil {
 				return err
 			}
-			return printObject(a, operator, operatorColumns, nil)
+			return printObject(a, operator, whoamiColumns, nil)
 		}),
 	}
 }

@@ -157,7 +157,7 @@ The address and the token are taken from the flags, else from the environment
 	root.AddCommand(
 		a.bootstrapCommand(), a.loginCommand(), a.logoutCommand(), a.whoamiCommand(), a.versionCommand(),
 		a.userCommand(), a.planCommand(), a.subscriptionCommand(), a.deviceCommand(),
-		a.regionCommand(), a.gatewayCommand(), a.outlineCommand(), a.sessionCommand(), a.usageCommand(), a.tokenCommand(),
+		a.regionCommand(), a.gatewayCommand(), a.outlineCommand(), a.sessionCommand(), a.usageCommand(), a.operatorCommand(), a.tokenCommand(),
 	)
 	return root
 }

@@ -26,10 +26,11 @@ func nameOf[T any](things func(*api.Client) api.Collection[T], name func(T) stri
 }
 
 var (
-	userName    = nameOf((*api.Client).Users, func(u api.User) string { return u.Name })
-	planName    = nameOf((*api.Client).Plans, func(p api.Plan) string { return p.Name })
-	deviceName  = nameOf((*api.Client).Devices, func(d api.Device) string { return d.Name })
-	gatewayName = nameOf((*api.Client).Gateways, func(g api.Gateway) string { return g.Name })
+	userName     = nameOf((*api.Client).Users, func(u api.User) string { return u.Name })
+	planName     = nameOf((*api.Client).Plans, func(p api.Plan) string { return p.Name })
+	deviceName   = nameOf((*api.Client).Devices, func(d api.Device) string { return d.Name })
+	operatorName = nameOf((*api.Client).Operators, func(o api.Operator) string { return o.Name })
+	gatewayName  = nameOf((*api.Client).Gateways, func(g api.Gateway) string { return g.Name })
 )
 
 // names are what people know things by: by the title of a column of ids, and the id.

@@ -40,6 +40,7 @@ func Run(t *testing.T, open func(t *testing.T) control.Store) {
 		"a join code is redeemed once":                  testJoinOnce,
 		"a setting is taken once":                       testTakeOnce,
 		"API tokens are listed and deleted":             testAPITokens,
+		"operators are changed, disabled and deleted":   testOperators,
 		"ends of sessions count once and only for ours": testEndSessions,
 		"a new boot ends the sessions of others":        testBoots,
 		"unwanted sessions are found with their reason": testUnwanted,
@@ -259,7 +260,7 @@ func testRoundTrip(f fixture) {
 	secret := control.SealedSecret{ID: id(), Kind: "k", Sealed: random(60), CreatedAt: now}
 	newer := control.SealedSecret{ID: id(), Kind: "k", Sealed: random(60), CreatedAt: now}
 	operator := control.Operator{ID: id(), Name: "root", Role: control.RoleOwner, CreatedAt: now}
-	token := control.APIToken{ID: id(), OperatorID: operator.ID, Hash: random(32), ExpiresAt: ends, CreatedAt: now}
+	token := control.APIToken{ID: id(), OperatorID: operator.ID, Role: control.RoleSupport, Hash: random(32), ExpiresAt: ends, CreatedAt: now}
 	once := control.OnceResult{Request: [32]byte(random(32)), ObjectID: id(), CreatedAt: now}
 	f.write(t, func(ctx context.Context, tx control.Tx) error {
 		if err := errors.Join(
@@ -276,11 +277,11 @@ func testRoundTrip(f fixture) {
 		count, err6 := tx.CountOperators(ctx)
 		later := control.Operator{ID: id(), Name: "later", Role: control.RoleOwner, CreatedAt: now}
 		err7 := tx.InsertOperator(ctx, later)
-		oldest, err8 := tx.OldestOperator(ctx, control.RoleOwner)
+		oldest, err8 := tx.OldestOperator(ctx, control.RoleOwner, "")
 		kept, err9 := tx.APIToken(ctx, token.ID)
 		same(t, "2", setting)
 		same(t, []control.SealedSecret{newer, secret}, secrets)
-		same(t, operator, bearer)
+		same(t, control.Bearer{Operator: operator, Token: token}, bearer)
 		same(t, operator, named)
 		same(t, once, result)
 		same(t, 1, count)
@@ -290,35 +291,6 @@ func testRoundTrip(f fixture) {
 			t.Errorf("an expired token gives %v", err)
 		}
 		return errors.Join(err1, err2, err3, err4, err5, err6, err7, err8, err9)
-	})
-}
-
-func testAPITokens(f fixture) {
-	t := f.t
-	operator := control.Operator{ID: id(), Name: "root", Role: control.RoleOwner, CreatedAt: now}
-	var tokens []control.APIToken
-	for range 5 {
-		tokens = append(tokens, control.APIToken{ID: id(), OperatorID: operator.ID, Hash: random(32), ExpiresAt: now.Add(time.Hour), CreatedAt: now})
-	}
-	f.write(t, func(ctx context.Context, tx control.Tx) error {
-		errs := []error{tx.InsertOperator(ctx, operator)}
-		for _, token := range tokens {
-			errs = append(errs, tx.InsertAPIToken(ctx, token))
-		}
-		first, err1 := tx.APITokens(ctx, control.Page{Limit: 3})
-		rest, err2 := tx.APITokens(ctx, control.Page{After: tokens[2].ID, Limit: 3})
-		same(t, tokens[:3], first)
-		same(t, tokens[3:], rest)
-		err3 := tx.DeleteAPIToken(ctx, tokens[1].ID)
-		if _, err := tx.OperatorByToken(ctx, tokens[1].Hash, now); !errors.Is(err, control.ErrNotFound) {
-			t.Errorf("a deleted token gives %v", err)
-		}
-		_, err4 := tx.OperatorByToken(ctx, tokens[0].Hash, now)
-		n, err5 := tx.DeleteAPITokens(ctx)
-		same(t, 4, n)
-		left, err6 := tx.APITokens(ctx, control.Page{Limit: 3})
-		same(t, 0, len(left))
-		return errors.Join(append(errs, err1, err2, err3, err4, err5, err6)...)
 	})
 }
 
@@ -342,10 +314,11 @@ func testNotFound(f fixture) {
 			"gateway":      func() error { _, err := tx.Gateway(ctx, absent); return err },
 			"join code":    func() error { _, err := tx.GatewayByJoinCode(ctx, random(32)); return err },
 			"session":      func() error { _, err := tx.Session(ctx, sessionID()); return err },
-			"operator":     func() error { _, err := tx.OperatorByName(ctx, "x"); return err },
+			"operator":     func() error { _, err := tx.Operator(ctx, absent); return err },
+			"its name":     func() error { _, err := tx.OperatorByName(ctx, "x"); return err },
 			"token":        func() error { _, err := tx.OperatorByToken(ctx, random(32), now); return err },
 			"token's row":  func() error { _, err := tx.APIToken(ctx, absent); return err },
-			"owner":        func() error { _, err := tx.OldestOperator(ctx, control.RoleOwner); return err },
+			"owner":        func() error { _, err := tx.OldestOperator(ctx, control.RoleOwner, ""); return err },
 
 			"update of a user":         func() error { return tx.UpdateUser(ctx, control.User{ID: absent}) },
 			"update of a plan":         func() error { return tx.UpdatePlan(ctx, control.Plan{ID: absent}) },
@@ -360,6 +333,8 @@ func testNotFound(f fixture) {
 			"delete of an invitation":  func() error { return tx.DeleteInvitation(ctx, absent) },
 			"delete of a region":       func() error { return tx.DeleteRegion(ctx, absent) },
 			"delete of a token":        func() error { return tx.DeleteAPIToken(ctx, absent) },
+			"update of an operator":    func() error { return tx.UpdateOperator(ctx, control.Operator{ID: absent}) },
+			"delete of an operator":    func() error { return tx.DeleteOperator(ctx, absent) },
 			"delete of a gateway":      func() error { return tx.DeleteGateway(ctx, absent) },
 		} {
 			if err := look(); !errors.Is(err, control.ErrNotFound) {

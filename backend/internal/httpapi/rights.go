@@ -1,0 +1,88 @@
+package httpapi
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/httvps/httvps/backend/internal/control"
+)
+
+// rights says what each operation of operators needs. It is the one place where that
+// is decided; what it does not have nobody may do. docs/02 has the same table.
+var rights = map[string]control.Right{
+	"whoami":       control.RightSelf,
+	"create-token": control.RightSelf,
+	"list-tokens":  control.RightSelf, // of others: control.RightAudit
+	"delete-token": control.RightSelf, // of others: control.RightOperators
+
+	"list-users":           control.RightRead,
+	"show-user":            control.RightRead,
+	"list-invitations":     control.RightRead,
+	"list-devices":         control.RightRead,
+	"show-device":          control.RightRead,
+	"list-plans":           control.RightRead,
+	"show-plan":            control.RightRead,
+	"list-subscriptions":   control.RightRead,
+	"show-subscription":    control.RightRead,
+	"list-regions":         control.RightRead,
+	"show-region":          control.RightRead,
+	"list-gateways":        control.RightRead,
+	"show-gateway":         control.RightRead,
+	"list-outline-servers": control.RightRead,
+	"show-outline-server":  control.RightRead,
+	"list-sessions":        control.RightRead,
+	"show-session":         control.RightRead,
+	"show-usage":           control.RightRead,
+
+	"update-user":       control.RightSupport,
+	"create-invitation": control.RightSupport,
+	"delete-invitation": control.RightSupport,
+	"update-device":     control.RightSupport,
+	"revoke-device":     control.RightSupport,
+	"close-session":     control.RightSupport,
+
+	"create-user":           control.RightManage,
+	"delete-user":           control.RightManage,
+	"create-plan":           control.RightManage,
+	"update-plan":           control.RightManage,
+	"delete-plan":           control.RightManage,
+	"create-subscription":   control.RightManage,
+	"update-subscription":   control.RightManage,
+	"delete-subscription":   control.RightManage,
+	"create-region":         control.RightManage,
+	"update-region":         control.RightManage,
+	"delete-region":         control.RightManage,
+	"create-gateway":        control.RightManage,
+	"delete-gateway":        control.RightManage,
+	"create-outline-server": control.RightManage,
+	"update-outline-server": control.RightManage,
+	"delete-outline-server": control.RightManage,
+
+	"verify-usage":   control.RightAudit,
+	"list-operators": control.RightAudit,
+	"show-operator":  control.RightAudit,
+
+	"create-operator":       control.RightOperators,
+	"update-operator":       control.RightOperators,
+	"delete-operator":       control.RightOperators,
+	"create-operator-token": control.RightOperators,
+}
+
+// mayNot returns why a role may not do an operation, or nil when it may.
+func mayNot(role control.Role, operation string) *Problem {
+	right, known := rights[operation]
+	if known && role.Has(right) {
+		return nil
+	}
+	var may []string
+	for _, other := range control.Roles() {
+		if known && other.Has(right) {
+			may = append(may, string(other))
+		}
+	}
+	slices.Sort(may)
+	return newProblem(http.StatusForbidden, codeForbidden,
+		fmt.Sprintf("the role %s is not enough: this needs the right %s, which these have: %s", role, right, strings.Join(may, ", ")))
+}
