@@ -6,7 +6,7 @@ package acmetest
 import (
 	"encoding/pem"
 	"io"
-	"log"
+	"log" //nolint:depguard // Pebble's
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -112,7 +112,7 @@ func write(t *testing.T, name string, text []byte) {
 // name.
 func resolver(t *testing.T) (address string) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -125,8 +125,11 @@ func resolver(t *testing.T) (address string) {
 		}
 		_ = w.WriteMsg(answer) // who asked is gone
 	})}
-	served := make(chan error, 1)
-	go func() { served <- server.ActivateAndServe() }()
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		_ = server.ActivateAndServe() // ends with the listener
+	}()
 	t.Cleanup(func() {
 		_ = l.Close()
 		<-served

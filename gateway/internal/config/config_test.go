@@ -481,6 +481,7 @@ func vary(v reflect.Value) {
 			value.SetInt(value.Int() + 1)
 		case reflect.Slice:
 			value.Set(reflect.MakeSlice(value.Type(), value.Len()+1, value.Len()+1))
+		default:
 		}
 	}
 }
