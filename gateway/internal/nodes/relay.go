@@ -47,7 +47,11 @@ func (n *Node) Relay() (*Relay, error) {
 	if err != nil {
 		return nil, fmt.Errorf("control plane: %w", err)
 	}
-	return &Relay{prefix: base.Path, api: n.control, places: make(chan struct{}, maxRelayed)}, nil
+	return newRelay(base.Path, n.control), nil
+}
+
+func newRelay(prefix string, control *api) *Relay {
+	return &Relay{prefix: prefix, api: control, places: make(chan struct{}, maxRelayed)}
 }
 
 // Takes reports whether a request is one that is passed on: under the path that the

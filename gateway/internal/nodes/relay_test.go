@@ -19,10 +19,7 @@ func relayTo(t *testing.T, handler http.HandlerFunc) *Relay {
 	t.Helper()
 	server := httptest.NewServer(handler)
 	t.Cleanup(server.Close)
-	return &Relay{
-		prefix: "/k3jd84hf", places: make(chan struct{}, maxRelayed),
-		api: &api{base: server.URL + "/k3jd84hf", http: server.Client(), bear: func() (string, error) { return "the gateway's own", nil }},
-	}
+	return newRelay("/k3jd84hf", &api{base: server.URL + "/k3jd84hf", http: server.Client(), bear: func() (string, error) { return "the gateway's own", nil }})
 }
 
 func TestOnlyWhatADeviceNeedsIsPassedOn(t *testing.T) {
@@ -106,7 +103,7 @@ func TestALongQuestionIsNotPassedOn(t *testing.T) {
 
 func TestAControlPlaneThatIsAwayOrTellsTooMuchIsABadGateway(t *testing.T) {
 	long := relayTo(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(make([]byte, maxAnswer+1)) })
-	away := &Relay{prefix: "/k3jd84hf", places: make(chan struct{}, 1), api: &api{base: "http://127.0.0.1:1/k3jd84hf", http: &http.Client{}}}
+	away := newRelay("/k3jd84hf", &api{base: "http://127.0.0.1:1/k3jd84hf", http: &http.Client{}})
 	for name, r := range map[string]*Relay{"long": long, "away": away} {
 		w := httptest.NewRecorder()
 		r.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "https://gw.example/k3jd84hf/api/v1/me", nil))
@@ -126,7 +123,7 @@ func (silent) RoundTrip(r *http.Request) (*http.Response, error) {
 
 func TestWhatIsPassedOnAtOnceIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := &Relay{prefix: "/k3jd84hf", places: make(chan struct{}, maxRelayed), api: &api{base: "https://service.example/k3jd84hf", http: &http.Client{Transport: silent{}}}}
+		r := newRelay("/k3jd84hf", &api{base: "https://service.example/k3jd84hf", http: &http.Client{Transport: silent{}}})
 		codes := make(chan int, 2*maxRelayed)
 		var wg sync.WaitGroup
 		start := time.Now()

@@ -11,13 +11,15 @@ import (
 
 // Account is what the service tells a device about itself and its user's plan.
 type Account struct {
-	DeviceName string
-	UserName   string
+	DeviceName string // as the operator sees it
+	UserName   string // likewise
 
-	// Allowed says that the device may have sessions; if not, Reason has the code,
-	// which Explain knows.
+	// Allowed says that the device may have sessions.
 	Allowed bool
-	Reason  string
+
+	// Reason is why it may not: a code that [Explain] knows, like that of a
+	// [RefusedError]. Empty with Allowed.
+	Reason string
 
 	// Plan is what the next session rests on, or what the user last had; nil: there
 	// never was one.
@@ -26,7 +28,7 @@ type Account struct {
 
 // Plan is a user's subscription to a plan of the operator's.
 type Plan struct {
-	Name     string
+	Name     string    // for people
 	Status   string    // "active", "scheduled" or "expired"
 	StartsAt time.Time // meaningless with AwaitsUse
 	EndsAt   time.Time // zero: without end, or not known yet
@@ -34,7 +36,7 @@ type Plan struct {
 	// AwaitsUse says that it begins with the first session.
 	AwaitsUse bool
 
-	MaxDevices  int
+	MaxDevices  int      // that the user may have enrolled
 	MaxSessions int      // at once, of all of the user's devices
 	Regions     []string // codes; empty: all
 
@@ -46,18 +48,22 @@ type Plan struct {
 	Quota *Quota
 }
 
-// Quota is how much traffic a plan includes, and what is used of it, in bytes, both
-// directions together. Usage is known some seconds late.
+// Quota is how much traffic a plan includes, and what is used of it. Usage is known
+// some seconds late.
 type Quota struct {
+	// Bytes is what a period includes, Used and Left are what was used of it and what
+	// was not; in bytes, both directions together. Left is never less than zero.
 	Bytes, Used, Left int64
 
 	// ResetsAt is when the next period begins; zero: never.
 	ResetsAt time.Time
 
-	// Throttled says that it is used up and traffic goes on at Throttle bits per
-	// second; with Throttle 0 it ends then.
+	// Throttled says that it is used up and traffic goes on, at Throttle.
 	Throttled bool
-	Throttle  int64
+
+	// Throttle is how fast traffic goes on when it is used up, in bits per second; 0:
+	// it ends then.
+	Throttle int64
 }
 
 // DaysLeft is how many days the plan lasts from now on, a day that has begun counted

@@ -33,7 +33,8 @@ var ErrNoSession = errors.New("not connected")
 // Config says how a [Client] works. Store is required, everything else has a
 // default.
 type Config struct {
-	// Store holds key and profile of an enrolled device.
+	// Store holds key and profile of an enrolled device. Clients that share one are
+	// the same device; each has a session that counts towards the plan's.
 	Store Store
 
 	// OnEvent is told what changes, one call after another, from within Run.
@@ -481,7 +482,7 @@ func (r *runner) serve(ctx context.Context, gateway Gateway, tok token, conn *ca
 
 // Status is how a [Client] is doing.
 type Status struct {
-	Connected bool
+	Connected bool      // a session is up
 	Gateway   Gateway   // with Connected
 	Session   string    // with Connected: 32 hexadecimal digits
 	Since     time.Time // since when it is connected, or not; zero before the first time

@@ -34,9 +34,9 @@ const stepTimeout = 10 * time.Second
 
 // Finding is how one step went.
 type Finding struct {
-	Step   Step
-	Target string // the host that it is about; empty where it is about none
-	Took   time.Duration
+	Step   Step          // what was looked at
+	Target string        // the host that it is about; empty where it is about none
+	Took   time.Duration // at most ten seconds, a minute with StepToken
 	Err    error         // nil: as it should be
 	Skew   time.Duration // with StepClock: how far the device's clock is ahead of the service's
 }
@@ -47,7 +47,7 @@ var ErrClock = errors.New("the clock of this device is wrong")
 
 // DiagnoseOptions say what [Diagnose] looks at. Store is required.
 type DiagnoseOptions struct {
-	Store   Store
+	Store   Store   // of an enrolled device
 	NetDial NetDial // nil means net.Dialer
 	Agent   string  // as in [Config]
 

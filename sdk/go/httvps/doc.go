@@ -34,6 +34,15 @@
 //	go func() { done <- client.Run(ctx) }()
 //	web := &http.Client{Transport: &http.Transport{DialContext: client.DialContext}}
 //
+// A transport that is to speak HTTP/2 needs ForceAttemptHTTP2, as with any dialer of
+// one's own; its idle connections count among the streams of the session until
+// CloseIdleConnections.
+//
+// What a client may hold in memory is a choice of two, [Config].Memory.
+//
+// The examples are on the page of this package, and in the files example_test.go and
+// example_store_test.go beside its source, for go doc does not show them.
+//
 // Among several gateways, near ones are tried first; among those that are about as
 // near the service's order counts, which knows their load. [Client.Status] says how it
 // goes, [Client.NetworkChanged] is for programs that are told of networks and sleep,

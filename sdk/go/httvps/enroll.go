@@ -16,11 +16,11 @@ type EnrollOptions struct {
 	// Store keeps the key and, at the end, the profile.
 	Store Store
 
-	// Name is what the operator will see; default "device".
+	// Name is what the operator will see, at most 100 characters; default "device".
 	Name string
 
-	// Platform is the kind of device; default the operating system's name as
-	// Go calls it.
+	// Platform is the kind of device, at most 64 characters; default the operating
+	// system's name as Go calls it.
 	Platform string
 
 	// Replace is the id of a device of the same user that gives its place to this
@@ -46,8 +46,8 @@ type enrolled struct {
 // on its way, repeating it is safe as long as the store is the same: the
 // service knows invitation and key again and gives the same answer.
 //
-// Errors are *RefusedError (codes invalid_invitation, device_limit, …),
-// *UnreachableError or an error of the store.
+// Errors are *RefusedError (codes invalid_invitation, device_limit, invalid_request
+// for a name that is too long, …), *UnreachableError or an error of the store.
 func Enroll(ctx context.Context, inv Invitation, opts EnrollOptions) (Profile, error) {
 	if opts.Store == nil {
 		return Profile{}, errors.New("enroll: no store")

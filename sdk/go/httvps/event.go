@@ -54,7 +54,7 @@ func (k EventKind) String() string {
 
 // Event is one change in the life of a [Client].
 type Event struct {
-	Kind    EventKind
+	Kind    EventKind     // what has changed
 	Gateway string        // URL; empty when no gateway is meant
 	Region  string        // of the gateway; may be empty
 	Session string        // 32 hexadecimal digits; with Connected, Resumed and Disconnected

@@ -16,7 +16,7 @@ const maxRegion = 64
 
 // Gateway is where a device may connect to.
 type Gateway struct {
-	URL    string
+	URL    string // wss://host[:port]/path
 	Region string // a code of the operator's; may be empty
 
 	// RoundTrip is how long a TCP connection took to open; 0: none did, or it was

@@ -28,7 +28,7 @@ const anyPeer = "a UDP socket"
 // is resolved at the far end.
 type Addr struct {
 	Host string // a name, or an IP address without brackets
-	Port uint16
+	Port uint16 // not 0
 }
 
 // Network implements net.Addr.

@@ -24,11 +24,11 @@ var ErrNotEnrolled = errors.New("this device is not enrolled")
 // the service and what its gateways are known by, which the operator may not
 // want to see published.
 type Profile struct {
-	DeviceID    string `json:"device_id"` // a UUID
-	DeviceName  string `json:"device_name"`
-	UserName    string `json:"user_name"`
-	ServiceID   string `json:"service_id"`
-	ServiceName string `json:"service_name"`
+	DeviceID    string `json:"device_id"`    // a UUID
+	DeviceName  string `json:"device_name"`  // as the operator sees it
+	UserName    string `json:"user_name"`    // likewise
+	ServiceID   string `json:"service_id"`   // a UUID
+	ServiceName string `json:"service_name"` // for people
 
 	// API holds the base URLs of the device API, best first.
 	API []string `json:"api"`

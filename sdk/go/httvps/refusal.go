@@ -29,12 +29,13 @@ type RefusedError struct {
 
 // Device is one of a user's devices.
 type Device struct {
-	ID       string    `json:"id"`
-	Name     string    `json:"name"`
-	Platform string    `json:"platform"`
+	ID       string    `json:"id"`           // a UUID
+	Name     string    `json:"name"`         // as it was enrolled
+	Platform string    `json:"platform"`     // likewise
 	LastSeen time.Time `json:"last_seen_at"` // zero: never
 }
 
+// Error names the code, which is for programs; people want [Explain].
 func (e *RefusedError) Error() string { return "refused by the service: " + e.Code }
 
 // UnreachableError says that nobody could be asked who decides: no network, no
@@ -42,9 +43,11 @@ func (e *RefusedError) Error() string { return "refused by the service: " + e.Co
 // does not decide now (a [RefusedError], such as rate_limited). It holds one error
 // for each address that was tried.
 type UnreachableError struct {
+	// Errs are what was wrong with each address, the host in front.
 	Errs []error
 }
 
+// Error tells all of Errs.
 func (e *UnreachableError) Error() string {
 	if len(e.Errs) == 0 {
 		return "the service could not be reached"
@@ -83,6 +86,7 @@ type OpenError struct {
 	Err    error  // what the tunnel said; may be nil
 }
 
+// Error names target and code: a log of it says where the user went.
 func (e *OpenError) Error() string { return "open " + e.Target + ": " + e.Code }
 
 // Unwrap returns the tunnel's own error.

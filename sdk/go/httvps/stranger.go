@@ -24,6 +24,7 @@ type StrangerError struct {
 	Err error
 }
 
+// Error says which of the two it is, and what was seen.
 func (e *StrangerError) Error() string {
 	if e.Untrusted {
 		return "something answers there that cannot be trusted to be the service: " + e.Err.Error()
