@@ -42,3 +42,26 @@ func TestTheUnitsAreRightAndTight(t *testing.T) {
 		}
 	}
 }
+
+// The unit is for the systemd of a session, which finds programs by the path.
+func TestTheUnitOfAPersonIsRight(t *testing.T) {
+	analyze, err := exec.LookPath("systemd-analyze")
+	if err != nil {
+		t.Skip("systemd-analyze is not installed (Debian: systemd)")
+	}
+	text, err := os.ReadFile("user/httvps.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The program is not installed here.
+	unit := regexp.MustCompile(`(?m)^ExecStart=httvps `).ReplaceAll(text, []byte("ExecStart=/bin/true "))
+	file := filepath.Join(t.TempDir(), "httvps.service")
+	if err := os.WriteFile(file, unit, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), analyze, "verify", "--user", "--man=no", file)
+	cmd.Env = append(os.Environ(), "XDG_RUNTIME_DIR="+t.TempDir())
+	if out, err := cmd.CombinedOutput(); err != nil || strings.Contains(string(out), "httvps.service:") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
