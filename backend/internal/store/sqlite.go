@@ -151,7 +151,11 @@ func (e *sqliteEngine) open(mode, lock string, pragmas ...string) (*sql.DB, erro
 	pragmas = append(pragmas, "foreign_keys(1)", "synchronous(FULL)", "trusted_schema(0)", "secure_delete(1)")
 	query["_pragma"] = pragmas
 	dsn := url.URL{Scheme: "file", Path: e.path, RawQuery: query.Encode() + "&mode=" + mode}
-	return sql.Open("sqlite", dsn.String())
+	connector, err := sqlite.NewConnector(dsn.String())
+	if err != nil {
+		return nil, err
+	}
+	return sql.OpenDB(preparing{connector}), nil
 }
 
 // check marks a new file as ours and refuses one that is damaged.
