@@ -32,7 +32,7 @@ func openPrepared(t *testing.T) (conn *sql.Conn, kept func() int) {
 	return conn, func() (n int) {
 		t.Helper()
 		if err := conn.Raw(func(c any) error {
-			p := c.(*preparedConn) //nolint:errcheck,forcetypeassert // a panic is a failure, too
+			p := c.(*preparedConn) //nolint:forcetypeassert // a panic is a failure, too
 			if n = p.order.Len(); n != len(p.idle) {
 				t.Errorf("%d statements in order, %d by their query", n, len(p.idle))
 			}
