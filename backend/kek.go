@@ -159,7 +159,7 @@ func (r *rotation) add(ctx context.Context) error {
 
 func (r *rotation) reseal(ctx context.Context) error {
 	key := r.keys.Newest()
-	n, err := control.Reseal(ctx, r.records, r.keys, key)
+	n, err := control.Reseal(byCommand(ctx, "kek reseal"), r.records, r.keys, key)
 	if err != nil {
 		return err
 	}

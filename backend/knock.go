@@ -41,7 +41,7 @@ func rotate(
 	if err != nil {
 		return time.Time{}, err
 	}
-	if at, err = next(authority, ctx); err != nil {
+	if at, err = next(authority, byCommand(ctx, what)); err != nil {
 		return time.Time{}, fmt.Errorf("%s: %w", what, err)
 	}
 	return at, nil

@@ -34,7 +34,7 @@ func Rescue(ctx context.Context, cfg Config) (link string, err error) {
 	if err != nil {
 		return "", err
 	}
-	link, revoked, err := authority.Rescue(ctx)
+	link, revoked, err := authority.Rescue(byCommand(ctx, "rescue"))
 	if errors.Is(err, control.ErrNoOperator) {
 		return "", fmt.Errorf("%w: start the service, which shows a bootstrap link", err)
 	}
@@ -55,4 +55,9 @@ func hasFixedAddress(cfg Config) error {
 		return fmt.Errorf("%s is empty, want https://HOST[:PORT]: it cannot be guessed from %q", key, address)
 	}
 	return nil
+}
+
+// byCommand returns a context in which a person at this machine runs a command.
+func byCommand(ctx context.Context, name string) context.Context {
+	return control.WithActor(ctx, control.Actor{Kind: control.ActorCommand, Name: name})
 }

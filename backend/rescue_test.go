@@ -104,7 +104,7 @@ func TestTokensAreMadeListedWithoutTheirSecretsAndDeleted(t *testing.T) {
 	}
 	listed := s.admin(http.MethodGet, "/tokens", nil).want(http.StatusOK, "")
 	listed.into(&list)
-	if len(list.Items) != 2 || list.Items[1]["id"] != made.field("id") || strings.Contains(string(listed.text), "hvt1") || len(list.Items[1]) != 4 {
+	if len(list.Items) != 2 || list.Items[1]["id"] != made.field("id") || strings.Contains(string(listed.text), "hvt1") || len(list.Items[1]) != 5 {
 		t.Errorf("listed %s", listed.text)
 	}
 	whoami := func() reply { return s.get("/api/v1/admin/whoami", made.field("token")) }

@@ -76,7 +76,7 @@ type Identity struct {
 // Open returns the Authority over a store. At the first start it makes the
 // service's identity and its secret keys.
 func Open(ctx context.Context, opts Options) (*Authority, error) {
-	a := &Authority{store: opts.Store, now: opts.Now, opts: opts, heartbeat: opts.Heartbeat}
+	a := &Authority{store: &auditing{Store: opts.Store, sealer: opts.Sealer, now: opts.Now}, now: opts.Now, opts: opts, heartbeat: opts.Heartbeat}
 	var nonceKey []byte
 	err := a.store.Write(ctx, func(ctx context.Context, tx Tx) error {
 		err := tx.LockService(ctx)
@@ -93,6 +93,9 @@ func Open(ctx context.Context, opts Options) (*Authority, error) {
 			return err
 		}
 		if _, err := a.signingNow(ctx, tx); err != nil {
+			return err
+		}
+		if err := a.checkAuditKey(ctx, tx); err != nil {
 			return err
 		}
 		nonceKey, err = a.openNonceKey(ctx, tx)

@@ -74,6 +74,7 @@ func (a *Authority) Enroll(ctx context.Context, e Enrolment) (Enrolled, error) {
 		return Enrolled{}, err
 	}
 	device := Device{ID: newID(), Name: e.Name, Platform: e.Platform, PublicKey: e.PublicKey, Generation: 1}
+	ctx = acting(ctx, ActorDevice, device.ID, device.Name)
 	var enrolled Enrolled
 	err := a.store.Write(ctx, func(ctx context.Context, tx Tx) error {
 		now := a.now()

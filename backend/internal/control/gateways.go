@@ -241,7 +241,7 @@ func (a *Authority) JoinGateway(ctx context.Context, j Join) (gateway Gateway, i
 			}
 			return nil
 		}
-		redeemed, err := tx.RedeemJoin(ctx, gateway.ID, Joined{PublicKey: j.PublicKey, URL: j.URL, Version: j.Version, At: now})
+		redeemed, err := tx.RedeemJoin(ByGateway(ctx, gateway), gateway.ID, Joined{PublicKey: j.PublicKey, URL: j.URL, Version: j.Version, At: now})
 		if err != nil {
 			return err
 		}

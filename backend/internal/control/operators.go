@@ -126,17 +126,20 @@ func (a *Authority) Bootstrap(ctx context.Context, typed, name string) (Credenti
 		if operators > 0 {
 			setting = settingRescue
 		}
+		operator := Operator{ID: newID(), Name: name, Role: RoleOwner, CreatedAt: a.now()}
+		if operators > 0 {
+			if operator, err = tx.OldestOperator(ctx, RoleOwner, ""); err != nil {
+				return err
+			}
+		}
+		ctx = acting(ctx, ActorOperator, operator.ID, operator.Name)
 		if err := a.takeCode(ctx, tx, setting, code); err != nil {
 			return err
 		}
-		operator := Operator{ID: newID(), Name: name, Role: RoleOwner, CreatedAt: a.now()}
-		if operators > 0 {
-			operator, err = tx.OldestOperator(ctx, RoleOwner, "")
-		} else {
-			err = tx.InsertOperator(ctx, operator)
-		}
-		if err != nil {
-			return err
+		if operators == 0 {
+			if err := tx.InsertOperator(ctx, operator); err != nil {
+				return err
+			}
 		}
 		credential, err = a.newCredential(ctx, tx, operator, APITokenTTL)
 		credential.Rescued = operators > 0

@@ -538,8 +538,8 @@ func TestAccessKeysAreSealedAgainAndReplacedOnBothEngines(t *testing.T) {
 		if log := ok[control.EventLog](t)(p.Events(t.Context(), seen, 10)); len(log.Events) != 1 || log.Events[0].Kind != control.EventOutlineChanged {
 			t.Errorf("gateways are told %+v of another key", log.Events)
 		}
-		if n := len(sealedValues(t, p.records)); n != 4 { // signing key, nonce key, knock key, one access key
-			t.Errorf("there are %d sealed secrets, want 4", n)
+		if n := len(sealedValues(t, p.records)); n != 5 { // signing key, nonce key, audit key, knock key, one access key
+			t.Errorf("there are %d sealed secrets, want 5", n)
 		}
 		if got := ok[control.OutlineServer](t)(p.OutlineServer(t.Context(), server.ID)); got.Name != server.Name {
 			t.Errorf("it is called %q with another key, was %q", got.Name, server.Name)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 )
 
 // Sealer keeps secrets readable to this service only while they lie in the
@@ -108,7 +109,8 @@ func readSealing(ctx context.Context, tx Tx, sealer Sealer) (Sealing, error) {
 // nothing. Others may use the store. It returns how many it sealed.
 func Reseal(ctx context.Context, store Store, sealer Sealer, key string) (int, error) {
 	var n int
-	err := store.Write(ctx, func(ctx context.Context, tx Tx) error {
+	audited := &auditing{Store: store, sealer: sealer, now: time.Now}
+	err := audited.Write(ctx, func(ctx context.Context, tx Tx) error {
 		err := tx.LockService(ctx)
 		if err == nil {
 			_, err = tx.Setting(ctx, settingSealingKey) // held from here on

@@ -45,7 +45,7 @@ func TestASealedSecretThatWasMovedToAnotherRowDoesNotOpenOnBothEngines(t *testin
 		w, records := openWorldOn(t, dir, where)
 		ok[time.Time](t)(w.RotateKnock(t.Context()))
 		before := sealedValues(t, records)
-		if len(before) != 4 { // signing key, nonce key, two knock keys
+		if len(before) != 5 { // signing key, nonce key, audit key, two knock keys
 			t.Fatalf("there are %d sealed secrets", len(before))
 		}
 		for i, v := range before {
@@ -107,14 +107,14 @@ func TestSecretsFromBeforeKeysHadIDsAreSealedAgainOnBothEngines(t *testing.T) {
 		w, records := openWorldOn(t, dir, where)
 		keys := keysIn(t, dir, false)
 		asBefore(t, records, dir)
-		if s := ok[control.Sealing](t)(control.ReadSealing(t.Context(), records, keys)); s.Key != "" || s.Values[""] != 3 {
-			t.Fatalf("ReadSealing = %+v, want 3 secrets that name no key", s)
+		if s := ok[control.Sealing](t)(control.ReadSealing(t.Context(), records, keys)); s.Key != "" || s.Values[""] != 4 {
+			t.Fatalf("ReadSealing = %+v, want 4 secrets that name no key", s)
 		}
 		if _, err := w.over(records, keysIn(t, t.TempDir(), true)); !errors.Is(err, seal.ErrDamaged) || !strings.Contains(err.Error(), "holds") {
 			t.Errorf("with another key: %v", err)
 		}
 		again := ok[*control.Authority](t)(w.over(records, keys))
-		if s := ok[control.Sealing](t)(control.ReadSealing(t.Context(), records, keys)); s.Key != keys.Newest() || s.Values[keys.Newest()] != 3 {
+		if s := ok[control.Sealing](t)(control.ReadSealing(t.Context(), records, keys)); s.Key != keys.Newest() || s.Values[keys.Newest()] != 4 {
 			t.Errorf("ReadSealing = %+v, want everything sealed with %s", s, keys.Newest())
 		}
 		if jwks(t, again).Keys[0].ID != jwks(t, w.Authority).Keys[0].ID {

@@ -34,6 +34,7 @@ type Tx interface {
 	knockRows
 	sealedRows
 	eventRows
+	auditRows
 	usageRows
 	outlineRows
 	quotaRows

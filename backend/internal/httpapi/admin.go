@@ -82,6 +82,11 @@ func (s *server) admin(id, method, path, summary string) huma.Operation {
 	if right, ok := rights[id]; ok {
 		op.Extensions = map[string]any{"x-right": right}
 	}
+	if method != http.MethodGet {
+		op.Parameters = []*huma.Param{{
+			Name: reasonHeader, In: "header", Description: "Why, for the audit log: at most 200 characters.", Schema: &huma.Schema{Type: "string"},
+		}}
+	}
 	switch method {
 	case http.MethodPost:
 		op.DefaultStatus = http.StatusCreated
@@ -137,6 +142,7 @@ func (s *server) registerAdmin(api huma.API) {
 		}}, nil
 	})
 	s.registerOperators(api)
+	s.registerAudit(api)
 	s.registerTokens(api)
 	s.registerUsers(api)
 	s.registerPlans(api)

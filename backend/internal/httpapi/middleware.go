@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
+	"net"
 	"net/http"
 	"runtime/debug"
 	"strconv"
@@ -70,6 +71,7 @@ func (s *server) wrap(next http.Handler) http.Handler {
 		ctx := context.WithValue(r.Context(), keyRequestID, id)
 		ctx = context.WithValue(ctx, keyUnbounded, r.Context())
 		ctx = context.WithValue(ctx, keyWriter, w)
+		ctx = control.WithActor(ctx, control.Actor{Address: hostOf(r.RemoteAddr)})
 		ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 		defer cancel()
 		h := w.Header()
@@ -123,6 +125,15 @@ func patient(ctx context.Context, limit time.Duration) (context.Context, context
 	return context.WithTimeout(unbounded(ctx), limit)
 }
 
+// hostOf is the address that a request came from, without the port.
+func hostOf(remote string) string {
+	host, _, err := net.SplitHostPort(remote)
+	if err != nil {
+		return remote
+	}
+	return host
+}
+
 func requestID(ctx context.Context) string {
 	id, _ := ctx.Value(keyRequestID).(string)
 	return id
@@ -150,9 +161,9 @@ func bearer(ctx huma.Context) string {
 // authenticate makes an operation ask for a credential before it looks at
 // anything else of the request. check returns the context for the handler, or why
 // the credential is not enough for the operation.
-func (s *server) authenticate(check func(ctx context.Context, operation, credential string) (context.Context, error)) huma.Middlewares {
+func (s *server) authenticate(check func(ctx huma.Context, credential string) (context.Context, error)) huma.Middlewares {
 	return huma.Middlewares{func(ctx huma.Context, next func(huma.Context)) {
-		inner, err := check(ctx.Context(), ctx.Operation().OperationID, bearer(ctx))
+		inner, err := check(ctx, bearer(ctx))
 		if err != nil {
 			p := s.answer(ctx.Context(), err)
 			if p.Status == http.StatusUnauthorized {
@@ -168,33 +179,40 @@ func (s *server) authenticate(check func(ctx context.Context, operation, credent
 }
 
 func (s *server) asOperator() huma.Middlewares {
-	return s.authenticate(func(ctx context.Context, operation, credential string) (context.Context, error) {
+	return s.authenticate(func(hc huma.Context, credential string) (context.Context, error) {
+		ctx := hc.Context()
 		operator, err := s.authority.AuthenticateOperator(ctx, credential)
 		if err != nil {
 			return ctx, err
 		}
 		known(ctx)
-		if refusal := mayNot(operator.Token.Role, operation); refusal != nil {
+		if refusal := mayNot(operator.Token.Role, hc.Operation().OperationID); refusal != nil {
 			return ctx, refusal
 		}
-		return context.WithValue(ctx, keyOperator, operator), nil
+		ctx, err = control.ByOperator(context.WithValue(ctx, keyOperator, operator), operator, hc.Header(reasonHeader))
+		if _, invalid := errors.AsType[*control.InvalidError](err); invalid {
+			return ctx, reasonProblem()
+		}
+		return ctx, err
 	})
 }
 
 func (s *server) asGateway() huma.Middlewares {
-	return s.authenticate(func(ctx context.Context, _, credential string) (context.Context, error) {
+	return s.authenticate(func(hc huma.Context, credential string) (context.Context, error) {
+		ctx := hc.Context()
 		gateway, err := s.authority.AuthenticateGateway(ctx, credential)
 		if err == nil {
 			known(ctx)
 		}
-		return context.WithValue(ctx, keyGateway, gateway), err
+		return control.ByGateway(context.WithValue(ctx, keyGateway, gateway), gateway), err
 	})
 }
 
 func (s *server) asDevice() huma.Middlewares {
-	return s.authenticate(func(ctx context.Context, _, credential string) (context.Context, error) {
+	return s.authenticate(func(hc huma.Context, credential string) (context.Context, error) {
+		ctx := hc.Context()
 		device, err := s.authority.AuthenticateDevice(ctx, credential)
-		return context.WithValue(ctx, keyDevice, device), err
+		return control.ByDevice(context.WithValue(ctx, keyDevice, device), device), err
 	})
 }
 

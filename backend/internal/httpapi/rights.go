@@ -61,6 +61,9 @@ var rights = map[string]control.Right{
 	"delete-outline-server": control.RightManage,
 
 	"verify-usage":   control.RightAudit,
+	"list-audit":     control.RightAudit,
+	"show-audit":     control.RightAudit,
+	"verify-audit":   control.RightAudit,
 	"list-operators": control.RightAudit,
 	"show-operator":  control.RightAudit,
 

@@ -28,6 +28,7 @@ type Options struct {
 	Token     Token         // none for Bootstrap
 	Timeout   time.Duration // of one request with its whole answer; 0 means 30 s
 	UserAgent string
+	Reason    string // for what is changed, in the audit log
 }
 
 // Client asks one service. It is safe for concurrent use.
@@ -36,6 +37,7 @@ type Client struct {
 	token    Token
 	timeout  time.Duration
 	agent    string
+	reason   string
 	http     *http.Client
 }
 
@@ -53,6 +55,7 @@ func New(o Options) (*Client, error) {
 		token:    o.Token,
 		timeout:  o.Timeout,
 		agent:    o.UserAgent,
+		reason:   o.Reason,
 		http: &http.Client{
 			Transport: transport,
 			// The token is for the host it was made for; a redirect could lead anywhere.
@@ -140,6 +143,9 @@ func (c *Client) request(ctx context.Context, r call) (*http.Request, error) {
 	}
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
+	}
+	if c.reason != "" && r.method != http.MethodGet {
+		req.Header.Set("Audit-Reason", c.reason)
 	}
 	if r.key != "" {
 		req.Header.Set("Idempotency-Key", r.key)

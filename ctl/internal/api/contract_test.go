@@ -35,6 +35,7 @@ func TestFieldsAreThoseOfTheService(t *testing.T) {
 		"OutlineServer": api.OutlineServer{}, "OutlineKey": api.OutlineKey{},
 		"NewInvitation": api.Invitation{}, "Traffic": api.Traffic{}, "UsageDay": api.UsageDay{}, "UsageDays": api.UsageDays{},
 		"UsageVerdict": api.UsageVerdict{}, "UsageDifference": api.UsageDifference{}, "Operator": api.Operator{},
+		"AuditEntry": api.AuditEntry{}, "AuditActor": api.AuditActor{}, "AuditVerdict": api.AuditVerdict{},
 		"Whoami": api.Whoami{}, "OperatorWithToken": api.NewOperator{},
 		"APIToken": api.TokenInfo{}, "NewAPIToken": api.NewToken{},
 	} {

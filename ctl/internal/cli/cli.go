@@ -105,8 +105,8 @@ func misuse(cmd *cobra.Command, format string, args ...any) error {
 type app struct {
 	Process
 	flags struct {
-		api, token, ca, output string
-		timeout                time.Duration
+		api, token, ca, output, reason string
+		timeout                        time.Duration
 	}
 }
 
@@ -152,12 +152,13 @@ The address and the token are taken from the flags, else from the environment
 	flags.StringVar(&a.flags.token, "token", "", "API `TOKEN`, or - to read it from standard input; a token given here can be seen in the list of processes: prefer HTTVPS_TOKEN or login")
 	flags.StringVar(&a.flags.ca, "ca", "", "PEM `FILE` of the only certificate authority to trust")
 	flags.StringVarP(&a.flags.output, "output", "o", "table", "how to print: table or json")
+	flags.StringVar(&a.flags.reason, "reason", "", "why you change something, for the audit log: `TEXT` of at most 200 characters")
 	flags.DurationVar(&a.flags.timeout, "timeout", 30*time.Second, "how long to wait for each answer")
 
 	root.AddCommand(
 		a.bootstrapCommand(), a.loginCommand(), a.logoutCommand(), a.whoamiCommand(), a.versionCommand(),
 		a.userCommand(), a.planCommand(), a.subscriptionCommand(), a.deviceCommand(),
-		a.regionCommand(), a.gatewayCommand(), a.outlineCommand(), a.sessionCommand(), a.usageCommand(), a.operatorCommand(), a.tokenCommand(),
+		a.regionCommand(), a.gatewayCommand(), a.outlineCommand(), a.sessionCommand(), a.usageCommand(), a.operatorCommand(), a.tokenCommand(), a.auditCommand(),
 	)
 	return root
 }

@@ -99,6 +99,7 @@ func (a *app) connect(endpoint api.Endpoint, token api.Token, trust api.Trust) (
 		Token:     token,
 		Timeout:   a.flags.timeout,
 		UserAgent: "httvpsctl/" + a.Version,
+		Reason:    a.flags.reason,
 	})
 }
 
