@@ -76,7 +76,7 @@ func newHTTP(base *url.URL, pin string, local Dial) (*http.Client, error) {
 		TLSHandshakeTimeout:    5 * time.Second,
 		ResponseHeaderTimeout:  callTimeout,
 		IdleConnTimeout:        90 * time.Second,
-		MaxIdleConnsPerHost:    16,
+		MaxIdleConnsPerHost:    maxAsking,
 		MaxResponseHeaderBytes: 32 << 10,
 	}
 	if local != nil {

@@ -97,6 +97,7 @@ type Node struct {
 	refused refusals
 
 	turns     turns
+	places    places
 	breaker   breaker
 	memory    *memory
 	admitted  *admissions
@@ -126,6 +127,7 @@ func New(cfg Config) (*Node, error) {
 		ended:   endedQueue{limit: cfg.MaxEnded, wake: make(chan struct{}, 1)},
 		refused: refusals{now: time.Now, known: make(map[subject]reason.Code)},
 		turns:   turns{held: make(map[[16]byte]*turn)},
+		places:  places{taken: make(chan struct{}, maxAsking)},
 		stale:   make(chan struct{}, 1),
 		ready:   make(chan struct{}),
 	}
@@ -431,16 +433,16 @@ type Decision struct {
 	Own          bool        // the gateway's, see [Node.StandIn]
 }
 
-// errNotAsked says why a question was not asked.
-var errNotAsked = errors.New("it is away")
+// errNotAsked says that a question was not asked.
+var errNotAsked = errors.New("not asked")
 
 // Validate asks for the decision about a device that has proven who it is; one
 // question about a device is asked at a time. An allowed session exists at the control
 // plane from then on: its end must be told by [Node.Ended]. While the control plane is
-// away the gateway decides, see [Node.StandIn]. The error is [ErrUndecided]; the
-// session's end is then told by Validate, because the answer may be what was lost. A
-// refusal that is about the device holds for a few seconds without being asked for
-// again.
+// away the gateway decides, see [Node.StandIn]. The error is [ErrUndecided], or
+// [ErrBusy], which is one too; the session's end is then told by Validate, because the
+// answer may be what was lost. A refusal that is about the device holds for a few
+// seconds without being asked for again.
 func (n *Node) Validate(ctx context.Context, q Question) (Decision, error) {
 	decision, err := n.ask(ctx, q)
 	if err == nil {
@@ -457,13 +459,31 @@ func (n *Node) Validate(ctx context.Context, q Question) (Decision, error) {
 
 // ask asks a question when it is the device's turn.
 func (n *Node) ask(ctx context.Context, q Question) (Decision, error) {
-	limited, cancel := context.WithTimeout(ctx, decisionTimeout)
-	defer cancel()
-	end, err := n.turns.take(limited, q.Device)
+	waiting, stop, err := n.places.enter(ctx)
 	if err != nil {
+		return Decision{}, err
+	}
+	stop = sync.OnceFunc(stop)
+	defer stop()
+	end, err := n.turns.take(waiting, q.Device)
+	switch {
+	case waiting.Err() != nil && err != nil:
+		return Decision{}, busy(waiting)
+	case err != nil:
 		return Decision{}, fmt.Errorf("%w: %w: %w", ErrUndecided, errNotAsked, err)
 	}
-	decision, err := n.decide(limited, q)
+	if why, refused := n.refused.find(q.about()); refused {
+		end(nil)
+		return Decision{Reason: why}, nil
+	}
+	leave, err := n.places.take(waiting)
+	if err != nil {
+		end(nil) // the next may have more time left
+		return Decision{}, err
+	}
+	stop()
+	decision, err := n.decide(ctx, q)
+	leave()
 	if ctx.Err() != nil {
 		end(nil) // that this device has gone says nothing to the next
 	} else {
@@ -478,23 +498,27 @@ func (n *Node) Renew(ctx context.Context, q Question) (Decision, error) {
 	if !n.Told(q.Session) {
 		return Decision{}, fmt.Errorf("%w: it does not know of the session yet", ErrUndecided)
 	}
-	limited, cancel := context.WithTimeout(ctx, decisionTimeout)
-	defer cancel()
-	return n.decideAnew(limited, q)
+	waiting, stop, err := n.places.enter(ctx)
+	if err != nil {
+		return Decision{}, err
+	}
+	leave, err := n.places.take(waiting)
+	stop()
+	if err != nil {
+		return Decision{}, err
+	}
+	defer leave()
+	return n.decide(ctx, q)
 }
 
+// decide asks a question that has its place, unless the control plane counts as away,
+// and remembers the answer.
 func (n *Node) decide(ctx context.Context, q Question) (Decision, error) {
-	if why, refused := n.refused.find(q.about()); refused {
-		return Decision{Reason: why}, nil
-	}
-	return n.decideAnew(ctx, q)
-}
-
-// decideAnew asks, unless the control plane counts as away, and remembers the answer.
-func (n *Node) decideAnew(ctx context.Context, q Question) (Decision, error) {
 	if !n.breaker.ask() {
-		return Decision{}, fmt.Errorf("%w: %w", ErrUndecided, errNotAsked)
+		return Decision{}, fmt.Errorf("%w: %w: it is away", ErrUndecided, errNotAsked)
 	}
+	ctx, cancel := context.WithTimeout(ctx, decisionTimeout)
+	defer cancel()
 	body, err := n.validate(ctx, q)
 	var decision Decision
 	if err == nil {

@@ -29,8 +29,9 @@ import (
 
 const (
 	// A device that is told retry_later waits so long: the control plane
-	// could not be asked, or the gateway is full.
+	// could not be asked, too many were waiting to ask it, or the gateway is full.
 	retryUndecided = 2 * time.Second
+	retryBusy      = 5 * time.Second
 	retryFull      = 15 * time.Second
 
 	// carrierLost is how a session ended whose carrier just went away.
@@ -227,6 +228,8 @@ func (t *tunnels) begin(ctx context.Context, device auth.Identity, expired bool)
 // which it did not decide in time; nil where it may come in.
 func refusedBy(decision nodes.Decision, err error) *protocol.RefusedError {
 	switch {
+	case errors.Is(err, nodes.ErrBusy):
+		return &protocol.RefusedError{Code: wire.CodeRetryLater, RetryAfter: retryBusy}
 	case err != nil, !decision.Allowed && decision.Reason == reason.RetryLater:
 		return &protocol.RefusedError{Code: wire.CodeRetryLater, RetryAfter: retryUndecided}
 	case !decision.Allowed:

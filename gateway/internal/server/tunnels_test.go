@@ -25,6 +25,9 @@ func TestDecisionsAreToldByTheirCode(t *testing.T) {
 	if refusal := refusedBy(nodes.Decision{Allowed: true}, nil); refusal != nil {
 		t.Errorf("an allowed device: %v", refusal)
 	}
+	if got := refusedBy(nodes.Decision{}, nodes.ErrBusy); got == nil || got.Code != wire.CodeRetryLater || got.RetryAfter != retryBusy {
+		t.Errorf("too many questions: %+v", got)
+	}
 	if got := refusedBy(nodes.Decision{}, nodes.ErrUndecided); got == nil || got.Code != wire.CodeRetryLater || got.RetryAfter != retryUndecided {
 		t.Errorf("no decision: %+v", got)
 	}

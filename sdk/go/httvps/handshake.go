@@ -14,7 +14,7 @@ import (
 )
 
 // handshakeTimeout bounds everything from the TCP connection to READY. The
-// gateway may wait two seconds for the control plane.
+// gateway may wait five seconds for the control plane.
 const handshakeTimeout = 20 * time.Second
 
 // credentials are what a device shows to a gateway.

@@ -15,7 +15,7 @@ const (
 	maxRacing   = 3
 
 	// verdictTimeout is how long a gateway that has answered may take to let the
-	// device in, where there is another one. It may itself wait two seconds for the
+	// device in, where there is another one. It may itself wait five seconds for the
 	// control plane.
 	verdictTimeout = 6 * time.Second
 
