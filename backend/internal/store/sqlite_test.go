@@ -68,7 +68,7 @@ func TestABackupPrecedesAnUpdateOfTheSchema(t *testing.T) {
 		t.Errorf("the step did not run: %v", err)
 	}
 	found := backups(t, cfg)
-	shape := regexp.MustCompile(`x\.db\.schema-\d\.\d{8}T\d{6}\.\d{6}Z\.backup$`)
+	shape := regexp.MustCompile(`x\.db\.schema-\d+\.\d{8}T\d{6}\.\d{6}Z\.backup$`)
 	if len(found) != 1 || !shape.MatchString(found[0]) || !strings.Contains(log.String(), found[0]) {
 		t.Fatalf("backups are %v, want one with the version and the time that the log tells:\n%s", found, &log)
 	}
