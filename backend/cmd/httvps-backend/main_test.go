@@ -37,7 +37,8 @@ func TestCommandLines(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(broken, "backend.db"), []byte("no database"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	valid := []string{"HTTVPS_BACKEND_TLS_CERT_FILE=c", "HTTVPS_BACKEND_TLS_KEY_FILE=k"}
+	certFile, keyFile, _ := writeCertificate(t)
+	valid := []string{"HTTVPS_BACKEND_TLS_CERT_FILE=" + certFile, "HTTVPS_BACKEND_TLS_KEY_FILE=" + keyFile}
 	for name, tc := range map[string]struct {
 		args           []string
 		environ        []string
@@ -57,6 +58,7 @@ func TestCommandLines(t *testing.T) {
 		"an invalid setting":     {args: []string{"config", "check"}, environ: []string{"HTTVPS_BACKEND_LOG_LEVEL=loud"}, code: 1, stderr: "log_level"},
 		"a loud level":           {args: []string{"serve", "--log-level", "loud"}, code: 1, stderr: "log_level"},
 		"a valid configuration":  {args: []string{"config", "check"}, environ: valid, stdout: "the configuration is valid\n"},
+		"missing certificates":   {args: []string{"config", "check"}, environ: []string{"HTTVPS_BACKEND_TLS_CERT_FILE=c", "HTTVPS_BACKEND_TLS_KEY_FILE=k"}, code: 1, stderr: "open c: no such file"},
 		"a configuration":        {args: []string{"config", "print", "--data", "/srv"}, stdout: "data_dir: /srv\n"},
 		"defaults as text":       {args: []string{"config", "print"}, stdout: "gateway_heartbeat: 5s\n"},
 		"no database":            {args: []string{"migrate", "status", "--data", dir}, code: 1, stderr: "backend.db: no such file"},
