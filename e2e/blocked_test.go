@@ -14,8 +14,8 @@ import (
 // door leads to an address until it is closed.
 type door struct {
 	ln    net.Listener
+	mu    sync.Mutex // guards to, conns
 	to    string
-	mu    sync.Mutex // guards conns
 	conns []net.Conn
 	wg    sync.WaitGroup
 }
@@ -40,9 +40,18 @@ func openDoor(t *testing.T) *door {
 	return d
 }
 
+func (d *door) leadTo(address string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.to = address
+}
+
 func (d *door) pass(conn net.Conn) {
 	defer func() { _ = conn.Close() }()
-	far, err := net.Dial("tcp", d.to)
+	d.mu.Lock()
+	to := d.to
+	d.mu.Unlock()
+	far, err := net.Dial("tcp", to)
 	if err != nil {
 		return
 	}
@@ -68,7 +77,7 @@ func (d *door) close() {
 func TestABlockedControlPlaneEndsNobodysAccess(t *testing.T) {
 	way := openDoor(t)
 	api := freePort(t)
-	way.to = api
+	way.leadTo(api)
 	s := &service{t: t, dir: filepath.Join(t.TempDir(), "server"), env: []string{"HTTVPS_BACKEND_PUBLIC_URL=https://" + way.ln.Addr().String()}}
 	s.start("--api", api)
 	t.Cleanup(func() {

@@ -49,7 +49,7 @@ func TestReadmeTryItOnOneMachine(t *testing.T) {
 		t.Fatal(err)
 	}
 	script := "set -eu\ntrap 'kill $(jobs -p) 2>/dev/null' EXIT\n" + sh[0] + sh[1] +
-		"code=0; wait %2 || code=$?\necho \"connect ended with $code\"\n"
+		"code=0; wait $! || code=$?\necho \"connect ended with $code\"\n"
 	script = strings.NewReplacer("https://example.com/", far.URL()+"/1000", "127.0.0.1:1080", freePort(t)).Replace(script)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()

@@ -337,7 +337,7 @@ func TestADevicesTrafficReachesItsTarget(t *testing.T) {
 	got := s.metrics(t)
 	for _, line := range []string{
 		"httvps_gateway_sessions 1", `httvps_gateway_opens_total{result="opened"} 8`, `httvps_gateway_handshakes_total{result="ready"} 1`,
-		`httvps_gateway_bytes_total{direction="up"} 1.68e+07`, `httvps_gateway_bytes_total{direction="down"} 1.68e+07`, "httvps_gateway_joined 1",
+		`httvps_gateway_bytes_total{direction="up",egress="direct"} 1.68e+07`, `httvps_gateway_bytes_total{direction="down",egress="direct"} 1.68e+07`, "httvps_gateway_joined 1",
 	} {
 		if !strings.Contains(got, line+"\n") {
 			t.Errorf("no %q in the metrics", line)

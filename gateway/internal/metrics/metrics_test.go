@@ -14,7 +14,7 @@ import (
 func gauges() Gauges {
 	one := func() float64 { return 1 }
 	return Gauges{
-		Sessions: one, Streams: one, Flows: one, Up: one, Down: one, Unauthenticated: one, Joined: one,
+		Sessions: one, Lost: one, Streams: one, Flows: one, Up: one, Down: one, Unauthenticated: one, Joined: one,
 		Memory: one, MemoryLimit: one, StandsIn: one, Untold: one, Breaker: func() string { return BreakerOpen },
 		Probes: func() []Probe {
 			return []Probe{{Server: "ams", Network: "tcp", OK: true}, {Server: "ams", Network: "tcp"}, {Server: "ams", Network: "udp"}}
@@ -101,6 +101,7 @@ func TestNamesAndLabelsAreStable(t *testing.T) {
 		"httvps_gateway_outage_decisions_total{result=admitted}",
 		"httvps_gateway_revocation_seconds{}",
 		"httvps_gateway_sessions_untold{}",
+		"httvps_gateway_sessions_without_connection{}",
 		"httvps_gateway_sessions_closed_total{code=device_revoked}",
 		"httvps_gateway_sessions{}",
 		"httvps_gateway_streams{}",
