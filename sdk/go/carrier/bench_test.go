@@ -29,8 +29,10 @@ func BenchmarkOneStream(b *testing.B) {
 		up     bool
 		resume time.Duration
 	}{
-		{"down", false, 0}, {"down resumable", false, time.Minute},
-		{"up", true, 0}, {"up resumable", true, time.Minute},
+		{"down", false, 0},
+		{"down resumable", false, time.Minute},
+		{"up", true, 0},
+		{"up resumable", true, time.Minute},
 	} {
 		up, name := tc.up, "down"
 		if up {
