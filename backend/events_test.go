@@ -353,7 +353,7 @@ func TestASecondControlPlaneWithoutABusIsRefusedOnPostgreSQL(t *testing.T) {
 	cfg := testConfig(t, replica(t, dir))
 	cfg.TLS, _ = testTLS(t)
 	onPostgres(url)(&cfg)
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second) // it would wait for longer
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second) // it would wait for longer
 	defer cancel()
 	if err := backend.Run(ctx, cfg); err == nil || !strings.Contains(err.Error(), "nats.url") {
 		t.Errorf("Run = %v, want an error that names nats.url", err)

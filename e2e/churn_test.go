@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/httvps/httvps/sdk/go/httvps"
+	"github.com/httvps/httvps/test/sstest"
 )
 
 // churn is how much comes and goes: in a soak over twenty minutes.
@@ -56,7 +57,7 @@ func TestNothingIsLeftOfSessionsThatComeAndGo(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.ctl(nil, "plan", "update", "dev", "--max-sessions", strconv.Itoa(8*churners)) // some are not over yet
-	target := newChatter(t)
+	target := sstest.ServeTCP(t, chatter).String()
 
 	churn{sessions: 4 * churners, streams: c.streams}.run(t, store, target) // what is made once, and pools
 	before := settle(t, admin, nil)
@@ -75,7 +76,7 @@ const (
 	heapSlack = 4 << 20
 )
 
-func (c churn) run(t *testing.T, store httvps.Store, target net.Addr) {
+func (c churn) run(t *testing.T, store httvps.Store, target string) {
 	t.Helper()
 	next := make(chan int)
 	var working sync.WaitGroup
@@ -97,7 +98,7 @@ func (c churn) run(t *testing.T, store httvps.Store, target net.Addr) {
 }
 
 // session connects, uses its streams, and leaves: properly or abruptly.
-func (c churn) session(ctx context.Context, store httvps.Store, target net.Addr, abruptly bool) error {
+func (c churn) session(ctx context.Context, store httvps.Store, target string, abruptly bool) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var (
 		mu    sync.Mutex // guards conns
@@ -147,8 +148,8 @@ func (c churn) session(ctx context.Context, store httvps.Store, target net.Addr,
 
 // chat moves some bytes there and back. One that is left open is in the middle of a
 // download that nobody reads.
-func chat(ctx context.Context, client *httvps.Client, target net.Addr, left bool) error {
-	conn, err := client.DialContext(ctx, "tcp", target.String())
+func chat(ctx context.Context, client *httvps.Client, target string, left bool) error {
+	conn, err := client.DialContext(ctx, "tcp", target)
 	if err != nil {
 		return err
 	}
@@ -171,42 +172,23 @@ func chat(ctx context.Context, client *httvps.Client, target net.Addr, left bool
 	return err
 }
 
-// newChatter answers a number with as many bytes.
-func newChatter(t *testing.T) net.Addr {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+// chatter answers a number with as many bytes.
+func chatter(conn *net.TCPConn) {
+	_ = conn.SetDeadline(time.Now().Add(2 * time.Minute))
+	line, err := bufio.NewReader(conn).ReadString('\n')
 	if err != nil {
-		t.Fatal(err)
+		return
 	}
-	var serving sync.WaitGroup
-	serving.Go(func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			serving.Go(func() {
-				defer conn.Close()
-				_ = conn.SetDeadline(time.Now().Add(2 * time.Minute))
-				line, err := bufio.NewReader(conn).ReadString('\n')
-				if err != nil {
-					return
-				}
-				size, err := strconv.Atoi(strings.TrimSpace(line))
-				if err != nil {
-					return
-				}
-				piece := make([]byte, 64<<10)
-				for size > 0 && err == nil {
-					var n int
-					n, err = conn.Write(piece[:min(size, len(piece))])
-					size -= n
-				}
-			})
-		}
-	})
-	t.Cleanup(func() { l.Close(); serving.Wait() })
-	return l.Addr()
+	size, err := strconv.Atoi(strings.TrimSpace(line))
+	if err != nil {
+		return
+	}
+	piece := make([]byte, 64<<10)
+	for size > 0 && err == nil {
+		var n int
+		n, err = conn.Write(piece[:min(size, len(piece))])
+		size -= n
+	}
 }
 
 // settle waits until the gateway's gauges are no more than base, or with none until they

@@ -5,11 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
-	"net/netip"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -17,6 +14,7 @@ import (
 	"github.com/httvps/httvps/sdk/go/carrier"
 	"github.com/httvps/httvps/sdk/go/mux"
 	"github.com/httvps/httvps/sdk/go/wire"
+	"github.com/httvps/httvps/test/sstest"
 )
 
 // lastingDevice enrols one whose sessions can be resumed.
@@ -90,8 +88,7 @@ func wantRefusal(t *testing.T, what string, answer wire.Frame, want wire.Code) {
 // echoing is a stream through the tunnel to a target that sends back what it gets.
 func echoing(t *testing.T, tun *tunnel) (say func(text string)) {
 	t.Helper()
-	l := newEcho(t)
-	st, err := tun.Open(t.Context(), l)
+	st, err := tun.Open(t.Context(), sstest.ServeTCP(t, sstest.Echo))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -303,31 +300,4 @@ func TestAGatewayThatKeepsNoSessions(t *testing.T) {
 	if err := <-tun.ended; errors.Is(err, mux.ErrSilent) {
 		t.Error(err)
 	}
-}
-
-// newEcho is a target that sends back what it gets as it comes.
-func newEcho(t *testing.T) wire.Addr {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var serving sync.WaitGroup
-	serving.Go(func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			serving.Go(func() {
-				defer conn.Close()
-				_, _ = io.Copy(conn, conn)
-			})
-		}
-	})
-	t.Cleanup(func() {
-		_ = l.Close()
-		serving.Wait()
-	})
-	return wire.Addr{IP: netip.MustParseAddr("127.0.0.1"), Port: uint16(l.Addr().(*net.TCPAddr).Port)}
 }

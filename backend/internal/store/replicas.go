@@ -61,6 +61,9 @@ func (s *Store) Attend(ctx context.Context, withBus bool) (*Presence, error) {
 			waiting = true
 			s.log.WarnContext(ctx, "waiting for another process to end", "error", err.Error())
 		}
+		if waiting && ctx.Err() != nil {
+			err = ErrNotAlone // what ended the try says nothing
+		}
 		if !errors.Is(err, ErrNotAlone) || time.Since(begin) > presenceWait || !sleep(ctx, presenceRetry) {
 			return nil, errors.Join(s.databaseError(err), p.Close())
 		}

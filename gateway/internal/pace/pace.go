@@ -8,7 +8,6 @@
 package pace
 
 import (
-	"container/heap"
 	"math"
 	"sync"
 	"sync/atomic"
@@ -99,7 +98,7 @@ type Limit struct {
 	tokens  float64    // bytes that may move; negative after datagrams that were larger than what was there
 	at      time.Time  // when tokens was right
 	timer   *time.Timer
-	waiting queue // bounded by the device's streams
+	waiting queue[*Share] // bounded by the device's streams
 	asked   uint64
 
 	// served is how many bytes a share would have moved that always had something to
@@ -163,7 +162,7 @@ func (l *Limit) serve() {
 				return
 			}
 		}
-		heap.Pop(&l.waiting)
+		l.waiting.pop()
 		l.give(s, n)
 		s.ready <- n
 	}
@@ -203,10 +202,8 @@ type Share struct {
 	reserved bool // and that is paid for
 
 	// Guarded by the limit's mutex.
-	had    float64 // see Limit.served
+	spot   // in Limit.waiting, by Limit.served
 	want   int
-	asked  uint64
-	place  int // in Limit.waiting; −1: none
 	closed bool
 
 	seat seat // at the uplink
@@ -214,7 +211,7 @@ type Share struct {
 
 // NewShare returns a share of the limit, which starts level with the others.
 func (l *Limit) NewShare() *Share {
-	return &Share{limit: l, ready: make(chan int, 1), place: -1, seat: newSeat()}
+	return &Share{limit: l, ready: make(chan int, 1), spot: spot{place: -1}, seat: newSeat()}
 }
 
 // Limited reports whether there is a limit. Without one there is no need to ask.
@@ -256,7 +253,7 @@ func (s *Share) take(n int) int {
 	}
 	l.asked++
 	s.want, s.asked, s.had = n, l.asked, max(l.served, s.had)
-	heap.Push(&l.waiting, s)
+	l.waiting.push(s)
 	l.serve()
 	l.mu.Unlock()
 	return <-s.ready
@@ -394,53 +391,11 @@ func (s *Share) Close() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s.closed = true
-	if s.place < 0 {
+	if !s.waits() {
 		return
 	}
-	heap.Remove(&l.waiting, s.place)
+	l.waiting.remove(&s.spot)
 	s.ready <- 0
 	l.fill()
 	l.serve() // the next one may want less
-}
-
-// queue is a heap of shares that wait: first who had least, and of those who came
-// first.
-type queue []*Share
-
-// Len implements [heap.Interface].
-func (q queue) Len() int { return len(q) }
-
-// Less implements [heap.Interface].
-func (q queue) Less(i, j int) bool { return before(q[i].had, q[j].had, q[i].asked, q[j].asked) }
-
-// before reports whether one who waits goes before another: who had less, and among
-// equals who came first.
-func before(had, other float64, asked, otherAsked uint64) bool {
-	if had != other {
-		return had < other
-	}
-	return asked < otherAsked
-}
-
-// Swap implements [heap.Interface].
-func (q queue) Swap(i, j int) {
-	q[i], q[j] = q[j], q[i]
-	q[i].place, q[j].place = i, j
-}
-
-// Push implements [heap.Interface].
-func (q *queue) Push(x any) {
-	s := x.(*Share) //nolint:errcheck // the heap has no others
-	s.place = len(*q)
-	*q = append(*q, s)
-}
-
-// Pop implements [heap.Interface].
-func (q *queue) Pop() any {
-	last := len(*q) - 1
-	s := (*q)[last]
-	(*q)[last] = nil
-	*q = (*q)[:last]
-	s.place = -1
-	return s
 }

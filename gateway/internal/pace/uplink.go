@@ -1,7 +1,6 @@
 package pace
 
 import (
-	"container/heap"
 	"math"
 	"sync"
 	"time"
@@ -39,7 +38,7 @@ type line struct {
 	tokens  float64
 	at      time.Time // when tokens was right
 	timer   *time.Timer
-	waiting members // bounded by the gateway's devices
+	waiting queue[*member] // bounded by the gateway's devices
 	asked   uint64
 	clock   float64 // bytes: what the device had that was served last, before that
 }
@@ -60,7 +59,7 @@ func (l *line) join() *member {
 	if l == nil {
 		return nil
 	}
-	return &member{line: l, place: -1}
+	return &member{line: l, spot: spot{place: -1}}
 }
 
 // member is a device at a line. It serves its shares as the line serves devices.
@@ -68,11 +67,9 @@ type member struct {
 	line *line
 
 	// Guarded by the line's mutex.
-	waiting seats
+	spot    // in line.waiting
+	waiting queue[*seat]
 	clock   float64 // as line.clock, of shares
-	had     float64
-	asked   uint64
-	place   int // in line.waiting; −1: none
 }
 
 // seat is a share at a line.
@@ -80,14 +77,12 @@ type seat struct {
 	ready chan int
 
 	// Guarded by the line's mutex.
-	had    float64
+	spot   // in member.waiting
 	want   int
-	asked  uint64
-	place  int // in member.waiting; −1: none
 	closed bool
 }
 
-func newSeat() seat { return seat{ready: make(chan int, 1), place: -1} }
+func newSeat() seat { return seat{ready: make(chan int, 1), spot: spot{place: -1}} }
 
 // fill adds what has become free. Called with mu held.
 func (l *line) fill() {
@@ -106,8 +101,8 @@ func (l *line) serve() {
 			l.comeBack(time.Duration(math.Ceil(missing / l.rate * float64(time.Second))))
 			return
 		}
-		heap.Pop(&l.waiting)
-		heap.Pop(&m.waiting)
+		l.waiting.pop()
+		m.waiting.pop()
 		l.give(m, s, s.want)
 		if len(m.waiting) > 0 {
 			l.enqueue(m)
@@ -134,7 +129,7 @@ func (l *line) comeBack(d time.Duration) {
 func (l *line) enqueue(m *member) {
 	l.asked++
 	m.asked, m.had = l.asked, max(l.clock, m.had)
-	heap.Push(&l.waiting, m)
+	l.waiting.push(m)
 }
 
 // give books n bytes of a share that does not wait. Called with mu held.
@@ -153,8 +148,8 @@ func (l *line) give(m *member, s *seat, n int) {
 
 // fix puts a device that waits where it belongs. Called with mu held.
 func (l *line) fix(m *member) {
-	if m.place >= 0 {
-		heap.Fix(&l.waiting, m.place)
+	if m.waits() {
+		l.waiting.reorder(&m.spot)
 	}
 }
 
@@ -176,8 +171,8 @@ func (m *member) take(s *seat, n int) int {
 	}
 	l.asked++
 	s.want, s.asked, s.had = n, l.asked, max(m.clock, s.had)
-	heap.Push(&m.waiting, s)
-	if m.place < 0 {
+	m.waiting.push(s)
+	if !m.waits() {
 		l.enqueue(m)
 	}
 	l.serve()
@@ -226,78 +221,14 @@ func (m *member) leave(s *seat) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s.closed = true
-	if s.place < 0 {
+	if !s.waits() {
 		return
 	}
-	heap.Remove(&m.waiting, s.place)
+	m.waiting.remove(&s.spot)
 	if len(m.waiting) == 0 {
-		heap.Remove(&l.waiting, m.place)
+		l.waiting.remove(&m.spot)
 	}
 	s.ready <- 0
 	l.fill()
 	l.serve() // the next one may want less
-}
-
-// members is a heap of devices that wait, in the order of queue.
-type members []*member
-
-// Len implements [heap.Interface].
-func (q members) Len() int { return len(q) }
-
-// Less implements [heap.Interface].
-func (q members) Less(i, j int) bool { return before(q[i].had, q[j].had, q[i].asked, q[j].asked) }
-
-// Swap implements [heap.Interface].
-func (q members) Swap(i, j int) {
-	q[i], q[j] = q[j], q[i]
-	q[i].place, q[j].place = i, j
-}
-
-// Push implements [heap.Interface].
-func (q *members) Push(x any) {
-	m := x.(*member) //nolint:errcheck // the heap has no others
-	m.place = len(*q)
-	*q = append(*q, m)
-}
-
-// Pop implements [heap.Interface].
-func (q *members) Pop() any {
-	last := len(*q) - 1
-	m := (*q)[last]
-	(*q)[last] = nil
-	*q = (*q)[:last]
-	m.place = -1
-	return m
-}
-
-// seats is a heap of a device's shares that wait, in the order of queue.
-type seats []*seat
-
-// Len implements [heap.Interface].
-func (q seats) Len() int { return len(q) }
-
-// Less implements [heap.Interface].
-func (q seats) Less(i, j int) bool { return before(q[i].had, q[j].had, q[i].asked, q[j].asked) }
-
-// Swap implements [heap.Interface].
-func (q seats) Swap(i, j int) {
-	q[i], q[j] = q[j], q[i]
-	q[i].place, q[j].place = i, j
-}
-
-// Push implements [heap.Interface].
-func (q *seats) Push(x any) {
-	s := x.(*seat) //nolint:errcheck // the heap has no others
-	s.place = len(*q)
-	*q = append(*q, s)
-}
-
-// Pop implements [heap.Interface].
-func (q *seats) Pop() any {
-	last := len(*q) - 1
-	s := (*q)[last]
-	(*q)[last] = nil
-	*q = (*q)[:last]
-	s.place = -1
-	return s
 }
