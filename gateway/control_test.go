@@ -40,6 +40,12 @@ type control struct {
 	ended  []string
 	decide http.HandlerFunc // nil: allowed
 	away   bool
+	// drained is what heartbeats are answered about that, and others which gateways they
+	// name where it or the gateway says so.
+	drained bool
+	others  []string
+	leaving bool // the gateway has said that it is about to stop
+	strict  bool // it refuses words that it does not know, as one of the release before does
 	// admitted decides about sessions that began while it was away; nil: allowed.
 	admitted func(device string) any
 	told     int // of such sessions
@@ -87,6 +93,7 @@ func newControlledBy(t *testing.T, begin func(*control), change func(*gateway.Co
 	}
 	s.url = "wss://" + listener.Addr().String() + "/tunnel"
 	s.cfg = gateway.DefaultConfig()
+	s.cfg.DrainTimeout = 0 // nobody is to be waited for
 	s.cfg.Listener, s.cfg.URL, s.cfg.DataDir, s.cfg.AdminListen = listener, s.url, t.TempDir(), "127.0.0.1:0"
 	s.cfg.GetCertificate = authority.GetCertificate("127.0.0.1")
 	s.cfg.Upstream.Allow = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
@@ -119,7 +126,22 @@ func (c *control) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "/api/v1/gateway/config":
 		answer = map[string]any{"service_id": serviceID, "issuer": issuer, "jwks": ticket.NewJWKS(c.keys...), "knock": c.knock}
 	case "/api/v1/gateway/heartbeat":
-		answer = map[string]any{"interval_ms": 1000, "close": []any{}}
+		var body struct {
+			Leaving bool `json:"leaving"`
+		}
+		_ = json.NewDecoder(r.Body).Decode(&body)
+		c.leaving = c.leaving || body.Leaving
+		if c.strict && body.Leaving {
+			w.Header().Set("Content-Type", "application/problem+json")
+			w.WriteHeader(http.StatusUnprocessableEntity)
+			_, _ = w.Write([]byte(`{"status":422,"code":"invalid_request"}`))
+			return
+		}
+		beat := map[string]any{"interval_ms": 1000, "close": []any{}, "drained": c.drained, "gateways": nil}
+		if !c.strict && (c.drained || body.Leaving) {
+			beat["gateways"] = c.others
+		}
+		answer = beat
 	case "/api/v1/auth/validate-device":
 		c.asked++
 		if c.decide != nil {

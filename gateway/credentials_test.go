@@ -2,7 +2,6 @@ package gateway_test
 
 import (
 	"crypto/ed25519"
-	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -12,7 +11,6 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/httvps/httvps/gateway"
-	"github.com/httvps/httvps/internal/configfile"
 	"github.com/httvps/httvps/internal/ticket"
 	"github.com/httvps/httvps/sdk/go/wire"
 )
@@ -131,33 +129,4 @@ func TestAFullGatewaySendsDevicesAwayForAWhile(t *testing.T) {
 	if reject := c.device(t).wantReject(t, s.url, s.trust, wire.CodeRetryLater); reject.RetryAfter <= 0 {
 		t.Error("REJECT does not tell when to come back")
 	}
-}
-
-func TestADrainingGatewayLetsSessionsFinish(t *testing.T) {
-	t.Parallel()
-	s, c := newControlled(t, func(cfg *gateway.Config) {
-		cfg.DrainTimeout = configfile.Duration(time.Hour)
-		cfg.Upstream.Mode = "echo"
-	})
-	tun := c.device(t).connect(t, s.url, s.trust)
-	stopped := make(chan struct{})
-	go func() {
-		defer close(stopped)
-		s.stop()
-	}()
-	address := s.cfg.Listener.Addr().String()
-	for { // until nobody is let in any more
-		conn, err := net.Dial("tcp", address)
-		if err != nil {
-			break
-		}
-		conn.Close()
-		<-time.After(5 * time.Millisecond)
-	}
-	s.get(t, "/readyz", http.StatusServiceUnavailable)
-	if got, err := exchange(t, tun, wire.Addr{Name: "any.example", Port: 1}, "still here"); got != "still here" || err != nil {
-		t.Errorf("exchange while draining = %q, %v", got, err)
-	}
-	tun.Close(wire.CodeNoError, "")
-	<-stopped // long before the hour
 }

@@ -43,6 +43,7 @@ type device struct {
 	behind []byte // frames sent with HELLO
 
 	lasting bool // it wants sessions that can be resumed
+	leaves  bool // it knows what a gateway says that goes away
 }
 
 // capabilities are those that the device knows: as a rule, its sessions end with their
@@ -51,6 +52,9 @@ func (d device) capabilities() wire.Capabilities {
 	known := wire.Capabilities(0).With(wire.ChannelBinding)
 	if d.lasting {
 		known = known.With(wire.Resume)
+	}
+	if d.leaves {
+		known = known.With(wire.Drain)
 	}
 	return known
 }
@@ -135,7 +139,8 @@ func (d device) introduce(t *testing.T, conn *carrier.Conn, challenge wire.Chall
 type tunnel struct {
 	*mux.Session
 	ready wire.Ready
-	ended chan error // what Run returned
+	ended chan error       // what Run returned
+	said  chan wire.GoAway // what the gateway said, the first ones
 	conn  *carrier.Conn
 }
 
@@ -152,10 +157,16 @@ func (d device) connect(t *testing.T, gatewayURL string, trust *tls.Config) *tun
 		t.Fatal(err)
 	}
 	_ = conn.SetDeadline(time.Time{})
-	tun := &tunnel{
-		Session: mux.New(conn, mux.Config{Role: mux.Client, Limits: ready.Limits, Resume: mux.Resume{Within: ready.ResumeWindow}}),
-		ready:   ready, ended: make(chan error, 1), conn: conn,
-	}
+	tun := &tunnel{ready: ready, ended: make(chan error, 1), said: make(chan wire.GoAway, 2), conn: conn}
+	tun.Session = mux.New(conn, mux.Config{
+		Role: mux.Client, Limits: ready.Limits, Resume: mux.Resume{Within: ready.ResumeWindow},
+		Drain: mux.Drain{Agreed: ready.Capabilities.Has(wire.Drain), OnGoAway: func(g wire.GoAway) {
+			select {
+			case tun.said <- g:
+			default:
+			}
+		}},
+	})
 	var running sync.WaitGroup
 	running.Go(func() { tun.ended <- tun.Run(t.Context()) })
 	t.Cleanup(func() {

@@ -95,6 +95,7 @@ func newServiceOn(t *testing.T, listener net.Listener, change func(*gateway.Conf
 	s.startBackend(t)
 
 	s.cfg = gateway.DefaultConfig()
+	s.cfg.DrainTimeout = 0 // nobody is to be waited for
 	s.cfg.Listener, s.cfg.URL, s.cfg.DataDir = listener, s.url, t.TempDir()
 	s.cfg.AdminListen = "127.0.0.1:0"
 	s.cfg.GetCertificate = authority.GetCertificate(listener.Addr().(*net.TCPAddr).IP.String())

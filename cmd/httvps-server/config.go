@@ -55,6 +55,7 @@ func (s *settings) load(cmd *cobra.Command) (*config, error) {
 		Backend: backend.DefaultConfig(), Gateway: gateway.DefaultConfig(),
 		dev: s.dev, data: s.data, closer: func() {},
 	}
+	cfg.Gateway.DrainTimeout = 0 // mostly there is no other gateway, and everybody would wait for this one
 	cfg.Backend.DataDir = filepath.Join(s.data, "backend")
 	cfg.Gateway.DataDir = filepath.Join(s.data, "gateway")
 	if s.dev {

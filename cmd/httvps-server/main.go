@@ -95,6 +95,9 @@ func serve(cmd *cobra.Command, s *settings) error {
 		return err
 	}
 
+	hurry, calm := command.Hurry()
+	defer calm()
+	cfg.Gateway.Hurry = hurry
 	within := inproc.New()
 	cfg.Backend.Local, cfg.Gateway.ControlDial = within, within.Dial
 

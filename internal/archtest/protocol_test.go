@@ -215,6 +215,23 @@ var rules = map[string]string{
 	"A client MAY resume though its carrier is good":           "httvps.TestANewNetworkGetsANewConnection httvps.TestAConnectionIsReplacedFromTimeToTime",
 	"Ours does so after 20 to 60 minutes":                      "httvps.TestAConnectionIsReplacedFromTimeToTime",
 
+	// 8.4 Going away
+	"It does so with capability 4":                           "mux.TestGoAwayIsUnknownWhereNobodyAgreedOnIt",
+	"It is odd or 0 (protocol otherwise)":                    "wire.TestFrameVectors mux.TestGoAwaysThatCannotBeEndTheSession",
+	"A later GOAWAY MUST NOT have a higher one":              "mux.TestGoAwaysThatCannotBeEndTheSession",
+	"the gateway MUST ignore OPENs and what follows":         "mux.TestAGatewayThatGoesAwayTakesOpensUpToTheLastAndNoneAboveIt",
+	"one that is sent again after RESUME is above it still":  "mux.TestAnOpenThatIsSentAgainAfterResumingStaysIgnored mux.TestAGatewayThatGoesAwayTakesOpensUpToTheLastAndNoneAboveIt",
+	"The client MUST NOT send an OPEN above it":              "mux.TestWhatTheGatewayHasNotLookedAtIsToldApart mux.TestOpensThatWaitAreToldThatTheGatewayGoesAway",
+	"it ends those streams without a word":                   "mux.TestWhatTheGatewayHasNotLookedAtIsToldApart httvps.TestOpensThatWereNotProcessedAreRepeatedElsewhere httvps.TestASocketThatWasNotProcessedIsOpenedElsewhere",
+	"then the gateway ends the session with CLOSE(shutdown)": "server.TestSessionsGoElsewhereAndTheLastOnesEndWithTheTime gateway.TestADrainingGatewayLetsSessionsFinish",
+	"The session may be resumed meanwhile":                   "gateway.TestASessionIsResumedAtAGatewayThatGoesAway httvps.TestASessionThatWasLeftIsResumed",
+	"The client SHOULD begin a session at another gateway":   "httvps.TestADeviceMovesToAnotherGatewayAndItsConnectionsGoOn httvps.TestDevicesMoveOneAfterTheOther httvps.TestOpensThatWereNotProcessedAreRepeatedElsewhere wire.TestFrameVectors",
+	"It closes the old session with CLOSE(no_error)":         "httvps.TestADeviceMovesToAnotherGatewayAndItsConnectionsGoOn",
+	"TLV 1 names other gateways":                             "wire.TestFrameVectors httvps.TestADeviceMovesToAGatewayThatItLearnsOfByTheWay",
+	"A gateway SHOULD first send GOAWAY with":                "server.TestSessionsGoElsewhereAndTheLastOnesEndWithTheTime mux.TestAGatewayThatGoesAwayTakesOpensUpToTheLastAndNoneAboveIt",
+	"From then on it MAY end sessions on which no stream is": "server.TestSessionsGoElsewhereAndTheLastOnesEndWithTheTime",
+	"A HELLO meanwhile is answered with REJECT(shutdown)":    "gateway.TestADrainingGatewayLetsSessionsFinish",
+
 	// 9 Codes
 	"An endpoint treats a code that it does not know": "wire.TestCodeWithoutAMeaningCountsAsInternal mux.TestResetFromThereEndsBothDirections",
 
@@ -235,6 +252,8 @@ var rules = map[string]string{
 	"| bytes beyond the credit":                       "mux.TestOneByteBeyondTheCreditEndsTheSession mux.TestReceiverJudgesTheBytesOfEveryTrace",
 	"| CLOSE with a reason over 128 bytes":            "mux.TestMalformedVectorsEndTheSessionWithTheirCode",
 	"| malformed address |":                           "mux.TestMalformedVectorsEndTheSessionWithTheirCode wire.TestAddressVectors",
+	"| GOAWAY with an even last_stream_id but 0":      "wire.TestFrameVectors mux.TestGoAwaysThatCannotBeEndTheSession",
+	"| GOAWAY without capability 4":                   "mux.TestGoAwayIsUnknownWhereNobodyAgreedOnIt",
 	"| not acceptable address (part 4)":               "mux.TestBrokenOpensEndOnlyTheirStream wire.TestAddressVectors",
 	"| unknown kind in OPEN":                          "mux.TestBrokenOpensEndOnlyTheirStream",
 	"| OPEN beyond max_streams or max_udp":            "mux.TestOpenBeyondMaxStreamsIsReset mux.TestFlowsCountTowardsMaxUDPAndMaxStreams",
@@ -266,6 +285,8 @@ var rules = map[string]string{
 	"| OPENED or RESET after OPEN | 15 s |":    "wire.TestLimitsAreThoseOfTheDocument protocol.TestADialThatGetsNoPlaceIsAnsweredInTime",
 	"| datagram | 16,000 bytes |":              "wire.TestLimitsAreThoseOfTheDocument",
 	"| knock's clock difference | 15 min |":    "knock.TestKnockIsAcceptedFor15MinutesBothWays",
+	"| gateways in GOAWAY, URL of one |":       "wire.TestLimitsAreThoseOfTheDocument",
+	"| drain_ms | 600,000 ms |":                "wire.TestLimitsAreThoseOfTheDocument",
 	"| max_streams | 256 |":                    "wire.TestLimitsAreThoseOfTheDocument config.TestLimitsAreThoseOfTheProtocolDocument",
 	"| max_udp | 64 |":                         "wire.TestLimitsAreThoseOfTheDocument config.TestLimitsAreThoseOfTheProtocolDocument",
 	"| early_window | 32,768 bytes |":          "wire.TestLimitsAreThoseOfTheDocument config.TestLimitsAreThoseOfTheProtocolDocument",

@@ -13,6 +13,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -42,6 +43,30 @@ func Main(root *cobra.Command) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	return Run(ctx, root, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
+}
+
+// Hurry returns a channel that is closed when the process is told to stop a second time.
+// stop ends it.
+func Hurry() (hurry <-chan struct{}, stop func()) {
+	told := make(chan os.Signal, 2)
+	signal.Notify(told, os.Interrupt, syscall.SIGTERM)
+	again, over := make(chan struct{}), make(chan struct{})
+	var waiting sync.WaitGroup
+	waiting.Go(func() {
+		for range 2 {
+			select {
+			case <-told:
+			case <-over:
+				return
+			}
+		}
+		close(again)
+	})
+	return again, func() {
+		signal.Stop(told)
+		close(over)
+		waiting.Wait()
+	}
 }
 
 // Run does what args, without the program's name, say, tells stderr what went

@@ -2,6 +2,7 @@ package control_test
 
 import (
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
@@ -248,5 +249,48 @@ func TestGatewaysThatCarryLessAndWereHeardOfComeFirst(t *testing.T) {
 		if first[id] != at {
 			t.Errorf("a few sessions more change the order: %d became %d", first[id], at)
 		}
+	}
+}
+
+// A device has its session elsewhere before it leaves the gateway that goes away, though
+// its plan has one place; and who leaves is told where to.
+func TestDevicesOfADrainedGatewayHaveAPlaceElsewhere(t *testing.T) {
+	w := newWorld(t)
+	far, near, idle := w.another(1, "far"), w.another(2, "here"), w.another(3, "here")
+	gateway := w.another(4, "here")
+	sessions := 5
+	ok[[]control.SessionEnd](t)(w.Heartbeat(t.Context(), near, control.Lease{BootID: "b", URL: "wss://near/x", Sessions: &sessions}))
+	ok[[]control.SessionEnd](t)(w.Heartbeat(t.Context(), idle, control.Lease{BootID: "b", URL: "wss://idle/x"}))
+	ok[[]control.SessionEnd](t)(w.Heartbeat(t.Context(), far, control.Lease{BootID: "b", URL: "wss://far/x"}))
+	c := w.connect(gateway, 9)
+	shown := func() bool {
+		list := ok[[]control.Gateway](t)(w.GatewaysFor(t.Context(), c.device.ID, ""))
+		return slices.ContainsFunc(list, func(g control.Gateway) bool { return g.ID == gateway.ID })
+	}
+	if d := w.begin(near, c, sessionID(10)); d.Reason != reason.SessionLimit || !shown() {
+		t.Errorf("a second session is answered %q", d.Reason)
+	}
+	drained := ok[control.Gateway](t)(w.DrainGateway(t.Context(), gateway.ID))
+	if drained.DrainedAt == nil || !drained.Draining() || shown() {
+		t.Errorf("drained: %+v", drained)
+	}
+	if got := ok[[]string](t)(w.OtherGateways(t.Context(), gateway)); !slices.Equal(got, []string{"wss://idle/x", "wss://near/x", "wss://far/x"}) {
+		t.Errorf("others: %q", got)
+	}
+	if d := w.begin(near, c, sessionID(11)); d.Reason != "" {
+		t.Errorf("the session elsewhere is answered %q", d.Reason)
+	}
+	// The session that is left goes on, and may be asked about.
+	if d := w.begin(gateway, c, c.session); d.Reason != "" {
+		t.Errorf("the session that is left is answered %q", d.Reason)
+	}
+	if d := w.begin(idle, c, sessionID(12)); d.Reason != reason.SessionLimit {
+		t.Errorf("a third one is answered %q", d.Reason)
+	}
+	if undrained := ok[control.Gateway](t)(w.UndrainGateway(t.Context(), gateway.ID)); undrained.Draining() || !shown() {
+		t.Errorf("undrained: %+v", undrained)
+	}
+	if _, err := w.DrainGateway(t.Context(), c.user.ID); !errors.Is(err, control.ErrNotFound) {
+		t.Errorf("a gateway that there is not: %v", err)
 	}
 }

@@ -203,7 +203,7 @@ func (u *audited) DeleteRegion(ctx context.Context, id string) error {
 
 // showGateway leaves out what heartbeats say.
 func showGateway(o Gateway) view {
-	return view{"name": o.Name, "region_id": o.RegionID, "joined_at": moment(o.JoinedAt)}
+	return view{"name": o.Name, "region_id": o.RegionID, "joined_at": moment(o.JoinedAt), "drained_at": moment(o.DrainedAt)}
 }
 
 func (u *audited) InsertGateway(ctx context.Context, o Gateway) error {
@@ -216,6 +216,14 @@ func (u *audited) RedeemJoin(ctx context.Context, id string, j Joined) (redeemed
 		return err
 	})
 	return redeemed, err
+}
+
+func (u *audited) SetDrained(ctx context.Context, id string, at *time.Time) error {
+	action := "gateway.drained"
+	if at == nil {
+		action = "gateway.undrained"
+	}
+	return change(ctx, u, action, id, u.Gateway, showGateway, func() error { return u.Tx.SetDrained(ctx, id, at) })
 }
 
 func (u *audited) DeleteGateway(ctx context.Context, id string) error {

@@ -27,6 +27,7 @@ const (
 	EventPlanChanged         EventKind = "plan.changed"
 	EventSessionClose        EventKind = "session.close"
 	EventGatewayRemoved      EventKind = "gateway.removed"
+	EventGatewayChanged      EventKind = "gateway.changed"
 	EventKeysChanged         EventKind = "keys.changed"
 	EventOutlineChanged      EventKind = "outline.changed"
 )
@@ -35,7 +36,7 @@ const (
 func EventKinds() []EventKind {
 	return []EventKind{
 		EventDeviceRevoked, EventUserDisabled, EventUserEnabled, EventUserRemoved, EventSubscriptionChanged, EventSubscriptionEnded,
-		EventPlanChanged, EventSessionClose, EventGatewayRemoved, EventKeysChanged,
+		EventPlanChanged, EventSessionClose, EventGatewayRemoved, EventGatewayChanged, EventKeysChanged,
 		EventOutlineChanged,
 	}
 }

@@ -1,6 +1,7 @@
 package control_test
 
 import (
+	"context"
 	"testing"
 	"time"
 
@@ -137,6 +138,13 @@ func TestEveryChangeThatGatewaysActOnIsAnEventOnBothEngines(t *testing.T) {
 			}
 			return nil
 		})
+		drain := func(change func(context.Context, string) (control.Gateway, error)) func() error {
+			return func() error { _, err := change(t.Context(), gateway.ID); return err }
+		}
+		do("a gateway drained", drain(w.DrainGateway), control.Event{Kind: control.EventGatewayChanged, Gateways: here})
+		do("drained again", drain(w.DrainGateway))
+		do("undrained", drain(w.UndrainGateway), control.Event{Kind: control.EventGatewayChanged, Gateways: here})
+		do("undrained again", drain(w.UndrainGateway))
 		do("a gateway deleted", func() error { return w.DeleteGateway(t.Context(), gateway.ID) },
 			control.Event{Kind: control.EventGatewayRemoved, Gateways: here})
 	})

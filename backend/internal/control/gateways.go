@@ -115,8 +115,13 @@ type Gateway struct {
 	LeaseUntil    *time.Time
 	Sessions      int // as last reported
 	Streams       int
+	DrainedAt     *time.Time // since when an operator wants devices to leave it; nil: none does
+	Leaving       bool       // it has said itself that it is about to stop
 	CreatedAt     time.Time
 }
+
+// Draining reports whether devices are to leave the gateway.
+func (g Gateway) Draining() bool { return g.DrainedAt != nil || g.Leaving }
 
 // Online reports whether the gateway's lease holds at now.
 func (g Gateway) Online(now time.Time) bool { return g.LeaseUntil != nil && now.Before(*g.LeaseUntil) }
@@ -188,6 +193,67 @@ func (a *Authority) DeleteGateway(ctx context.Context, id string) error {
 		a.tell(tx, Event{Kind: EventGatewayRemoved, Gateways: []string{id}})
 		return tx.DeleteGateway(ctx, id)
 	})
+}
+
+// DrainGateway has a gateway send its devices to others and take no sessions, until
+// UndrainGateway. Devices are not shown it meanwhile.
+func (a *Authority) DrainGateway(ctx context.Context, id string) (Gateway, error) {
+	return a.setDrained(ctx, id, true)
+}
+
+// UndrainGateway ends what DrainGateway has begun. Sessions that were sent away have
+// gone, or go.
+func (a *Authority) UndrainGateway(ctx context.Context, id string) (Gateway, error) {
+	return a.setDrained(ctx, id, false)
+}
+
+func (a *Authority) setDrained(ctx context.Context, id string, drained bool) (Gateway, error) {
+	var gateway Gateway
+	err := a.store.Write(ctx, func(ctx context.Context, tx Tx) error {
+		var err error
+		gateway, err = tx.Gateway(ctx, id)
+		if err != nil || drained == (gateway.DrainedAt != nil) {
+			return err
+		}
+		gateway.DrainedAt = nil
+		if drained {
+			gateway.DrainedAt = new(a.now())
+		}
+		a.tell(tx, Event{Kind: EventGatewayChanged, Gateways: []string{id}})
+		return tx.SetDrained(ctx, id, gateway.DrainedAt)
+	})
+	return gateway, err
+}
+
+// maxOthers is how many gateways one is told of that its devices may turn to.
+const maxOthers = 8
+
+// OtherGateways are URLs of gateways that the devices of one may turn to which they are
+// to leave: those of its region first, and those first that carry least.
+func (a *Authority) OtherGateways(ctx context.Context, gateway Gateway) ([]string, error) {
+	others := []string{}
+	err := a.store.Read(ctx, func(ctx context.Context, tx Tx) error {
+		list, err := tx.LiveGateways(ctx, a.leases.time(a.now()), nil, maxGatewaysRanked)
+		if err != nil {
+			return err
+		}
+		list = slices.DeleteFunc(list, func(g Gateway) bool { return g.ID == gateway.ID || g.URL == "" })
+		elsewhere := func(g Gateway) int {
+			if g.RegionID == gateway.RegionID {
+				return 0
+			}
+			return 1
+		}
+		slices.SortStableFunc(list, func(x, y Gateway) int {
+			return cmp.Or(cmp.Compare(elsewhere(x), elsewhere(y)), cmp.Compare(x.Sessions, y.Sessions))
+		})
+		others = others[:0]
+		for _, g := range list[:min(len(list), maxOthers)] {
+			others = append(others, g.URL)
+		}
+		return nil
+	})
+	return others, err
 }
 
 // Join is a gateway's request to be let in.
@@ -290,6 +356,7 @@ type Lease struct {
 	Version  string
 	Sessions *int
 	Streams  *int
+	Leaving  *bool // it is about to stop
 	Until    time.Time
 }
 

@@ -140,21 +140,25 @@ type gatewayRows interface {
 	Gateway(ctx context.Context, id string) (Gateway, error)
 	GatewayByJoinCode(ctx context.Context, codeHash []byte) (Gateway, error)
 	Gateways(ctx context.Context, regionID string, page Page) ([]Gateway, error)
-	// LiveGateways returns at most limit gateways whose lease holds at now, of those
-	// regions whose codes are given or, without any, of all.
+	// LiveGateways returns at most limit gateways whose lease holds at now and that
+	// devices are not to leave, of those regions whose codes are given or, without any, of all.
 	LiveGateways(ctx context.Context, now time.Time, regions []string, limit int) ([]Gateway, error)
 	// RedeemJoin gives a pending gateway its key and address, and reports whether
 	// it did: of several joiners one succeeds.
 	RedeemJoin(ctx context.Context, id string, j Joined) (bool, error)
 	// RenewLease reports whether the gateway was in another boot before.
 	RenewLease(ctx context.Context, id string, l Lease) (rebooted bool, err error)
+	// SetDrained notes since when an operator wants devices to leave a gateway; nil: he
+	// does not.
+	SetDrained(ctx context.Context, id string, at *time.Time) error
 	DeleteGateway(ctx context.Context, id string) error
 }
 
 type sessionRows interface {
 	// StartSession adds a session unless its user has limit live ones at now, and
 	// reports whether it did. A session is live until it ends or its gateway's
-	// lease does.
+	// lease does. One of the same device does not count that is on a gateway which
+	// devices are to leave: this one takes its place.
 	StartSession(ctx context.Context, s Session, now time.Time, limit int) (bool, error)
 	Session(ctx context.Context, id string) (Session, error)
 	Sessions(ctx context.Context, filter SessionFilter, now time.Time, page Page) ([]Session, error)

@@ -165,6 +165,8 @@ type Gateway struct {
 	Version    string     `json:"version"`
 	Sessions   int        `json:"sessions" doc:"As last reported."`
 	Streams    int        `json:"streams" doc:"As last reported."`
+	Draining   bool       `json:"draining" doc:"Devices leave it, and no session begins: an operator wants it so, or it is about to stop."`
+	DrainedAt  *time.Time `json:"drained_at" doc:"Since when an operator wants it so; null: none does."`
 	JoinedAt   *time.Time `json:"joined_at"`
 	LeaseUntil *time.Time `json:"lease_until" doc:"It is online until then unless it reports again."`
 	CreatedAt  time.Time  `json:"created_at"`
@@ -180,7 +182,7 @@ type NewGateway struct {
 func (s *server) showGateway(g control.Gateway) Gateway {
 	return Gateway{
 		ID: g.ID, Name: g.Name, RegionID: g.RegionID, Region: g.Region, Status: g.Status(s.authority.Now()), URL: g.URL,
-		Version: g.Version, Sessions: g.Sessions, Streams: g.Streams, JoinedAt: g.JoinedAt, LeaseUntil: g.LeaseUntil, CreatedAt: g.CreatedAt,
+		Version: g.Version, Sessions: g.Sessions, Streams: g.Streams, Draining: g.Draining(), DrainedAt: g.DrainedAt, JoinedAt: g.JoinedAt, LeaseUntil: g.LeaseUntil, CreatedAt: g.CreatedAt,
 	}
 }
 
@@ -193,6 +195,11 @@ type GatewayRequest struct {
 type gatewayListInput struct {
 	Paging
 	RegionID string `query:"region_id" maxLength:"36" pattern:"^[0-9a-f-]*$" doc:"Only this region's."`
+}
+
+type gatewayDrainInput struct {
+	ByID
+	Body *struct{}
 }
 
 func (s *server) registerGateways(api huma.API) {
@@ -212,6 +219,23 @@ func (s *server) registerGateways(api huma.API) {
 			gateway, err := s.authority.Gateway(ctx, in.ID)
 			return &body[Gateway]{s.showGateway(gateway)}, err
 		})
+	for _, change := range []struct {
+		id, path, summary, done string
+		do                      func(context.Context, string) (control.Gateway, error)
+	}{
+		{"drain-gateway", "/gateways/{id}/drain", "Have a gateway send its devices to others and begin no session", "gateway drained", s.authority.DrainGateway},
+		{"undrain-gateway", "/gateways/{id}/undrain", "Let sessions begin on a gateway again", "gateway undrained", s.authority.UndrainGateway},
+	} {
+		op := s.admin(change.id, http.MethodPost, change.path, change.summary)
+		op.DefaultStatus = http.StatusOK
+		register(s, api, op, func(ctx context.Context, in *gatewayDrainInput) (*body[Gateway], error) {
+			gateway, err := change.do(ctx, in.ID)
+			if err == nil {
+				s.log.InfoContext(ctx, change.done, "gateway_id", gateway.ID, "operator_id", operatorOf(ctx).ID)
+			}
+			return &body[Gateway]{s.showGateway(gateway)}, err
+		})
+	}
 	register(s, api, s.admin("delete-gateway", http.MethodDelete, "/gateways/{id}", "Remove a gateway, which ends its sessions"),
 		func(ctx context.Context, in *ByID) (*struct{}, error) {
 			return nil, s.authority.DeleteGateway(ctx, in.ID)

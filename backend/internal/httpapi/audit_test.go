@@ -48,6 +48,8 @@ func testAudited(t *testing.T, f *fixture) {
 		{"delete-token", "tokens", ""},
 		{"delete-invitation", "users", ""},
 		{"delete-outline-server", "outline-servers", ""},
+		{"drain-gateway", "gateways", ""},
+		{"undrain-gateway", "gateways", ""},
 		{"delete-gateway", "gateways", ""},
 		{"delete-region", "regions", ""},
 		{"delete-subscription", "subscriptions", ""},

@@ -35,7 +35,7 @@ const (
 // are there.
 type Event struct {
 	Version        int64     `json:"version" doc:"Grows by one with each event of the service."`
-	Kind           string    `json:"kind" enum:"device.revoked,user.disabled,user.enabled,user.removed,subscription.changed,subscription.ended,plan.changed,session.close,gateway.removed,keys.changed,outline.changed" doc:"There may be further kinds: leave out what is not known."`
+	Kind           string    `json:"kind" enum:"device.revoked,user.disabled,user.enabled,user.removed,subscription.changed,subscription.ended,plan.changed,session.close,gateway.removed,gateway.changed,keys.changed,outline.changed" doc:"There may be further kinds: leave out what is not known."`
 	At             time.Time `json:"at"`
 	Reason         string    `json:"reason,omitempty" doc:"Why sessions are to be closed."`
 	UserID         string    `json:"user_id,omitempty"`

@@ -104,6 +104,7 @@ type Heartbeat struct {
 	URL      string `json:"url,omitempty" maxLength:"500"`
 	Sessions int    `json:"sessions" minimum:"0" maximum:"10000000"`
 	Streams  int    `json:"streams" minimum:"0" maximum:"1000000000"`
+	Leaving  bool   `json:"leaving,omitempty" doc:"It is about to stop: its devices turn to other gateways, and no other one is shown it."`
 
 	Leases []QuotaLease `json:"leases,omitempty" maxItems:"1000" doc:"Of quotas, to be renewed as by POST /quota/leases."`
 }
@@ -114,6 +115,8 @@ type HeartbeatAnswer struct {
 	ServerTime time.Time      `json:"server_time"`
 	Close      []SessionClose `json:"close" doc:"Sessions to close now, at most 1,000; the next heartbeat brings the rest."`
 	Quotas     []QuotaGrant   `json:"quotas,omitempty" doc:"For each of the leases, in their order."`
+	Drained    bool           `json:"drained" doc:"An operator wants devices to leave this gateway, and no session to begin."`
+	Gateways   []string       `json:"gateways" doc:"Where devices may turn to that leave this gateway, at most 8 URLs, the nearest first; null while they stay."`
 }
 
 // SessionClose names a session and why it is over.
@@ -181,6 +184,7 @@ func (s *server) registerGateway(api huma.API) {
 	}, func(ctx context.Context, in *body[Heartbeat]) (*body[HeartbeatAnswer], error) {
 		ends, err := s.authority.Heartbeat(ctx, gatewayOf(ctx), control.Lease{
 			BootID: in.Body.BootID, URL: in.Body.URL, Version: in.Body.Version, Sessions: &in.Body.Sessions, Streams: &in.Body.Streams,
+			Leaving: &in.Body.Leaving,
 		})
 		if err != nil {
 			return nil, err
@@ -191,7 +195,12 @@ func (s *server) registerGateway(api huma.API) {
 		}
 		out := HeartbeatAnswer{
 			IntervalMS: s.authority.HeartbeatInterval().Milliseconds(), ServerTime: s.authority.Now().UTC(),
-			Close: make([]SessionClose, 0, len(ends)), Quotas: quotas,
+			Close: make([]SessionClose, 0, len(ends)), Quotas: quotas, Drained: gatewayOf(ctx).DrainedAt != nil,
+		}
+		if out.Drained || in.Body.Leaving {
+			if out.Gateways, err = s.authority.OtherGateways(ctx, gatewayOf(ctx)); err != nil {
+				return nil, err
+			}
 		}
 		for _, end := range ends {
 			out.Close = append(out.Close, SessionClose{SessionID: end.ID, Reason: end.Reason})

@@ -56,6 +56,8 @@ var rights = map[string]control.Right{
 	"delete-region":         control.RightManage,
 	"create-gateway":        control.RightManage,
 	"delete-gateway":        control.RightManage,
+	"drain-gateway":         control.RightManage,
+	"undrain-gateway":       control.RightManage,
 	"create-outline-server": control.RightManage,
 	"update-outline-server": control.RightManage,
 	"delete-outline-server": control.RightManage,

@@ -98,6 +98,7 @@ func (t *tx) StartSession(ctx context.Context, s control.Session, now time.Time,
 		WHERE (
 			SELECT COUNT(*) FROM sessions s JOIN gateways g ON g.id = s.gateway_id
 			WHERE s.user_id = $3 AND s.ended_at IS NULL AND g.lease_until > $8
+				AND NOT (s.device_id = $2 AND (g.drained_at IS NOT NULL OR g.leaving = 1))
 		) < $9`,
 		s.ID, s.DeviceID, s.UserID, s.SubscriptionID, s.GatewayID, s.BootID, micros(s.StartedAt), micros(now), limit)
 }

@@ -45,15 +45,19 @@ func (t *tx) DeleteRegion(ctx context.Context, id string) error {
 }
 
 const gatewayColumns = `g.id, g.name, g.region_id, r.code, g.join_code_hash, g.join_expires_at, g.joined_at, g.public_key,
-	g.url, g.version, g.boot_id, g.lease_until, g.sessions, g.streams, g.created_at`
+	g.url, g.version, g.boot_id, g.lease_until, g.sessions, g.streams, g.drained_at, g.leaving, g.created_at`
 
 const gatewayTables = " FROM gateways g JOIN regions r ON r.id = g.region_id "
 
 func scanGateway(r row) (g control.Gateway, err error) {
-	var key []byte
+	var (
+		key     []byte
+		leaving int
+	)
 	err = r.Scan(&g.ID, &g.Name, &g.RegionID, &g.Region, &g.JoinCodeHash, moment{&g.JoinExpiresAt}, maybeMoment{&g.JoinedAt}, &key,
-		&g.URL, &g.Version, &g.BootID, maybeMoment{&g.LeaseUntil}, &g.Sessions, &g.Streams, moment{&g.CreatedAt})
-	g.PublicKey = key
+		&g.URL, &g.Version, &g.BootID, maybeMoment{&g.LeaseUntil}, &g.Sessions, &g.Streams,
+		maybeMoment{&g.DrainedAt}, &leaving, moment{&g.CreatedAt})
+	g.PublicKey, g.Leaving = key, leaving == 1
 	return g, err
 }
 
@@ -85,7 +89,7 @@ func gatewaysIn(regionID string, page control.Page) *listing {
 
 func (t *tx) LiveGateways(ctx context.Context, now time.Time, regions []string, limit int) ([]control.Gateway, error) {
 	l := &listing{from: "SELECT " + gatewayColumns + gatewayTables, order: "g.id"}
-	l.that("g.lease_until > ?", micros(now))
+	l.that("g.lease_until > ? AND g.drained_at IS NULL AND g.leaving = 0", micros(now))
 	if len(regions) > 0 {
 		codes := make([]any, 0, len(regions))
 		for _, code := range regions {
@@ -106,13 +110,21 @@ func (t *tx) RedeemJoin(ctx context.Context, id string, j control.Joined) (bool,
 func (t *tx) RenewLease(ctx context.Context, id string, l control.Lease) (bool, error) {
 	const renew = `UPDATE gateways SET boot_id = $2, lease_until = $3,
 			url = CASE WHEN $4 = '' THEN url ELSE $4 END, version = CASE WHEN $5 = '' THEN version ELSE $5 END,
-			sessions = COALESCE($6, sessions), streams = COALESCE($7, streams)
+			sessions = COALESCE($6, sessions), streams = COALESCE($7, streams), leaving = COALESCE($8, leaving)
 		WHERE id = $1`
-	args := []any{id, l.BootID, micros(l.Until), l.URL, l.Version, l.Sessions, l.Streams}
+	var leaving *int
+	if l.Leaving != nil {
+		leaving = new(oneIf(*l.Leaving))
+	}
+	args := []any{id, l.BootID, micros(l.Until), l.URL, l.Version, l.Sessions, l.Streams, leaving}
 	if same, err := t.execIf(ctx, "", renew+" AND boot_id = $2", args...); err != nil || same {
 		return false, err
 	}
 	return true, t.execOne(ctx, "", renew, args...)
+}
+
+func (t *tx) SetDrained(ctx context.Context, id string, at *time.Time) error {
+	return t.execOne(ctx, "", "UPDATE gateways SET drained_at = $2 WHERE id = $1", id, nullMicros(at))
 }
 
 func (t *tx) DeleteGateway(ctx context.Context, id string) error {

@@ -162,6 +162,20 @@ func (c *Client) RevokeDevice(ctx context.Context, id string) (Object[Device], e
 	})
 }
 
+// DrainGateway has a gateway send its devices to others and take no sessions.
+func (c *Client) DrainGateway(ctx context.Context, id string) (Object[Gateway], error) {
+	return one[Gateway](ctx, c, call{
+		method: http.MethodPost, path: c.Gateways().pathOf(id) + "/drain", body: struct{}{},
+	})
+}
+
+// UndrainGateway lets a gateway take sessions again.
+func (c *Client) UndrainGateway(ctx context.Context, id string) (Object[Gateway], error) {
+	return one[Gateway](ctx, c, call{
+		method: http.MethodPost, path: c.Gateways().pathOf(id) + "/undrain", body: struct{}{},
+	})
+}
+
 // CloseSession has a session ended; its device may begin another one.
 func (c *Client) CloseSession(ctx context.Context, id string) (Object[Session], error) {
 	return one[Session](ctx, c, call{

@@ -87,6 +87,10 @@ type Gateway struct {
 	// Version is of the program it runs, empty until it has joined.
 	Version  string `json:"version"`
 	Sessions int    `json:"sessions"` // as last reported
+	// Draining says that devices leave it. DrainedAt is since when an operator wants it so,
+	// nil: none does.
+	Draining  bool       `json:"draining"`
+	DrainedAt *time.Time `json:"drained_at"`
 }
 
 // OutlineServer is a server that sessions leave through.

@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"context"
+
 	"github.com/spf13/cobra"
 
 	"github.com/httvps/httvps/ctl/internal/api"
@@ -14,20 +16,53 @@ var gateways = kind[api.Gateway]{
 		{"ID", func(g api.Gateway) string { return g.ID }},
 		{"NAME", func(g api.Gateway) string { return g.Name }},
 		{"REGION", func(g api.Gateway) string { return g.Region }},
-		{"STATUS", func(g api.Gateway) string { return g.Status }},
+		{"STATUS", gatewayStatus},
 		{"SESSIONS", func(g api.Gateway) string { return count(g.Sessions) }},
 		{"URL", func(g api.Gateway) string { return g.URL }},
 	},
 	details: []column[api.Gateway]{
 		{"VERSION", func(g api.Gateway) string { return g.Version }},
+		{"DRAINED", func(g api.Gateway) string { return atOr(g.DrainedAt, "no") }},
 	},
+}
+
+// gatewayStatus says of one that is online whether devices leave it.
+func gatewayStatus(g api.Gateway) string {
+	if g.Draining {
+		return g.Status + ", draining"
+	}
+	return g.Status
 }
 
 func (a *app) gatewayCommand() *cobra.Command {
 	return a.noun("gateway", "Nodes that devices connect to",
 		a.gatewayCreate(),
 		listCommand(a, gateways, filterBy("region", "only those in this `REGION` (id or code)", "region_id", findRegion)),
-		showCommand(a, gateways), deleteCommand(a, gateways, ", which ends its sessions"))
+		showCommand(a, gateways),
+		a.gatewaySwitch("drain", "Have a gateway send its devices to others and take none", (*api.Client).DrainGateway, `Have a gateway send its devices to others and take none.
+
+New connections go to other gateways within seconds. Those that are open have the
+gateway's drain_timeout to end, half a minute at least. It stays so until undrain,
+when the gateway is restarted, too.`),
+		a.gatewaySwitch("undrain", "Let a drained gateway take devices again", (*api.Client).UndrainGateway, ""),
+		deleteCommand(a, gateways, ", which ends its sessions"))
+}
+
+func (a *app) gatewaySwitch(verb, short string, do func(*api.Client, context.Context, string) (api.Object[api.Gateway], error), long string) *cobra.Command {
+	return &cobra.Command{
+		Use: verb + " ID", Short: short, Long: long, Args: exactly(1),
+		RunE: a.asking(func(cmd *cobra.Command, c *api.Client, args []string) error {
+			id, err := findGateway(cmd.Context(), c, args[0])
+			if err != nil {
+				return err
+			}
+			gateway, err := do(c, cmd.Context(), id)
+			if err != nil {
+				return err
+			}
+			return gateways.print(a, cmd, c, gateway)
+		}),
+	}
 }
 
 func (a *app) gatewayCreate() *cobra.Command {

@@ -96,7 +96,8 @@ func newServe(s *settings) *cobra.Command {
 	return &cobra.Command{
 		Use:   "serve",
 		Short: "Serve devices until told to stop",
-		Long: "Serve devices until SIGINT or SIGTERM; SIGHUP reads the configuration again. Logs go to stderr as JSON. When devices can connect,\n" +
+		Long: "Serve devices until SIGINT or SIGTERM; SIGHUP reads the configuration again. Devices have drain_timeout to turn to other\n" +
+			"gateways; a second signal ends that. Logs go to stderr as JSON. When devices can connect,\n" +
 			`one line goes to stdout: {"ready":true,"gateway":URL}`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := s.load(cmd)
@@ -109,6 +110,9 @@ func newServe(s *settings) *cobra.Command {
 			reloads, stop := command.Reloads(cmd.Context(), cfg.Log, func() (gateway.Config, error) { return s.load(cmd) })
 			defer stop()
 			cfg.Reload = reloads
+			hurry, calm := command.Hurry()
+			defer calm()
+			cfg.Hurry = hurry
 			limit, from := memlimit.Set(cfg.MemoryLimit)
 			cfg.Log.InfoContext(cmd.Context(), "memory limit", "bytes", limit, "from", from)
 			cfg.OnReady = func(ready gateway.Ready) {

@@ -76,8 +76,9 @@ type Config struct {
 	RequireChannelBinding bool `yaml:"require_channel_binding" env:"REQUIRE_CHANNEL_BINDING"`
 	// LogLevel is debug, info, warn or error.
 	LogLevel slog.Level `yaml:"log_level" env:"LOG_LEVEL"`
-	// DrainTimeout is how long sessions may go on after the gateway was told
-	// to stop; new ones are refused meanwhile.
+	// DrainTimeout is how long streams may go on after the gateway was told to stop and
+	// devices have had a few seconds to turn to other gateways; new sessions are refused
+	// meanwhile. 0: sessions end at once.
 	DrainTimeout configfile.Duration `yaml:"drain_timeout" env:"DRAIN_TIMEOUT"`
 
 	// OutageGrace is how long devices that are known here get in while the control
@@ -91,6 +92,9 @@ type Config struct {
 	// Reload brings configurations that take this one's place while the gateway
 	// runs, as far as [Config.Reloaded] says.
 	Reload <-chan Config `yaml:"-"`
+	// Hurry, unless nil, is closed when a gateway that was told to stop is to wait for
+	// nothing more.
+	Hurry <-chan struct{} `yaml:"-"`
 	// OnReady is called once, when the gateway serves and its control plane
 	// has answered.
 	OnReady func(Ready) `yaml:"-"`
@@ -238,6 +242,7 @@ func Default() Config {
 			Interval: configfile.Duration(5 * time.Second), ReportInterval: configfile.Duration(15 * time.Second), MaxRows: 500_000,
 		},
 		RequireChannelBinding: true,
+		DrainTimeout:          configfile.Duration(30 * time.Second),
 		OutageGrace:           configfile.Duration(4 * time.Hour),
 		LogLevel:              slog.LevelInfo,
 	}
@@ -288,7 +293,7 @@ func (c Config) Validate() error {
 	p.duration("usage.interval", c.Usage.Interval, 100*time.Millisecond, time.Minute)
 	p.duration("usage.report_interval", c.Usage.ReportInterval, 100*time.Millisecond, time.Hour)
 	p.number("usage.max_rows", c.Usage.MaxRows, 1_000, 100_000_000)
-	p.duration("drain_timeout", c.DrainTimeout, 0, time.Hour)
+	p.duration("drain_timeout", c.DrainTimeout, 0, wire.MaxDrain)
 	p.duration("outage_grace", c.OutageGrace, 0, 24*time.Hour)
 	return errors.Join(p...)
 }

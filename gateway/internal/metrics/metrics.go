@@ -20,6 +20,7 @@ type Gauges struct {
 	Up, Down        func() float64 // payload bytes since start: written to targets, read from them
 	Unauthenticated func() float64 // connections that have not proven who they are
 	Joined          func() float64 // 1 while the control plane answers
+	Draining        func() float64 // 1 while the gateway sends devices away
 	Memory          func() float64 // bytes of sessions' data in flight
 	MemoryLimit     func() float64 // how many there may be
 	StandsIn        func() float64 // 1 while the gateway decides for a control plane that is away
@@ -142,6 +143,7 @@ func New(registry prometheus.Registerer, version, egress string, gauges Gauges) 
 		gauge("flows", "UDP flows of live sessions.", gauges.Flows),
 		gauge("unauthenticated_connections", "Connections that have not proven who they are.", gauges.Unauthenticated),
 		gauge("joined", "1 while the control plane answers.", gauges.Joined),
+		gauge("draining", "1 while devices are sent to other gateways, or the gateway stops.", gauges.Draining),
 		gauge("memory_bytes", "Data in flight of all sessions.", gauges.Memory),
 		gauge("memory_limit_bytes", "How much data in flight all sessions may have.", gauges.MemoryLimit),
 		gauge("degraded", "1 while the gateway lets known devices in because the control plane is away.", gauges.StandsIn),

@@ -14,7 +14,7 @@ import (
 func gauges() Gauges {
 	one := func() float64 { return 1 }
 	return Gauges{
-		Sessions: one, Lost: one, Streams: one, Flows: one, Up: one, Down: one, Unauthenticated: one, Joined: one,
+		Sessions: one, Lost: one, Streams: one, Flows: one, Up: one, Down: one, Unauthenticated: one, Joined: one, Draining: one,
 		Memory: one, MemoryLimit: one, StandsIn: one, Untold: one, Breaker: func() string { return BreakerOpen },
 		Probes: func() []Probe {
 			return []Probe{{Server: "ams", Network: "tcp", OK: true}, {Server: "ams", Network: "tcp"}, {Server: "ams", Network: "udp"}}
@@ -75,6 +75,7 @@ func TestNamesAndLabelsAreStable(t *testing.T) {
 		"httvps_gateway_datagrams_dropped_total{reason=rate}",
 		"httvps_gateway_degraded{}",
 		"httvps_gateway_dial_seconds{egress=outline}",
+		"httvps_gateway_draining{}",
 		"httvps_gateway_flow_opens_total{result=opened}",
 		"httvps_gateway_flows{}",
 		"httvps_gateway_handshake_seconds{}",

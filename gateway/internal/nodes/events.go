@@ -40,6 +40,9 @@ const (
 	SessionClose = "session.close"
 	// GatewayRemoved says that this gateway is none any more.
 	GatewayRemoved = "gateway.removed"
+	// GatewayChanged says that an operator wants something else of this gateway: the
+	// answer to a heartbeat has it.
+	GatewayChanged = "gateway.changed"
 	// KeysChanged says that the keys of tokens or of knocks are others.
 	KeysChanged = "keys.changed"
 	// OutlineChanged says that an Outline server is not what it was.
@@ -227,6 +230,8 @@ func (n *Node) act(ctx context.Context, kind, text string) error {
 		n.refused.clear()
 	case KeysChanged:
 		n.refetch()
+	case GatewayChanged:
+		n.beatSoon()
 	}
 	n.cfg.Event(e)
 	return nil
@@ -246,6 +251,7 @@ func (n *Node) catchUp(ctx context.Context) error {
 	n.memory.forget(func(acquaintance) bool { return true })
 	n.refused.clear()
 	n.refetch()
+	n.beatSoon()
 	n.closeAll(ctx, snapshot.Close) // what is beyond comes with heartbeats
 	n.cfg.Event(Event{Kind: EventsMissed})
 	return nil

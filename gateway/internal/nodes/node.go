@@ -76,6 +76,10 @@ type Config struct {
 	// StoodIn is told what became of devices that came while the control plane was
 	// away: StoodIn and the other results.
 	StoodIn func(result string)
+	// Drain, unless nil, is told with each answer to a heartbeat whether an operator wants
+	// this gateway drained, and while it is drained or stops, which others devices may turn
+	// to: nil when that was not said. It must not block.
+	Drain func(ctx context.Context, drained bool, others []string)
 	// Event, unless nil, is told of events. It must not block.
 	Event func(Event)
 	// Observe is told how each request went.
@@ -99,9 +103,12 @@ type Node struct {
 	admitted  *admissions
 	awaySince time.Time // as the breaker has it; for its callback alone
 
-	heard    atomic.Int64  // unix nanoseconds of the last answered heartbeat; 0: none
-	interval atomic.Int64  // between heartbeats
-	stale    chan struct{} // has an item when the keys are to be fetched again
+	heard    atomic.Int64         // unix nanoseconds of the last answered heartbeat; 0: none
+	interval atomic.Int64         // between heartbeats
+	leaving  atomic.Bool          // this gateway is about to stop
+	beats    chan chan<- struct{} // a heartbeat is wanted now, and when it was sent, it is closed
+	hurried  chan struct{}        // has an item when a heartbeat is wanted soon
+	stale    chan struct{}        // has an item when the keys are to be fetched again
 	ready    chan struct{}
 	once     sync.Once // closes ready
 }
@@ -124,6 +131,8 @@ func New(cfg Config) (*Node, error) {
 		refused: refusals{now: time.Now, known: make(map[subject]reason.Code)},
 		turns:   turns{held: make(map[[16]byte]*turn)},
 		places:  places{taken: make(chan struct{}, maxAsking)},
+		beats:   make(chan chan<- struct{}),
+		hurried: make(chan struct{}, 1),
 		stale:   make(chan struct{}, 1),
 		ready:   make(chan struct{}),
 	}
@@ -297,8 +306,13 @@ func (n *Node) fetchKeys(ctx context.Context) (*ticket.Verifier, error) {
 func (n *Node) keepBeating(ctx context.Context) {
 	retry := backoff{}
 	reachable := true
+	var wanted chan<- struct{} // who waits for the heartbeat; nil: nobody
 	for {
 		err := n.beat(ctx)
+		if wanted != nil {
+			close(wanted)
+			wanted = nil
+		}
 		interval := time.Duration(n.interval.Load()) // as the answer has it
 		wait := jitter(interval)
 		switch {
@@ -318,9 +332,40 @@ func (n *Node) keepBeating(ctx context.Context) {
 			reachable, retry = true, backoff{}
 			n.announce()
 		}
-		if !sleep(ctx, wait) {
+		timer := time.NewTimer(wait)
+		select {
+		case <-timer.C:
+		case <-n.hurried:
+		case wanted = <-n.beats:
+		case <-ctx.Done():
+			timer.Stop()
 			return
 		}
+		timer.Stop()
+	}
+}
+
+// Leave tells the control plane that this gateway is about to stop, so that it leads no
+// device here any more. It returns when that was told, or could not be, and when ctx ends.
+func (n *Node) Leave(ctx context.Context) {
+	n.leaving.Store(true)
+	told := make(chan struct{})
+	select {
+	case n.beats <- told:
+	case <-ctx.Done():
+		return
+	}
+	select {
+	case <-told:
+	case <-ctx.Done():
+	}
+}
+
+// beatSoon has a heartbeat sent now.
+func (n *Node) beatSoon() {
+	select {
+	case n.hurried <- struct{}{}:
+	default:
 	}
 }
 
@@ -338,6 +383,8 @@ func (n *Node) beat(ctx context.Context) error {
 		IntervalMS int64     `json:"interval_ms"`
 		Quotas     []grant   `json:"quotas"`
 		Close      []closing `json:"close"`
+		Drained    bool      `json:"drained"`
+		Others     []string  `json:"gateways"`
 	}
 	body := map[string]any{
 		"boot_id": n.boot, "version": n.cfg.Version, "url": n.cfg.URL,
@@ -346,7 +393,14 @@ func (n *Node) beat(ctx context.Context) error {
 	if len(leases) > 0 {
 		body["leases"] = leases
 	}
+	if n.leaving.Load() {
+		body["leaving"] = true
+	}
 	err := n.control.call(ctx, http.MethodPost, "/api/v1/gateway/heartbeat", body, &answer)
+	if status, ok := errors.AsType[*StatusError](err); ok && status.Status == http.StatusUnprocessableEntity && body["leaving"] != nil {
+		delete(body, "leaving") // a control plane before that does not know the word
+		err = n.control.call(ctx, http.MethodPost, "/api/v1/gateway/heartbeat", body, &answer)
+	}
 	n.cfg.Observe("heartbeat", err)
 	if ctx.Err() == nil {
 		n.breaker.beaten(answers(err))
@@ -367,6 +421,9 @@ func (n *Node) beat(ctx context.Context) error {
 		n.cfg.Granted(grantsOf(answer.Quotas), asked)
 	}
 	n.closeAll(ctx, answer.Close)
+	if n.cfg.Drain != nil {
+		n.cfg.Drain(ctx, answer.Drained, answer.Others)
+	}
 	return nil
 }
 

@@ -50,6 +50,8 @@ type Grant struct {
 	// Resume is what the device is told for when it wants the session to go on over
 	// another carrier; nil: it cannot.
 	Resume *Resume
+	// Drain says that the device understands when the gateway says that it goes away.
+	Drain bool
 }
 
 // Resume is what resuming a session takes.

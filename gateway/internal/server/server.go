@@ -46,6 +46,8 @@ const (
 	dialShare = 8
 	// drainPoll is how often a draining gateway looks whether it is empty.
 	drainPoll = 100 * time.Millisecond
+	// leaveTimeout bounds the word to the control plane that this gateway is about to stop.
+	leaveTimeout = 2 * time.Second
 	// usageFile is the ledger's, in the data directory.
 	usageFile = "usage.db"
 )
@@ -171,6 +173,7 @@ type gateway struct {
 	usage       *usage
 	quotas      *quotas
 	resumes     *resumes
+	drain       *drain
 	node        *nodes.Node
 	knocks      *knocks
 	exits       *exits
@@ -215,6 +218,8 @@ func (g *gateway) build(member nodes.Config) error {
 	g.quotas = &quotas{book: quota.NewBook(), review: g.reviews.add, log: g.cfg.Log}
 	member.Leases, member.Granted = g.quotas.held, g.quotas.granted
 	g.resumes = newResumes(limits)
+	g.drain = newDrain(func() time.Duration { return g.inForce.Load().DrainTimeout.Std() }, g.cfg.Log)
+	member.Drain = g.drain.told
 	member.Event = func(e nodes.Event) {
 		revoke(g.registry, e)
 		g.reviews.event(e)
@@ -241,8 +246,9 @@ func (g *gateway) build(member nodes.Config) error {
 		refused: g.metrics.UsageRefused, turnedAway: g.metrics.NoLedger, log: g.cfg.Log, wake: make(chan struct{}, 1),
 	}
 	g.tunnels = &tunnels{
-		handshake: protocol.Handshake{Timeout: limits.HandshakeTimeout.Std(), Offer: g.resumes.offered().With(wire.ChannelBinding)},
+		handshake: protocol.Handshake{Timeout: limits.HandshakeTimeout.Std(), Offer: g.resumes.offered().With(wire.Drain).With(wire.ChannelBinding)},
 		resumes:   g.resumes,
+		drain:     g.drain,
 		checker:   auth.New(auth.Config{Tokens: tokens{g.node}, RequireBinding: g.cfg.RequireChannelBinding}),
 		node:      g.node,
 		registry:  g.registry,
@@ -305,6 +311,7 @@ func (g *gateway) buildMetrics() error {
 		Down:            func() float64 { return float64(total.Down()) },
 		Unauthenticated: func() float64 { return float64(g.gate.Strangers()) },
 		Joined:          func() float64 { return indicate(g.node.Joined()) },
+		Draining:        func() float64 { return indicate(g.drain.draining() || g.registry.Stopping()) },
 		Probes:          g.exits.probes,
 		Memory:          func() float64 { return float64(g.tunnels.memory.Used()) },
 		MemoryLimit:     func() float64 { return float64(memoryFor(g.cfg.Limits.Memory)) },
@@ -380,6 +387,7 @@ func (g *gateway) run(ctx context.Context) error {
 	left.Go(func() { g.quotas.run(membership) })
 	left.Go(func() { g.certificate.run(membership) })
 	left.Go(func() { g.follow(membership) })
+	left.Go(func() { g.drain.run(membership) })
 	if g.exits.run != nil {
 		left.Go(func() { g.exits.run(membership) })
 	}
@@ -387,11 +395,11 @@ func (g *gateway) run(ctx context.Context) error {
 	err = g.wait(ctx, failed, &serving)
 
 	g.cfg.Log.InfoContext(ctx, "gateway stopping", "sessions", g.registry.Len())
-	g.registry.Stop()
+	g.sendAway(ctx)
 	stopHandshakes(errStopping)
 	stopPlain()
 	shutdown(ctx, public)
-	g.drain(ctx)
+	g.registry.EndAll(wire.CodeShutdown)
 	g.tunnels.wait()
 	leave() // the control plane hears of the sessions that ended
 	left.Wait()
@@ -457,25 +465,42 @@ func (g *gateway) unready() []string {
 	if g.knocks.none() {
 		missing = append(missing, "no knock key is known: nobody is let in")
 	}
-	if g.registry.Stopping() {
+	switch {
+	case g.registry.Stopping():
 		missing = append(missing, "stopping")
+	case g.drain.draining():
+		missing = append(missing, "drained by an operator")
 	}
 	return missing
 }
 
-// drain gives sessions their time to end by themselves, and ends the rest.
-func (g *gateway) drain(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), g.inForce.Load().DrainTimeout.Std())
+// sendAway has no session begin any more, and gives those that live the time to end by
+// themselves: their devices turn to other gateways. Those that have lost their connection
+// may still come back to it.
+func (g *gateway) sendAway(ctx context.Context) {
+	g.registry.Stop()
+	within := g.inForce.Load().DrainTimeout.Std()
+	_, settled := settling(within)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveTimeout+settled+within)
 	defer cancel()
+	if within == 0 || g.registry.Len() == 0 {
+		return
+	}
+	telling, told := context.WithTimeout(ctx, leaveTimeout)
+	defer told()
+	g.node.Leave(telling)
+	g.drain.stop(within)
 	ticker := time.NewTicker(drainPoll)
 	defer ticker.Stop()
-	for g.registry.Len() > 0 && ctx.Err() == nil {
+	for g.registry.Len() > 0 {
 		select {
 		case <-ticker.C:
+		case <-g.cfg.Hurry:
+			return
 		case <-ctx.Done():
+			return
 		}
 	}
-	g.registry.EndAll(wire.CodeShutdown)
 }
 
 // serve turns the end that was asked for into no error.

@@ -49,6 +49,7 @@ type tunnels struct {
 	usage     *usage
 	quotas    *quota.Book
 	resumes   *resumes
+	drain     *drain
 	streams   *protocol.Streams
 	metrics   *metrics.Metrics
 	memory    *mux.Memory // what all sessions may hold
@@ -160,6 +161,9 @@ func (t *tunnels) admit(ctx context.Context, conn *carrier.Conn, hello wire.Hell
 	}
 	expired := err != nil
 	gate.Pass(ctx)
+	if t.drain.draining() || t.registry.Stopping() {
+		return nil, protocol.Grant{}, &protocol.RefusedError{Code: wire.CodeShutdown, RetryAfter: retryElsewhere}
+	}
 
 	if err := t.usage.enter(ctx); err != nil {
 		return nil, protocol.Grant{}, &protocol.RefusedError{Code: wire.CodeRetryLater, RetryAfter: retryFull}
@@ -172,6 +176,7 @@ func (t *tunnels) admit(ctx context.Context, conn *carrier.Conn, hello wire.Hell
 	if hello.Capabilities.Has(wire.Resume) {
 		grant.Resume = t.resumes.grant(hello.Capabilities)
 	}
+	grant.Drain = hello.Capabilities.Has(wire.Drain)
 	return live, grant, nil
 }
 
@@ -291,6 +296,7 @@ func (t *tunnels) carry(ctx context.Context, conn *carrier.Conn, live *sessions.
 		Budget: uint64(t.limits.Load().SessionBudget),
 		Memory: t.memory,
 		First:  accepted.First,
+		Drain:  mux.Drain{Agreed: accepted.Drain},
 	}
 	var kept *lasting // nil: it ends with its carrier
 	if accepted.Resume != nil {
@@ -305,6 +311,8 @@ func (t *tunnels) carry(ctx context.Context, conn *carrier.Conn, live *sessions.
 		kept.session = session
 		t.resumes.add(kept)
 	}
+	t.drain.begun(live, session)
+	defer t.drain.ended(live)
 	var parts sync.WaitGroup
 	allowed, revoke := context.WithCancel(ctx)
 	defer revoke()

@@ -99,6 +99,9 @@ func (s *Session) AddDown(n int) {
 // AddStreams changes the number of streams in being by n.
 func (s *Session) AddStreams(n int) { s.streams.Add(int64(n)) }
 
+// Streams is how many streams are in being.
+func (s *Session) Streams() int { return int(s.streams.Load()) }
+
 // Ending is closed when the session must end.
 func (s *Session) Ending() <-chan struct{} { return s.ending }
 

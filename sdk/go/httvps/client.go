@@ -3,7 +3,6 @@ package httvps
 import (
 	"context"
 	"crypto/tls"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"net"
@@ -80,14 +79,16 @@ type Client struct {
 	cfg   Config
 	ran   atomic.Bool
 	hurry chan struct{} // holds one when the network has changed
+	urge  chan struct{} // holds one when something waits for another gateway
 
-	mu      sync.Mutex    // guards the following fields
-	runner  *runner       // what Run works with; nil while it does not run
-	session *mux.Session  // nil while there is none
-	status  Status        // but for what the session itself knows
-	last    error         // what went wrong last
-	ended   error         // set when Run has returned
-	changed chan struct{} // closed and replaced when one of them changes
+	mu      sync.Mutex     // guards the following fields
+	runner  *runner        // what Run works with; nil while it does not run
+	session *mux.Session   // nil while there is none
+	left    []*mux.Session // whose gateways go away, with streams that go on; the oldest first
+	status  Status         // but for what the session itself knows
+	last    error          // what went wrong last
+	ended   error          // set when Run has returned
+	changed chan struct{}  // closed and replaced when one of them changes
 }
 
 // NewClient returns a client that does nothing before [Client.Run].
@@ -118,10 +119,22 @@ func NewClient(cfg Config) (*Client, error) {
 	if len(problems) > 0 {
 		return nil, fmt.Errorf("client: %w", errors.Join(problems...))
 	}
-	if cfg.OnEvent == nil {
-		cfg.OnEvent = func(Event) {}
+	cfg.OnEvent = oneByOne(cfg.OnEvent)
+	return &Client{cfg: cfg, changed: make(chan struct{}), hurry: make(chan struct{}, 1), urge: make(chan struct{}, 1)}, nil
+}
+
+// oneByOne tells one event after another: a session may go on over another connection
+// while the next one comes up.
+func oneByOne(tell func(Event)) func(Event) {
+	var telling sync.Mutex
+	return func(e Event) {
+		if tell == nil {
+			return
+		}
+		telling.Lock()
+		defer telling.Unlock()
+		tell(e)
 	}
-	return &Client{cfg: cfg, changed: make(chan struct{}), hurry: make(chan struct{}, 1)}, nil
 }
 
 func isAgent(s string) bool {
@@ -163,6 +176,7 @@ func (c *Client) run(ctx context.Context) error {
 	}
 	c.change(func() { c.runner = r })
 	defer r.closeFresh()
+	defer r.behind.Wait()
 	ctx, cancel := context.WithCancelCause(ctx)
 	var wg sync.WaitGroup
 	defer wg.Wait()
@@ -236,7 +250,8 @@ type runner struct {
 	knock  *Knock   // of the profile, for tokens that bring none
 	known  []string // gateways of the profile
 	clock  gatewayClock
-	fresh  *freshCarrier // where the device can introduce itself at once; nil: nowhere
+	fresh  *freshCarrier  // where the device can introduce itself at once; nil: nowhere
+	behind sync.WaitGroup // sessions that the device has left
 }
 
 // freshCarrier is one to a gateway that no longer had the session that it was opened for.
@@ -308,17 +323,31 @@ func (c *Client) remember(ctx context.Context, gateways []Gateway) {
 	_ = c.cfg.Store.SaveProfile(ctx, profile)
 }
 
+// admission is a session that a gateway has let the device in to, and that nobody
+// serves yet.
+type admission struct {
+	gateway Gateway
+	tok     token
+	conn    *carrier.Conn
+	welcome
+}
+
 // round tries the gateways one after the other and serves the first session
-// that comes up until it ends. It returns how long that lasted and why it is
-// over, or why there was none.
+// that comes up, and those at other gateways that follow on it, until there is none.
+// It returns how long the last one lasted and why it is over, or why there was none.
 func (r *runner) round(ctx context.Context) (lasted time.Duration, err error) {
+	at, err := r.find(ctx)
+	if err != nil {
+		return 0, err
+	}
+	return r.serve(ctx, at)
+}
+
+// find tries the gateways one after the other until one lets the device in.
+func (r *runner) find(ctx context.Context) (admission, error) {
 	fresh := r.fresh
 	r.fresh = nil
-	var (
-		errs    []error
-		refused error // a gateway took offence even at a token that was fresh
-		renewed bool
-	)
+	var errs []error
 	tok, err := r.tokens.get(ctx, "")
 	if err != nil {
 		// A gateway that knows the device may let it in while nobody gives tokens.
@@ -326,20 +355,29 @@ func (r *runner) round(ctx context.Context) (lasted time.Duration, err error) {
 			if fresh != nil {
 				_ = fresh.conn.Close()
 			}
-			return 0, err
+			return admission{}, err
 		}
 		errs = append(errs, err)
 	}
 	if fresh != nil {
 		r.client.cfg.OnEvent(Event{Kind: Connecting, Gateway: fresh.gateway.URL, Region: fresh.gateway.Region})
 		if w, err := r.answer(ctx, fresh.opened, tok); err == nil {
-			return r.serve(ctx, fresh.gateway, tok, fresh.conn, w)
+			return admission{fresh.gateway, tok, fresh.conn, w}, nil
 		} // what is wrong, the way from the beginning tells, too
 	}
 	if len(tok.gateways) == 0 {
 		errs = append(errs, &RefusedError{Code: "region_unavailable"})
 	}
-	race := newRace(ctx, r, nearest(ctx, tok.gateways, r.client.cfg.NetDial), tok)
+	return r.try(ctx, tok, tok.gateways, errs)
+}
+
+// try tries these gateways, the nearest first. errs is what is wrong already.
+func (r *runner) try(ctx context.Context, tok token, gateways []Gateway, errs []error) (admission, error) {
+	var (
+		refused error // a gateway took offence even at a token that was fresh
+		renewed bool
+	)
+	race := newRace(ctx, r, nearest(ctx, gateways, r.client.cfg.NetDial), tok)
 	defer race.stop()
 	for {
 		up, ok := race.next()
@@ -350,19 +388,18 @@ func (r *runner) round(ctx context.Context) (lasted time.Duration, err error) {
 		conn, w, err := race.introduce(up)
 		if verdictOn(err) == freshToken && !renewed && tok.valid() {
 			if tok, err = r.tokens.get(ctx, tok.text); err != nil {
-				return 0, err
+				return admission{}, err
 			}
 			race.tok, renewed = tok, true
 			conn, w, err = r.connect(ctx, gateway.URL, tok)
 		}
 		switch {
 		case err == nil:
-			race.stop()
-			return r.serve(ctx, gateway, tok, conn, w)
+			return admission{gateway, tok, conn, w}, nil
 		case ctx.Err() != nil:
-			return 0, context.Cause(ctx)
+			return admission{}, context.Cause(ctx)
 		case verdictOn(err) == final:
-			return 0, err
+			return admission{}, err
 		case verdictOn(err) == freshToken && tok.valid():
 			refused = err
 		default:
@@ -370,13 +407,13 @@ func (r *runner) round(ctx context.Context) (lasted time.Duration, err error) {
 		}
 	}
 	if ctx.Err() != nil {
-		return 0, context.Cause(ctx)
+		return admission{}, context.Cause(ctx)
 	}
 	if refused != nil {
-		return 0, refused
+		return admission{}, refused
 	}
 	r.tokens.refreshGateways(ctx)
-	return 0, &UnreachableError{Errs: errs}
+	return admission{}, &UnreachableError{Errs: errs}
 }
 
 // verdictOn judges an error of connect; what is no refusal may pass.
@@ -427,59 +464,6 @@ func (r *runner) knocking(gateway string, tok token, dial func(opts carrier.Dial
 	return err
 }
 
-// serve runs a session until it ends.
-func (r *runner) serve(ctx context.Context, gateway Gateway, tok token, conn *carrier.Conn, w welcome) (time.Duration, error) {
-	id := hex.EncodeToString(w.ready.SessionID[:])
-	c := r.client
-	keep := &keeper{runner: r, gateway: gateway, id: id, ready: w.ready, lost: make(chan error, 1)}
-	session := mux.New(conn, mux.Config{
-		Role: mux.Client, Limits: c.cfg.Memory.limits(w.ready.Limits), First: w.rest,
-		Budget: c.cfg.Memory.budget(),
-		Resume: mux.Resume{Within: w.ready.ResumeWindow, OnLost: keep.loses},
-	})
-	keep.session = session
-	start := time.Now()
-
-	select {
-	case <-c.hurry: // it came before this session
-	default:
-	}
-	c.change(func() {
-		c.session, c.last = session, nil
-		c.status.Gateway, c.status.Session, c.status.Since = gateway, id, start
-	})
-	c.cfg.OnEvent(Event{Kind: Connected, Gateway: gateway.URL, Region: gateway.Region, Session: id})
-	var keeping sync.WaitGroup
-	keeping.Go(func() { keep.run(ctx) })
-	err := session.Run(ctx)
-	ended := ctx.Err() != nil // by us
-	keeping.Wait()
-	if keep.fresh != nil {
-		r.fresh = &freshCarrier{opened: keep.fresh, gateway: gateway}
-	}
-	c.change(func() {
-		c.session, c.last = nil, err
-		stats := session.Stats()
-		c.status = Status{Sent: c.status.Sent + stats.Sent, Received: c.status.Received + stats.Received, Since: time.Now()}
-	})
-
-	closed, ok := errors.AsType[*mux.CloseError](err)
-	switch {
-	case ok && closed.Remote:
-		switch code := closed.Code.Meaning().String(); judge(code) {
-		case final:
-			err = &RefusedError{Code: code, By: hostOf(gateway.URL)}
-		case freshToken:
-			r.tokens.drop(tok.text)
-		case again:
-		}
-	case !ok && !ended:
-		err = fmt.Errorf("the connection broke: %w", err) // bare, it may be no more than "EOF"
-	}
-	c.cfg.OnEvent(Event{Kind: Disconnected, Gateway: gateway.URL, Region: gateway.Region, Session: id, Err: err})
-	return time.Since(start), err
-}
-
 // Status is how a [Client] is doing.
 type Status struct {
 	Connected bool      // a session is up
@@ -505,13 +489,20 @@ func (c *Client) Status() Status {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := c.status
+	for _, session := range c.left {
+		stats := session.Stats()
+		s.Streams += stats.Streams
+		s.Sent += stats.Sent
+		s.Received += stats.Received
+	}
 	if c.session == nil {
 		s.Err = c.last
 		return s
 	}
 	stats := c.session.Stats()
 	s.Connected = true
-	s.RoundTrip, s.Streams = stats.RoundTrip, stats.Streams
+	s.RoundTrip = stats.RoundTrip
+	s.Streams += stats.Streams
 	s.Sent += stats.Sent
 	s.Received += stats.Received
 	return s
@@ -561,11 +552,13 @@ func (c *Client) DialContext(ctx context.Context, network, address string) (net.
 		return nil, &OpenError{Code: wire.CodeRefused.String(), Target: address, Err: err}
 	}
 	if network == "udp" {
-		flow, err := c.openFlow(ctx, wire.KindUDP, target, address)
-		if err != nil {
+		conn := &udpConn{peer: netAddr(target), flowConn: flowConn{target: address, open: func(ctx context.Context) (*mux.Flow, error) {
+			return c.openFlow(ctx, wire.KindUDP, target, address)
+		}}}
+		if err := conn.begin(ctx); err != nil {
 			return nil, err
 		}
-		return &udpConn{flowConn: flowConn{flow: flow, target: address}, peer: netAddr(target)}, nil
+		return conn, nil
 	}
 	var stream *mux.Stream
 	if err := c.open(ctx, address, func(session *mux.Session) (err error) {
@@ -578,7 +571,7 @@ func (c *Client) DialContext(ctx context.Context, network, address string) (net.
 }
 
 // open has in open something in the current session, and in the next one when that
-// has ended.
+// has ended, or its gateway goes away and has not looked at it.
 func (c *Client) open(ctx context.Context, address string, in func(*mux.Session) error) error {
 	var dead *mux.Session
 	for {
@@ -592,7 +585,13 @@ func (c *Client) open(ctx context.Context, address string, in func(*mux.Session)
 		if refused, ok := errors.AsType[*mux.StreamError](err); ok {
 			return &OpenError{Code: refused.Code.Meaning().String(), Target: address, Err: err}
 		}
-		if !errors.Is(err, mux.ErrEnded) {
+		switch {
+		case errors.Is(err, mux.ErrUnprocessed):
+			select {
+			case c.urge <- struct{}{}:
+			default:
+			}
+		case !errors.Is(err, mux.ErrEnded):
 			return fmt.Errorf("open %s: %w", address, err)
 		}
 		// Nothing was sent on it yet, so the next session may try again.

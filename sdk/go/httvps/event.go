@@ -20,7 +20,13 @@ const (
 	// before; nil: it did not, or the network had changed.
 	Resumed
 
-	// Disconnected: Session has ended, Err says why.
+	// Moved: Session is up at Gateway and takes the place of one at the gateway From,
+	// which goes away; Err is a *RefusedError that says why. Connections that are open
+	// go on by way of From, for as long as that lets them, and new ones by Gateway.
+	Moved
+
+	// Disconnected: Session has ended, Err says why. Nothing is told of the end of one
+	// that another has taken the place of.
 	Disconnected
 
 	// Waiting: the attempt failed for the reason Err; the next one begins
@@ -41,6 +47,8 @@ func (k EventKind) String() string {
 		return "connected"
 	case Resumed:
 		return "resumed"
+	case Moved:
+		return "moved"
 	case Disconnected:
 		return "disconnected"
 	case Waiting:
@@ -57,7 +65,8 @@ type Event struct {
 	Kind    EventKind     // what has changed
 	Gateway string        // URL; empty when no gateway is meant
 	Region  string        // of the gateway; may be empty
-	Session string        // 32 hexadecimal digits; with Connected, Resumed and Disconnected
+	Session string        // 32 hexadecimal digits; with Connected, Resumed, Moved and Disconnected
+	From    string        // URL of the gateway before; with Moved
 	Wait    time.Duration // with Waiting
-	Err     error         // with Resumed, Disconnected, Waiting and Refused
+	Err     error         // with Resumed, Moved, Disconnected, Waiting and Refused
 }

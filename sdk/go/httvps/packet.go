@@ -21,6 +21,10 @@ const MaxDatagram = wire.MaxDatagram
 // ErrDatagramSize is what writing a datagram over [MaxDatagram] fails with.
 var ErrDatagramSize = mux.ErrDatagramSize
 
+// reopenTimeout bounds the wait for another gateway, for a socket whose own has gone
+// away before it looked at it.
+const reopenTimeout = 15 * time.Second
+
 // anyPeer is the target of an OpenError about a socket that has none.
 const anyPeer = "a UDP socket"
 
@@ -46,17 +50,19 @@ func (a Addr) String() string { return net.JoinHostPort(a.Host, strconv.Itoa(int
 // the socket, is what the next call reports. The gateway ends a socket that has
 // been idle for a minute, or for ten seconds if only name servers were asked.
 //
-// Nothing is delivered for certain. Writing never waits and drops what has no
-// room; reading misses what is not fetched in time, and the end of a datagram
+// Nothing is delivered for certain. Writing does not wait, but for another gateway
+// where the first one goes away just then, and drops what has no room; reading misses what is not fetched in time, and the end of a datagram
 // that is longer than its buffer. Datagrams from whom none was sent to do not come
 // in. The errors are those of [Client.DialContext]; after Close they wrap
 // net.ErrClosed.
 func (c *Client) ListenPacket(ctx context.Context) (net.PacketConn, error) {
-	flow, err := c.openFlow(ctx, wire.KindUDPAny, wire.Addr{}, anyPeer)
-	if err != nil {
+	conn := &packetConn{flowConn{target: anyPeer, open: func(ctx context.Context) (*mux.Flow, error) {
+		return c.openFlow(ctx, wire.KindUDPAny, wire.Addr{}, anyPeer)
+	}}}
+	if err := conn.begin(ctx); err != nil {
 		return nil, err
 	}
-	return &packetConn{flowConn{flow: flow, target: anyPeer}}, nil
+	return conn, nil
 }
 
 // openFlow opens a flow in the current session, or in the next one.
@@ -71,17 +77,82 @@ func (c *Client) openFlow(ctx context.Context, kind wire.Kind, target wire.Addr,
 
 // flowConn is what connections of datagrams have in common.
 type flowConn struct {
-	flow   *mux.Flow
 	target string // as the caller wrote it
+	open   func(ctx context.Context) (*mux.Flow, error)
 
-	mu      sync.Mutex // guards the following field
-	writeBy time.Time
+	turn sync.Mutex // held by who opens another flow
+
+	mu              sync.Mutex // guards the following fields
+	flow            *mux.Flow
+	readBy, writeBy time.Time
+	closed          bool
+	giveUp          context.CancelFunc // of who opens another flow; nil: nobody
+}
+
+// begin opens the flow.
+func (c *flowConn) begin(ctx context.Context) (err error) {
+	c.flow, err = c.open(ctx)
+	return err
 }
 
 // Close ends the flow.
 func (c *flowConn) Close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closed = true
+	if c.giveUp != nil {
+		c.giveUp()
+	}
 	c.flow.Reset(wire.CodeNoError)
 	return nil
+}
+
+func (c *flowConn) current() *mux.Flow {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.flow
+}
+
+// another opens a flow in the place of one that a gateway which goes away has not
+// looked at, unless somebody else has.
+func (c *flowConn) another(ignored *mux.Flow, by time.Time) (*mux.Flow, error) {
+	c.turn.Lock()
+	defer c.turn.Unlock()
+	if by.IsZero() {
+		by = time.Now().Add(reopenTimeout)
+	}
+	ctx, cancel := context.WithDeadlineCause(context.Background(), by, os.ErrDeadlineExceeded)
+	defer cancel()
+	c.mu.Lock()
+	flow, closed := c.flow, c.closed
+	if !closed && flow == ignored {
+		c.giveUp = cancel
+	}
+	c.mu.Unlock()
+	switch {
+	case closed:
+		return nil, net.ErrClosed
+	case flow != ignored:
+		return flow, nil
+	}
+	flow, err := c.open(ctx)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.giveUp = nil
+	switch {
+	case err != nil && c.closed:
+		return nil, net.ErrClosed
+	case err != nil && errors.Is(err, os.ErrDeadlineExceeded):
+		return nil, os.ErrDeadlineExceeded // as it is, it has a Timeout
+	case err != nil:
+		return nil, err
+	case c.closed:
+		flow.Reset(wire.CodeNoError)
+		return nil, net.ErrClosed
+	}
+	flow.SetReadDeadline(c.readBy)
+	c.flow = flow
+	return flow, nil
 }
 
 // LocalAddr is not known: the socket is at the far end.
@@ -93,6 +164,9 @@ func (c *flowConn) SetDeadline(t time.Time) error {
 }
 
 func (c *flowConn) SetReadDeadline(t time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.readBy = t
 	c.flow.SetReadDeadline(t)
 	return nil
 }
@@ -107,19 +181,34 @@ func (c *flowConn) SetWriteDeadline(t time.Time) error {
 // send sends p, to peer when the flow has more than one.
 func (c *flowConn) send(peer wire.Addr, p []byte) (int, error) {
 	c.mu.Lock()
-	late := !c.writeBy.IsZero() && !time.Now().Before(c.writeBy)
+	flow, by := c.flow, c.writeBy
 	c.mu.Unlock()
-	if late {
+	if !by.IsZero() && !time.Now().Before(by) {
 		return 0, os.ErrDeadlineExceeded
 	}
-	if err := c.flow.Send(peer, p); err != nil {
+	err := flow.Send(peer, p)
+	for errors.Is(err, mux.ErrUnprocessed) {
+		if flow, err = c.another(flow, by); err == nil {
+			err = flow.Send(peer, p)
+		}
+	}
+	if err != nil {
 		return 0, c.fault(err)
 	}
 	return len(p), nil
 }
 
 func (c *flowConn) receive(p []byte) (int, wire.Addr, error) {
-	n, peer, err := c.flow.Receive(p)
+	flow := c.current()
+	n, peer, err := flow.Receive(p)
+	for errors.Is(err, mux.ErrUnprocessed) {
+		c.mu.Lock()
+		by := c.readBy
+		c.mu.Unlock()
+		if flow, err = c.another(flow, by); err == nil {
+			n, peer, err = flow.Receive(p)
+		}
+	}
 	if err != nil {
 		return 0, wire.Addr{}, c.fault(err)
 	}

@@ -45,8 +45,9 @@ type keeper struct {
 	id      string // of the session
 	session *mux.Session
 	ready   wire.Ready
-	lost    chan error // has room for one: why the carrier was lost
-	attempt uint64     // the latest
+	lost    chan error    // has room for one: why the carrier was lost
+	left    chan struct{} // closed when another session has taken the place of this one
+	attempt uint64        // the latest
 
 	// fresh is set when the gateway no longer has the session: a carrier on which the
 	// device can introduce itself at once.
@@ -73,12 +74,15 @@ func (k *keeper) run(ctx context.Context) {
 	rotation := newRotation(k.session)
 	look := time.NewTicker(rotateLook)
 	defer look.Stop()
+	left := k.left
 	for {
 		select {
+		case <-left: // a new network is not its business any more
+			left = nil
 		case why := <-k.lost:
 			k.resume(ctx, why)
 			rotation = newRotation(k.session)
-		case <-k.runner.client.hurry:
+		case <-k.hurry():
 			if !k.replace(ctx) {
 				k.probe()
 			}
@@ -91,6 +95,16 @@ func (k *keeper) run(ctx context.Context) {
 			<-k.session.Done()
 			return
 		}
+	}
+}
+
+// hurry has something when the network has changed, for the session that is in use.
+func (k *keeper) hurry() <-chan struct{} {
+	select {
+	case <-k.left:
+		return nil
+	default:
+		return k.runner.client.hurry
 	}
 }
 
@@ -186,7 +200,7 @@ func (k *keeper) gone(ctx context.Context, err error, away time.Duration) bool {
 func (k *keeper) attemptWithin(ctx context.Context, timeout time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	next, err := k.open(ctx, k.runner.client.hurry)
+	next, err := k.open(ctx, k.hurry())
 	if err != nil {
 		return err
 	}
@@ -199,7 +213,7 @@ func (k *keeper) pause(wait time.Duration) {
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-	case <-k.runner.client.hurry:
+	case <-k.hurry():
 	case <-k.session.Done():
 	}
 }

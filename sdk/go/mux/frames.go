@@ -53,6 +53,8 @@ func (s *Session) readFrame(f wire.Frame) error {
 			return err
 		}
 		return &CloseError{Code: c.Code, Reason: c.Reason, Remote: true}
+	case wire.TypeGoAway:
+		return s.readGoAway(f.Payload)
 	case wire.TypeOpen:
 		return s.readOpen(f)
 	case wire.TypeOpened, wire.TypeData, wire.TypeFin, wire.TypeCredit, wire.TypeReset, wire.TypeStop, wire.TypeDgram:
@@ -85,6 +87,7 @@ func (s *Session) readOpen(f wire.Frame) error {
 	if !old {
 		s.highest = f.Stream
 	}
+	ignored := f.Stream > s.last
 	s.mu.Unlock()
 	if old {
 		return protocolError("OPEN with an old id")
@@ -97,6 +100,8 @@ func (s *Session) readOpen(f wire.Frame) error {
 		return err
 	case uint64(len(o.Early)) > s.floor:
 		return &wire.Error{Code: wire.CodeFlowControl, What: "OPEN: early data over early_window"}
+	case ignored: // and so is what follows on it, as of any stream that has ended
+		return nil
 	case o.Kind.Flow() && s.limits.MaxUDP == 0:
 		return s.refuse(f.Stream, wire.CodeUnsupported)
 	case streamOnly:

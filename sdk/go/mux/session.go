@@ -79,6 +79,7 @@ type Config struct {
 	Memory *Memory     // what all sessions together may hold; nil: no bound
 	First  []byte      // frames that came behind the handshake in its message
 	Resume Resume      // as agreed in the handshake; needs a Budget of MinResumeBudget
+	Drain  Drain       // likewise
 }
 
 // Session is one device's tunnel, on one carrier at a time.
@@ -86,12 +87,14 @@ type Session struct {
 	role   Role
 	limits wire.Limits
 	resume Resume
+	drain  Drain
 	floor  uint64 // what every stream may send or be sent from its open on
 	began  time.Time
 
 	arrival  chan struct{}   // gateway: holds one when something is to be accepted
 	slots    chan struct{}   // client: one for each stream that counts
 	udpSlots chan struct{}   // client: likewise, flows alone
+	shut     chan struct{}   // client: closed when the gateway takes no further OPEN
 	done     chan struct{}   // closed when the session ends
 	taken    chan attachment // holds a carrier that Run has not begun to read yet
 
@@ -117,6 +120,8 @@ type Session struct {
 	flows    map[uint64]*Flow
 	accepted fifo[Incoming] // gateway: what the client opened
 	highest  uint64         // id of the last OPEN
+	last     uint64         // no OPEN above it is looked at
+	farewell []byte         // gateway: GOAWAY, to be sent
 	live     uint64         // gateway: streams and flows that count towards max_streams
 	liveUDP  uint64         // gateway: flows alone
 	opens    bucket
@@ -141,11 +146,12 @@ func New(conn Messages, cfg Config) *Session {
 		cfg.Budget = DefaultBudget
 	}
 	s := &Session{
-		role: cfg.Role, limits: cfg.Limits, resume: cfg.Resume,
+		role: cfg.Role, limits: cfg.Limits, resume: cfg.Resume, drain: cfg.Drain, last: wire.AllOpens,
 		at:      attachment{conn: conn, first: cfg.First, parked: make(chan struct{})},
 		taken:   make(chan attachment, 1),
 		history: history{next: 1},
 		began:   time.Now(),
+		shut:    make(chan struct{}),
 		done:    make(chan struct{}),
 		streams: make(map[uint64]*Stream),
 		flows:   make(map[uint64]*Flow),
@@ -377,7 +383,8 @@ func (s *Session) announce() {
 // Open opens a TCP stream to target and waits for the target's answer. It also
 // waits while as many streams are open as the gateway allows, and while opens
 // come faster than it allows. The error is a *StreamError when the gateway
-// refused, one that wraps [ErrEnded], or ctx's cause.
+// refused, [ErrUnprocessed] where that goes away, one that wraps [ErrEnded], or ctx's
+// cause.
 func (s *Session) Open(ctx context.Context, target wire.Addr) (*Stream, error) {
 	if err := s.enter(ctx, s.slots); err != nil {
 		return nil, err
@@ -403,6 +410,8 @@ func (s *Session) OpenFlow(ctx context.Context, kind wire.Kind, target wire.Addr
 	}
 	select {
 	case s.udpSlots <- struct{}{}:
+	case <-s.shut:
+		return nil, ErrUnprocessed
 	case <-s.done:
 		return nil, &endedError{cause: s.Err()}
 	case <-ctx.Done():
@@ -414,10 +423,10 @@ func (s *Session) OpenFlow(ctx context.Context, kind wire.Kind, target wire.Addr
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.err != nil {
+	if err := s.mayOpen(); err != nil {
 		<-s.slots
 		<-s.udpSlots
-		return nil, &endedError{cause: s.err}
+		return nil, err
 	}
 	f := newFlow(s, s.nextID(), kind, target)
 	f.counted = true
@@ -434,6 +443,8 @@ func (s *Session) enter(ctx context.Context, slots chan struct{}) error {
 	}
 	select {
 	case slots <- struct{}{}:
+	case <-s.shut:
+		return ErrUnprocessed
 	case <-s.done:
 		return &endedError{cause: s.Err()}
 	case <-ctx.Done():
@@ -450,6 +461,9 @@ func (s *Session) enter(ctx context.Context, slots chan struct{}) error {
 	select {
 	case <-timer.C:
 		return nil
+	case <-s.shut:
+		<-slots
+		return ErrUnprocessed
 	case <-s.done:
 		<-slots
 		return &endedError{cause: s.Err()}
@@ -466,8 +480,8 @@ func (s *Session) enter(ctx context.Context, slots chan struct{}) error {
 func (s *Session) openStream(target wire.Addr) (*Stream, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.err != nil {
-		return nil, &endedError{cause: s.err}
+	if err := s.mayOpen(); err != nil {
+		return nil, err
 	}
 	if !s.budget.admit(s.floor) {
 		return nil, &StreamError{Code: wire.CodeLimit}
@@ -481,6 +495,17 @@ func (s *Session) openStream(target wire.Addr) (*Stream, error) {
 	s.schedule.opens.push(opening{stream: st})
 	s.wake()
 	return st, nil
+}
+
+// mayOpen says why a client may open nothing more. Called with mu held.
+func (s *Session) mayOpen() error {
+	switch {
+	case s.err != nil:
+		return &endedError{cause: s.err}
+	case s.shutLocked():
+		return ErrUnprocessed
+	}
+	return nil
 }
 
 // nextID is the id of the next OPEN. OPENs are sent in the order in which their

@@ -129,9 +129,9 @@ func (s *Session) idle() bool {
 // for. Called with mu held.
 func (s *Session) reliableWaits() bool {
 	if !s.resumable() {
-		return len(s.refusals) > 0 || !s.schedule.empty()
+		return s.farewell != nil || len(s.refusals) > 0 || !s.schedule.empty()
 	}
-	return (len(s.refusals) > 0 || !s.schedule.noControl()) && s.mayKeep(composedMost) ||
+	return (s.farewell != nil || len(s.refusals) > 0 || !s.schedule.noControl()) && s.mayKeep(composedMost) ||
 		!s.schedule.noData() && s.mayKeep(pieceMost)
 }
 
@@ -239,6 +239,11 @@ func (s *Session) compose(b *batch) (more, last bool) {
 	if !s.mayKeep(composedMost) {
 		s.mu.Unlock()
 		return false, false
+	}
+	if s.farewell != nil && !s.composeFarewell(b) {
+		s.mu.Unlock()
+		b.emit()
+		return true, false
 	}
 	s.composeRefusals(b)
 	// Looked at under one lock, in this order: a stream's data never overtakes

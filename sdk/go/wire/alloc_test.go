@@ -144,6 +144,8 @@ func parseOnly(f Frame, kind Kind) {
 		_, _ = ParseReady(f.Payload)
 	case TypeReject:
 		_, _ = ParseReject(f.Payload)
+	case TypeGoAway:
+		_, _ = ParseGoAway(f.Payload)
 	default: // no structure
 	}
 }

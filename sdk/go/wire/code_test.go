@@ -108,7 +108,7 @@ func TestFrameTypeTellsItsClass(t *testing.T) {
 		0x9f:          {true, false, false},
 		TypeDgram:     {true, false, true},
 		0xdf:          {true, true, false},
-		0x60:          {false, true, true},
+		TypeGoAway:    {false, true, true},
 	} {
 		if got := [3]bool{ft.StreamScoped(), ft.Reliable(), ft.Critical()}; got != want {
 			t.Errorf("%s: stream-scoped, reliable, critical = %v, want %v", ft, got, want)
@@ -126,25 +126,27 @@ func TestLimitsAreThoseOfTheDocument(t *testing.T) {
 	part, _, _ = strings.Cut(part, "\n## ")
 	l := DefaultLimits()
 	want := map[string]string{
-		"message":                       thousands(MaxMessage) + " bytes",
-		"frame payload":                 thousands(MaxFramePayload) + " bytes",
-		"HELLO":                         thousands(MaxHello) + " bytes",
-		"access token":                  thousands(MaxToken) + " bytes",
-		"TLV block / ext block of OPEN": thousands(MaxTLVBlock) + " / " + thousands(MaxOpenTLVs) + " bytes",
-		"name in an address":            thousands(MaxName) + " bytes",
-		"CLOSE reason":                  thousands(MaxReason) + " bytes",
-		"agent":                         thousands(MaxAgent) + " bytes",
-		"largest number":                "2^" + strconv.Itoa(bits.Len64(MaxVarint)) + " − 1",
-		"HELLO after 101":               thousands(uint64(HelloTimeout.Seconds())) + " s",
-		"OPENED or RESET after OPEN":    thousands(uint64(OpenedTimeout.Seconds())) + " s",
-		"datagram":                      thousands(MaxDatagram) + " bytes",
-		"knock's clock difference":      "15 min", // package knock has a test of its own
-		"max_streams":                   thousands(l.MaxStreams),
-		"max_udp":                       thousands(l.MaxUDP),
-		"early_window":                  thousands(l.EarlyWindow) + " bytes",
-		"open_burst, open_rate":         thousands(l.OpenBurst) + ", " + thousands(l.OpenRate) + " per second",
-		"silence":                       thousands(uint64(l.Silence.Milliseconds())) + " ms",
-		"resume_window":                 thousands(uint64(ResumeWindow.Milliseconds())) + " ms",
+		"message":                        thousands(MaxMessage) + " bytes",
+		"frame payload":                  thousands(MaxFramePayload) + " bytes",
+		"HELLO":                          thousands(MaxHello) + " bytes",
+		"access token":                   thousands(MaxToken) + " bytes",
+		"TLV block / ext block of OPEN":  thousands(MaxTLVBlock) + " / " + thousands(MaxOpenTLVs) + " bytes",
+		"name in an address":             thousands(MaxName) + " bytes",
+		"CLOSE reason":                   thousands(MaxReason) + " bytes",
+		"agent":                          thousands(MaxAgent) + " bytes",
+		"largest number":                 "2^" + strconv.Itoa(bits.Len64(MaxVarint)) + " − 1",
+		"HELLO after 101":                thousands(uint64(HelloTimeout.Seconds())) + " s",
+		"OPENED or RESET after OPEN":     thousands(uint64(OpenedTimeout.Seconds())) + " s",
+		"datagram":                       thousands(MaxDatagram) + " bytes",
+		"knock's clock difference":       "15 min", // package knock has a test of its own
+		"gateways in GOAWAY, URL of one": thousands(MaxGateways) + ", " + thousands(MaxGatewayURL) + " bytes",
+		"drain_ms":                       thousands(uint64(MaxDrain.Milliseconds())) + " ms",
+		"max_streams":                    thousands(l.MaxStreams),
+		"max_udp":                        thousands(l.MaxUDP),
+		"early_window":                   thousands(l.EarlyWindow) + " bytes",
+		"open_burst, open_rate":          thousands(l.OpenBurst) + ", " + thousands(l.OpenRate) + " per second",
+		"silence":                        thousands(uint64(l.Silence.Milliseconds())) + " ms",
+		"resume_window":                  thousands(uint64(ResumeWindow.Milliseconds())) + " ms",
 	}
 	for _, row := range regexp.MustCompile(`(?m)^\| ([^|]+) \| ([^|]+) \|$`).FindAllStringSubmatch(part, -1) {
 		value, known := want[row[1]]

@@ -22,6 +22,7 @@ const (
 	TypeResume    FrameType = 0x28 // client: session_id (16) · attempt · rx_rsn · proof (32) · TLVs
 	TypeResumed   FrameType = 0x29 // gateway: rx_rsn · proof (32) · TLVs
 	TypeClose     FrameType = 0x2a // both: code · reason
+	TypeGoAway    FrameType = 0x60 // gateway: last_stream_id · code · drain_ms · reconnect_min_ms · reconnect_max_ms · TLVs
 	TypeOpen      FrameType = 0xe0 // client: kind · flags · recv_window · address · ext_len · ext TLVs · early data
 	TypeOpened    FrameType = 0xe1 // gateway: recv_window · flags · TLVs
 	TypeData      FrameType = 0xe2 // both: 1 to 16,383 bytes
@@ -50,6 +51,7 @@ var typeNames = [256]string{
 	TypeResume:    "RESUME",
 	TypeResumed:   "RESUMED",
 	TypeClose:     "CLOSE",
+	TypeGoAway:    "GOAWAY",
 	TypeOpen:      "OPEN",
 	TypeOpened:    "OPENED",
 	TypeData:      "DATA",

@@ -190,6 +190,38 @@ func FuzzHello(f *testing.F) {
 	})
 }
 
+// FuzzGoAway reads the payload of a GOAWAY: what is read survives the round trip, and
+// keeps to the bounds of the document.
+func FuzzGoAway(f *testing.F) {
+	for _, v := range load[frameVector](f, "goaway.json") {
+		if frame, _, err := ConsumeFrame(v.Hex); err == nil && frame.Type == TypeGoAway {
+			f.Add(frame.Payload)
+		}
+	}
+	f.Fuzz(func(t *testing.T, payload []byte) {
+		if len(payload) > MaxFramePayload {
+			return
+		}
+		checkAllocation(t, "GOAWAY", len(payload), func() { _, _ = ParseGoAway(payload) })
+		g, err := ParseGoAway(payload)
+		if err != nil {
+			soundFault(t, err)
+			return
+		}
+		if g.Last != 0 && g.Last%2 == 0 || g.ReconnectMin > g.ReconnectMax || len(g.Gateways) > MaxGateways {
+			t.Errorf("%x was read as %+v", payload, g)
+		}
+		frame, rest, err := ConsumeFrame(AppendGoAway(nil, g))
+		if err != nil || len(rest) != 0 {
+			t.Fatalf("%+v cannot be read again: %v", g, err)
+		}
+		back, err := ParseGoAway(frame.Payload)
+		if diff := cmp.Diff(g, back); diff != "" || err != nil {
+			t.Errorf("round trip, %v (-first +second):\n%s", err, diff)
+		}
+	})
+}
+
 // FuzzOpen reads the payload of an OPEN, one that ends only its stream included.
 func FuzzOpen(f *testing.F) {
 	for _, v := range load[frameVector](f, "open.json") {

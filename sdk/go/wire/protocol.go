@@ -17,6 +17,8 @@ const (
 	MaxLabel        = 63        // one label of such a name
 	MaxReason       = 128       // reason in CLOSE
 	MaxAgent        = 64        // agent in HELLO
+	MaxGateways     = 8         // URLs in GOAWAY, a number
+	MaxGatewayURL   = 500       // one of them
 	MaxDatagram     = 16000     // datagram in DGRAM; a longer one is never sent, and dropped by its receiver
 	MaxVarint       = 1<<53 - 1 // largest number, so that every language holds it exactly
 
@@ -36,5 +38,6 @@ const (
 	HelloTimeout  = 10 * time.Second // from the 101 to the whole HELLO
 	OpenedTimeout = 15 * time.Second // from OPEN to OPENED or RESET
 	MinSilence    = 5 * time.Second  // the least that a gateway can ask for as Limits.Silence
+	MaxDrain      = 10 * time.Minute // the longest that a gateway lets streams go on which goes away
 	ResumeWindow  = time.Minute      // of a gateway that is not told another: Ready.ResumeWindow
 )

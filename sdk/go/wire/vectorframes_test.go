@@ -40,6 +40,11 @@ type frameJSON struct {
 	Proof        hexBytes          `json:"proof"`
 	ResumeSecret hexBytes          `json:"resume_secret"`
 	ResumeWindow uint64            `json:"resume_window"`
+	Last         uint64            `json:"last_stream_id"`
+	Drain        uint64            `json:"drain_ms"`
+	ReconnectMin uint64            `json:"reconnect_min_ms"`
+	ReconnectMax uint64            `json:"reconnect_max_ms"`
+	Gateways     []string          `json:"gateways"`
 }
 
 // addr returns a as an address. 0.0.0.0:0, which stands for any peer in an OPEN and
@@ -73,6 +78,9 @@ func (j frameJSON) normal() frameJSON {
 	}
 	if len(j.Capabilities) == 0 {
 		j.Capabilities = nil
+	}
+	if len(j.Gateways) == 0 {
+		j.Gateways = nil
 	}
 	return j
 }
@@ -145,6 +153,11 @@ func decode(f Frame, kind Kind) (j frameJSON, err error) {
 		r, e := ParseResumed(f.Payload)
 		err = e
 		j.Received, j.Proof = r.Received, r.Proof[:]
+	case TypeGoAway:
+		g, e := ParseGoAway(f.Payload)
+		err = e
+		j.Last, j.Code, j.Gateways = g.Last, uint64(g.Code), g.Gateways
+		j.Drain, j.ReconnectMin, j.ReconnectMax = uint64(g.Drain.Milliseconds()), uint64(g.ReconnectMin.Milliseconds()), uint64(g.ReconnectMax.Milliseconds())
 	case TypeReject:
 		r, e := ParseReject(f.Payload)
 		err = e
@@ -197,6 +210,11 @@ func encode(tb testing.TB, j frameJSON, kind Kind) []byte {
 		return AppendResume(nil, Resumption{[16]byte(j.SessionID), j.Attempt, j.Received, ResumeProof(j.Proof)})
 	case "RESUMED":
 		return AppendResumed(nil, Resumed{j.Received, ResumeProof(j.Proof)})
+	case "GOAWAY":
+		return AppendGoAway(nil, GoAway{
+			Last: j.Last, Code: Code(j.Code), Drain: time.Duration(j.Drain) * time.Millisecond, Gateways: j.Gateways,
+			ReconnectMin: time.Duration(j.ReconnectMin) * time.Millisecond, ReconnectMax: time.Duration(j.ReconnectMax) * time.Millisecond,
+		})
 	case "READY":
 		ready := Ready{
 			Capabilities: wireCapabilities(j), SessionID: [16]byte(j.SessionID), Time: wireTime(j.Time),

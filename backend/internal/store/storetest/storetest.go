@@ -47,6 +47,7 @@ func Run(t *testing.T, open func(t *testing.T) control.Store) {
 		"entitlements come longest first":               testEntitlements,
 		"a subscription begins with its first use once": testFirstUse,
 		"live gateways are found by their regions":      testLiveGateways,
+		"gateways that are left are no live ones":       testDrained,
 		"who counts a quota is alone with it":           testQuotaHeld,
 		"leases of quotas are summed and forgotten":     testQuotaLeases,
 		"pruning is bounded and spares what is young":   testPrune,

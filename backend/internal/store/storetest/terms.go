@@ -2,6 +2,8 @@ package storetest
 
 import (
 	"context"
+	"errors"
+	"slices"
 	"testing"
 	"time"
 
@@ -96,4 +98,90 @@ func testLiveGateways(f fixture) {
 			return err
 		})
 	}
+}
+
+// A gateway that devices are to leave is shown to nobody, and a session on it counts for
+// other devices alone.
+func testDrained(f fixture) {
+	t := f.t
+	user, stays := f.user(t), f.gateway(t, "b")
+	device, other := f.device(t, user), f.device(t, user)
+	yes, no := true, false
+	for name, tc := range map[string]struct {
+		leave, stay func(ctx context.Context, tx control.Tx, id string) error
+		want        func(control.Gateway) bool
+	}{
+		"by an operator": {
+			func(ctx context.Context, tx control.Tx, id string) error { return tx.SetDrained(ctx, id, new(now)) },
+			func(ctx context.Context, tx control.Tx, id string) error { return tx.SetDrained(ctx, id, nil) },
+			func(g control.Gateway) bool { return g.DrainedAt != nil && g.DrainedAt.Equal(now) && !g.Leaving },
+		},
+		"by itself": {
+			func(ctx context.Context, tx control.Tx, id string) error {
+				if _, err := tx.RenewLease(ctx, id, control.Lease{BootID: "b", Until: now.Add(time.Minute), Leaving: &yes}); err != nil {
+					return err
+				}
+				// What says nothing of it leaves it.
+				_, err := tx.RenewLease(ctx, id, control.Lease{BootID: "b", Until: now.Add(time.Minute)})
+				return err
+			},
+			func(ctx context.Context, tx control.Tx, id string) error {
+				_, err := tx.RenewLease(ctx, id, control.Lease{BootID: "b", Until: now.Add(time.Minute), Leaving: &no})
+				return err
+			},
+			func(g control.Gateway) bool { return g.DrainedAt == nil && g.Leaving },
+		},
+	} {
+		gateway := f.gateway(t, "b")
+		old := f.session(t, device, gateway, "b")
+		begins := func(ctx context.Context, tx control.Tx, device control.Device) bool {
+			s := control.Session{ID: sessionID(), DeviceID: device.ID, UserID: user.ID, GatewayID: stays.ID, BootID: "b", StartedAt: now}
+			began, err := tx.StartSession(ctx, s, now, 1)
+			if err == nil && began {
+				err = tx.EndSessions(ctx, stays.ID, []control.SessionEnd{{ID: s.ID, Reason: "no_error"}}, now)
+			}
+			if err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			return began
+		}
+		shown := func(ctx context.Context, tx control.Tx) bool {
+			live, err := tx.LiveGateways(ctx, now, nil, 100)
+			if err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			return slices.ContainsFunc(live, func(g control.Gateway) bool { return g.ID == gateway.ID })
+		}
+		f.write(t, func(ctx context.Context, tx control.Tx) error {
+			if begins(ctx, tx, device) || begins(ctx, tx, other) || !shown(ctx, tx) {
+				t.Errorf("%s: a session begins beside the only one, or the gateway is not shown", name)
+			}
+			if err := tc.leave(ctx, tx, gateway.ID); err != nil {
+				return err
+			}
+			got, err := tx.Gateway(ctx, gateway.ID)
+			if err != nil {
+				return err
+			}
+			if !tc.want(got) || !got.Draining() {
+				t.Errorf("%s: %+v", name, got)
+			}
+			if !begins(ctx, tx, device) || begins(ctx, tx, other) || shown(ctx, tx) {
+				t.Errorf("%s: the device has no session elsewhere, or another one has, or the gateway is shown", name)
+			}
+			if err := tc.stay(ctx, tx, gateway.ID); err != nil {
+				return err
+			}
+			if begins(ctx, tx, device) || !shown(ctx, tx) {
+				t.Errorf("%s: afterwards a session begins beside the only one, or the gateway is not shown", name)
+			}
+			return tx.EndSessions(ctx, gateway.ID, []control.SessionEnd{{ID: old.ID, Reason: "no_error"}}, now)
+		})
+	}
+	f.write(t, func(ctx context.Context, tx control.Tx) error {
+		if err := tx.SetDrained(ctx, id(), new(now)); !errors.Is(err, control.ErrNotFound) {
+			t.Errorf("a gateway that there is not: %v", err)
+		}
+		return nil
+	})
 }

@@ -267,6 +267,8 @@ func (t *tunnel) event(e httvps.Event) {
 		if e.Err != nil { // otherwise nobody noticed anything
 			t.say("the connection to %s was lost (%v); the session goes on over another", host(e.Gateway), e.Err)
 		}
+	case httvps.Moved:
+		t.say("%s goes away; connected to %s, and open connections go on", host(e.From), host(e.Gateway))
 	case httvps.Disconnected:
 		t.disconnected(e)
 	case httvps.Waiting:

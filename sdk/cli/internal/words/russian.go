@@ -8,6 +8,7 @@ var russian = map[string]string{
 	"connected to %s":  "подключено к %s",
 	"disconnected":     "отключено",
 	"the connection to %s was lost (%v); the session goes on over another": "соединение с %s потеряно (%v); сеанс продолжается по другому",
+	"%s goes away; connected to %s, and open connections go on":            "%s завершает работу; подключено к %s, открытые соединения продолжаются",
 	"lost the connection to %s: %v":                                        "связь с %s потеряна: %v",
 	"retrying now: %v":                                                     "новая попытка: %v",
 	"retrying now":                                                         "новая попытка",

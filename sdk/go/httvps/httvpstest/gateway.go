@@ -53,6 +53,7 @@ func (s *Service) tunnel(w http.ResponseWriter, r *http.Request) {
 	// The session is on the list before the client knows that it has one.
 	cfg := mux.Config{Role: mux.Gateway, Limits: ready.Limits, First: rest}
 	cfg.Resume.Within = ready.ResumeWindow
+	cfg.Drain.Agreed = ready.Capabilities.Has(wire.Drain)
 	session := mux.New(conn, cfg)
 	if ready.ResumeWindow > 0 {
 		s.keep(session, conn, ready)
@@ -62,7 +63,7 @@ func (s *Service) tunnel(w http.ResponseWriter, r *http.Request) {
 		s.mu.Unlock()
 		return
 	}
-	s.sessions[session] = struct{}{}
+	s.sessions[session] = number
 	s.mu.Unlock()
 	defer func() {
 		s.mu.Lock()
@@ -107,7 +108,7 @@ const (
 // handshake is the gateway's side of part 5 of the protocol document, up to the
 // READY that is to be sent.
 func (s *Service) handshake(conn *carrier.Conn, number int, host string) (ready wire.Ready, rest []byte, _ outcome) {
-	challenge := wire.Challenge{Time: time.Now()}
+	challenge := wire.Challenge{Time: time.Now(), Capabilities: wire.Capabilities(0).With(wire.Drain)}
 	_, _ = rand.Read(challenge.Nonce[:]) // never fails (crypto/rand)
 	if !s.opts.NoBinding {
 		challenge.Capabilities = challenge.Capabilities.With(wire.ChannelBinding)

@@ -125,11 +125,11 @@ type Service struct {
 	nonces   map[string]bool
 	tokens   map[string]grant
 	issued   []time.Time
-	live     []int // gateways that lists name
-	sessions map[*mux.Session]struct{}
-	kept     map[[16]byte]*kept // that can be resumed, by id
-	knocks   []knock.Key        // in force, the one that devices get first
-	blocked  []string           // hosts that the device's network does not lead to
+	live     []int                // gateways that lists name
+	sessions map[*mux.Session]int // with the number of its gateway
+	kept     map[[16]byte]*kept   // that can be resumed, by id
+	knocks   []knock.Key          // in force, the one that devices get first
+	blocked  []string             // hosts that the device's network does not lead to
 }
 
 // grant is what a token stands for.
@@ -149,7 +149,7 @@ func New(opts Options) *Service {
 		devices:  make(map[string]ed25519.PublicKey),
 		nonces:   make(map[string]bool),
 		tokens:   make(map[string]grant),
-		sessions: make(map[*mux.Session]struct{}),
+		sessions: make(map[*mux.Session]int),
 		kept:     make(map[[16]byte]*kept),
 		knocks:   []knock.Key{newKnock()},
 	}
@@ -286,6 +286,34 @@ func (s *Service) Disconnect(code wire.Code) {
 	defer s.mu.Unlock()
 	for session := range s.sessions {
 		session.Close(code, "")
+	}
+}
+
+// Announce has a gateway tell its sessions that it goes away, and take what they open
+// until GoAway.
+func (s *Service) Announce(gateway int, g wire.GoAway) {
+	s.each(gateway, func(session *mux.Session) { session.Announce(g) })
+}
+
+// GoAway has a gateway tell its sessions that it goes away, and ignore what they open
+// from now on.
+func (s *Service) GoAway(gateway int, g wire.GoAway) {
+	s.each(gateway, func(session *mux.Session) { session.GoAway(g) })
+}
+
+// SessionsAt is how many sessions are up at a gateway.
+func (s *Service) SessionsAt(gateway int) (n int) {
+	s.each(gateway, func(*mux.Session) { n++ })
+	return n
+}
+
+func (s *Service) each(gateway int, do func(*mux.Session)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for session, at := range s.sessions {
+		if at == gateway {
+			do(session)
+		}
 	}
 }
 
