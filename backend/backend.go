@@ -22,6 +22,7 @@ import (
 	"github.com/httvps/httvps/backend/internal/metrics"
 	"github.com/httvps/httvps/backend/internal/seal"
 	"github.com/httvps/httvps/backend/internal/store"
+	"github.com/httvps/httvps/internal/anonym"
 	"github.com/httvps/httvps/internal/gate"
 	"github.com/httvps/httvps/internal/redirect"
 )
@@ -281,7 +282,7 @@ func newServer(handler http.Handler, tlsConfig *tls.Config, log *slog.Logger) *h
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    maxHeader,
 		ConnContext:       gate.ConnContext,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug), // strangers' broken handshakes
+		ErrorLog:          anonym.Logger(log.Handler()),
 	}
 }
 

@@ -18,6 +18,9 @@ const (
 	ours   = "httvps" // ours connect and ours-gateway
 	raw    = "relay"  // the raw TLS relay
 	direct = "direct" // no tunnel
+
+	// unresumable is ours whose sessions end with their connections.
+	unresumable = "unresumable"
 )
 
 // unlimited are the gateway's limits where opens are measured: what is to be
@@ -59,6 +62,8 @@ func (e *environment) contender(ctx context.Context, name string) (contender, er
 	switch name {
 	case ours:
 		c, err = e.startHTTVPS(ctx, service.Options{Limits: unlimited})
+	case unresumable:
+		c, err = e.startHTTVPS(ctx, service.Options{Limits: "{open_burst: 65536, open_rate: 65536, resume: 0s}"})
 	case raw:
 		c, err = e.startRelay(ctx)
 	case throughOutline:

@@ -15,9 +15,11 @@ const (
 	crowdSize = 10_000
 	// rush are the sessions that begin at once.
 	rush = 1000
-	// crowded is how many sessions each device of a crowd has: enrolling takes longer
-	// than what is to be measured.
+	// crowded is how many sessions each device has that is idle: enrolling takes longer
+	// than what is to be measured. In a rush each device has one.
 	crowded = 100
+	// family is how many devices a user has.
+	family = service.MostPerPlan / crowded
 
 	crowdTimeout = 10 * time.Minute
 )
@@ -73,7 +75,7 @@ func rushes() measurement {
 				return nil, err
 			}
 			defer func() { err = errors.Join(err, s.Stop()) }()
-			crowd, result, err := e.crowd(ctx, s, devicesSpec{Sessions: crowded, AtOnce: sessions, Rush: true}, sessions)
+			crowd, result, err := e.crowd(ctx, s, devicesSpec{Sessions: 1, AtOnce: sessions, Rush: true}, sessions)
 			if err != nil {
 				return nil, err
 			}
@@ -89,7 +91,7 @@ func rushes() measurement {
 // which keeps them connected until it is stopped.
 func (e *environment) crowd(ctx context.Context, s *service.Service, spec devicesSpec, sessions int) (*process.Process, crowdResult, error) {
 	for i := range (sessions + spec.Sessions - 1) / spec.Sessions {
-		if i > 0 && i%(service.MostPerPlan/spec.Sessions) == 0 {
+		if i > 0 && i%family == 0 {
 			if err := s.NextUser(ctx); err != nil {
 				return nil, crowdResult{}, err
 			}

@@ -79,7 +79,29 @@ func streamMeasurements() []measurement {
 			},
 		}
 	}
-	return []measurement{one(false), one(true), many(16), many(256), bareTLS()}
+	return []measurement{one(false), one(true), many(16), many(256), resumable(false), resumable(true), bareTLS()}
+}
+
+// resumable compares sessions that outlive their connections with those that end with
+// them: the other end acknowledges what came, and what did not is kept.
+func resumable(up bool) measurement {
+	name := "resumable_down"
+	if up {
+		name = "resumable_up"
+	}
+	return measurement{
+		figures:    []figure{{name: name, unit: "MiB/s", over: unresumable}, {name: name + "_cpu", unit: "s", over: unresumable}},
+		contenders: []string{ours, unresumable},
+		rounds:     9,
+		run: func(ctx context.Context, e *environment, who string) (values, error) {
+			cpu := name + "_cpu"
+			r, v, err := e.bytesLoad(ctx, who, cpu, load.Spec{Kind: load.Streams, Up: up, Streams: 1, Warm: e.short(warm), Duration: e.short(steady)})
+			if err != nil {
+				return nil, err
+			}
+			return values{name: r.Speed / mib, cpu: v[cpu]}, nil
+		},
+	}
 }
 
 // bytesLoad makes a load of bytes and returns what came of it, and under the name

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -51,6 +52,7 @@ type front struct {
 	cut     bool       // no streams of events
 	cutting chan struct{}
 	polls   int
+	hear    func(asked *http.Request, answer []byte) // may be nil
 }
 
 func (f *front) set(cut bool) {
@@ -62,6 +64,13 @@ func (f *front) set(cut bool) {
 	} else {
 		f.cutting = make(chan struct{})
 	}
+}
+
+// listen has hear told of each request and its answer, but not of streams of events.
+func (f *front) listen(hear func(asked *http.Request, answer []byte)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.hear = hear
 }
 
 func (f *front) polled() int {
@@ -90,6 +99,21 @@ func startFront(t *testing.T, dir, address, before, ca string) *front {
 	proxy.FlushInterval = -1
 	proxy.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
 	f := &front{url: "https://" + address, cutting: make(chan struct{})}
+	proxy.ModifyResponse = func(resp *http.Response) error {
+		f.mu.Lock()
+		hear := f.hear
+		f.mu.Unlock()
+		if hear == nil || strings.HasSuffix(resp.Request.URL.Path, "/gateway/events") {
+			return nil
+		}
+		body, err := io.ReadAll(resp.Body)
+		if err != nil {
+			return err
+		}
+		resp.Body = io.NopCloser(bytes.NewReader(body))
+		hear(resp.Request, body)
+		return nil
+	}
 	server := &http.Server{
 		TLSConfig: &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{pair}}, ReadHeaderTimeout: time.Minute, ErrorLog: proxy.ErrorLog,
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -218,6 +242,14 @@ func (r *region) enrol(name string) *device {
 	return d
 }
 
+// revoke revokes a user's device.
+func (r *region) revoke(name string) {
+	r.t.Helper()
+	var devices listing
+	r.ctl(&devices, "device", "list", "--user", name)
+	r.ctl(nil, "device", "revoke", devices.Items[0].ID)
+}
+
 // copyOf is another machine with the key of a device.
 func (r *region) copyOf(d *device, to string) *device {
 	r.t.Helper()
@@ -331,9 +363,7 @@ func TestARevokedDevicesStreamsEndOnAllGateways(t *testing.T) {
 			t.Fatalf("%d streams ended before the device was revoked", len(ends))
 		}
 		mu.Unlock()
-		var devices listing
-		r.ctl(&devices, "device", "list", "--user", name)
-		r.ctl(nil, "device", "revoke", devices.Items[0].ID)
+		r.revoke(name)
 		answered := time.Now()
 		running.Wait()
 		delays := make([]time.Duration, 0, len(ends))
@@ -390,6 +420,17 @@ func (r *region) streams(n *member) int {
 // metric returns the value of one of a gateway's metrics; empty: there is none.
 func (r *region) metric(n *member, name string) string {
 	r.t.Helper()
+	for line := range strings.Lines(r.metrics(n)) {
+		if value, is := strings.CutPrefix(line, name+" "); is {
+			return strings.TrimSpace(value)
+		}
+	}
+	return ""
+}
+
+// metrics are all of a gateway's metrics; empty: it does not answer.
+func (r *region) metrics(n *member) string {
+	r.t.Helper()
 	text, err := os.ReadFile(n.config)
 	if err != nil {
 		r.t.Fatal(err)
@@ -412,12 +453,7 @@ func (r *region) metric(n *member, name string) string {
 	if err != nil {
 		return ""
 	}
-	for line := range strings.Lines(string(all)) {
-		if value, is := strings.CutPrefix(line, name+" "); is {
-			return strings.TrimSpace(value)
-		}
-	}
-	return ""
+	return string(all)
 }
 
 // The control plane is killed, a gateway is killed and started meanwhile, and the

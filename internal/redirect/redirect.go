@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/httvps/httvps/internal/anonym"
 	"github.com/httvps/httvps/internal/gate"
 )
 
@@ -47,7 +48,7 @@ func Serve(ctx context.Context, l net.Listener, cfg Config) error {
 	server := &http.Server{
 		Handler: handler, ReadHeaderTimeout: headerTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout,
 		MaxHeaderBytes: maxHeader, DisableGeneralOptionsHandler: true, ConnContext: gate.ConnContext,
-		ErrorLog: slog.NewLogLogger(cfg.Log.Handler(), slog.LevelDebug),
+		ErrorLog: anonym.Logger(cfg.Log.Handler()),
 	}
 	server.SetKeepAlivesEnabled(false)
 	stopped := make(chan struct{})

@@ -43,7 +43,7 @@ func (a *admin) close() { a.http.CloseIdleConnections() }
 
 // setUp makes the owner, a user with a plan, and a gateway, whose join link it
 // returns.
-func (a *admin) setUp(ctx context.Context, bootstrap string, maxStreams int) (join string, err error) {
+func (a *admin) setUp(ctx context.Context, bootstrap string, opts Options) (join string, err error) {
 	_, fragment, _ := strings.Cut(bootstrap, "#")
 	code, _, err := link.Parse(fragment)
 	if err != nil {
@@ -57,8 +57,11 @@ func (a *admin) setUp(ctx context.Context, bootstrap string, maxStreams int) (jo
 	}
 	a.token = owner.Token
 	plan := map[string]any{"name": "bench", "max_devices": MostPerPlan, "max_sessions": MostPerPlan}
-	if maxStreams > 0 {
-		plan["max_streams"] = maxStreams
+	if opts.MaxStreams > 0 {
+		plan["max_streams"] = opts.MaxStreams
+	}
+	if opts.Speed > 0 {
+		plan["speed_up_bps"], plan["speed_down_bps"] = opts.Speed, opts.Speed
 	}
 	var made struct {
 		ID   string `json:"id"`

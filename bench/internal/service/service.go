@@ -53,6 +53,8 @@ type Options struct {
 
 	// MaxStreams of the plan; 0: the default.
 	MaxStreams int
+	// Speed of the plan in each direction, in bits per second; 0: no limit.
+	Speed int64
 }
 
 // Service is a running control plane with one gateway.
@@ -100,7 +102,7 @@ func Start(ctx context.Context, opts Options) (s *Service, err error) {
 	if err != nil {
 		return s, err
 	}
-	join, err := s.admin.setUp(ctx, bootstrap, opts.MaxStreams)
+	join, err := s.admin.setUp(ctx, bootstrap, opts)
 	if err != nil {
 		return s, err
 	}

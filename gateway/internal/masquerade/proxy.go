@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/httvps/httvps/internal/anonym"
 )
 
 // The bounds of requests to the other server.
@@ -64,7 +66,7 @@ func newProxy(cfg Config, hsts string) (handler http.Handler, free func() error)
 			}
 			w.WriteHeader(http.StatusBadGateway)
 		},
-		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		ErrorLog: anonym.Logger(log.Handler()),
 	}
 	return proxy, func() error {
 		transport.CloseIdleConnections()

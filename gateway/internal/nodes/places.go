@@ -13,10 +13,10 @@ const (
 	// the control plane, where the wait counts against it.
 	maxAsking = 32
 	// maxWaiting is how many wait for that; queueTimeout is for how long, their
-	// device's turn included. With the answer that makes five seconds: devices that
-	// know of another gateway give up after six.
+	// device's turn included. Devices that know of another gateway leave after six
+	// seconds; the others give up after twenty.
 	maxWaiting   = 4096
-	queueTimeout = 3 * time.Second
+	queueTimeout = 10 * time.Second
 )
 
 // ErrBusy says that too many questions were waiting to be asked. It is an

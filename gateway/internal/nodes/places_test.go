@@ -46,9 +46,10 @@ func TestARushOfDevicesIsDecided(t *testing.T) {
 
 func TestWhoWaitsTooLongForAPlaceIsToldToComeAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		const answer = 1900 * time.Millisecond // each in time, all of them not
 		o := newOutage(t, func(*Config) {})
 		o.decide = func(map[string]any) any {
-			<-time.After(1900 * time.Millisecond) // each in time, all of them not
+			<-time.After(answer)
 			return allowed
 		}
 		began := time.Now()
@@ -82,7 +83,8 @@ func TestWhoWaitsTooLongForAPlaceIsToldToComeAgain(t *testing.T) {
 		if took := time.Since(began); took > queueTimeout+decisionTimeout {
 			t.Errorf("the last word after %s", took)
 		}
-		if want := int64(2 * maxAsking); decided.Load() != want || busy.Load() != maxWaiting+1-maxAsking {
+		rounds := 1 + int64(queueTimeout/answer)
+		if want := rounds * maxAsking; decided.Load() != want || busy.Load() != maxAsking+maxWaiting+1-want {
 			t.Errorf("%d decided, %d to come again; want %d and the rest", decided.Load(), busy.Load(), want)
 		}
 		if len(o.n.ended.first()) != 0 {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/httvps/httvps/gateway/internal/masquerade"
+	"github.com/httvps/httvps/internal/anonym"
 	"github.com/httvps/httvps/internal/gate"
 	"github.com/httvps/httvps/sdk/go/carrier"
 )
@@ -61,8 +62,7 @@ func canonicalHost(host string) string {
 func newPublic(ctx context.Context, handler http.Handler, certify func(*tls.Config), log *slog.Logger) *http.Server {
 	server := masquerade.Server(handler)
 	certify(server.TLSConfig)
-	// Strangers cause these at will.
-	server.ErrorLog = slog.NewLogLogger(log.Handler(), slog.LevelDebug)
+	server.ErrorLog = anonym.Logger(log.Handler())
 	server.BaseContext = func(net.Listener) context.Context { return ctx }
 	server.ConnContext = func(ctx context.Context, conn net.Conn) context.Context {
 		return gate.ConnContext(masquerade.ConnContext(ctx, conn), conn)

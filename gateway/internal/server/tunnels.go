@@ -19,6 +19,7 @@ import (
 	"github.com/httvps/httvps/gateway/internal/protocol"
 	"github.com/httvps/httvps/gateway/internal/quota"
 	"github.com/httvps/httvps/gateway/internal/sessions"
+	"github.com/httvps/httvps/internal/anonym"
 	"github.com/httvps/httvps/internal/gate"
 	"github.com/httvps/httvps/internal/reason"
 	"github.com/httvps/httvps/internal/ticket"
@@ -87,7 +88,7 @@ func (t *tunnels) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	conn, err := carrier.Upgrade(w, r)
 	if err != nil {
 		t.running.Done()
-		t.log.DebugContext(r.Context(), "upgrade not finished", "error", err)
+		t.log.DebugContext(r.Context(), "upgrade not finished", "error", anonym.Error(err))
 		return
 	}
 	began := time.Now()
@@ -302,7 +303,7 @@ func (t *tunnels) carry(ctx context.Context, conn *carrier.Conn, live *sessions.
 	if accepted.Resume != nil {
 		kept = &lasting{live: live, terms: *accepted.Resume, turn: make(chan struct{}, 1)}
 		cfg.Resume = mux.Resume{Within: accepted.Resume.Window, OnLost: func(why error) {
-			t.log.DebugContext(ctx, "session has lost its carrier", "session", live.ID.String(), "error", why)
+			t.log.DebugContext(ctx, "session has lost its carrier", "session", live.ID.String(), "error", anonym.Error(why))
 			t.resumes.loses(kept)
 		}}
 	}
@@ -391,7 +392,7 @@ func (t *tunnels) refused(ctx context.Context, err error, took time.Duration) {
 		result = wire.CodeShutdown.String()
 	}
 	t.metrics.Handshake(result, took)
-	t.log.Log(ctx, level, "handshake failed", "result", result, "error", err)
+	t.log.Log(ctx, level, "handshake failed", "result", result, "error", anonym.Error(err))
 }
 
 // tokens verifies with a node's keys.

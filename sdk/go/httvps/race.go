@@ -15,8 +15,8 @@ const (
 	maxRacing   = 3
 
 	// verdictTimeout is how long a gateway that has answered may take to let the
-	// device in, where there is another one. It may itself wait five seconds for the
-	// control plane.
+	// device in, where there is another one. It may itself wait twelve seconds
+	// for the control plane.
 	verdictTimeout = 6 * time.Second
 
 	// stale is when a carrier that has waited for its turn is opened anew: a gateway

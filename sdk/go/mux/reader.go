@@ -270,6 +270,7 @@ func (s *Session) beforeWait() {
 	}
 	s.in.waited = true
 	s.deliver()
+	s.ackBeforeWait()
 }
 
 // deliver tells streams' readers what has arrived: once for all that came

@@ -9,13 +9,13 @@ import (
 	"github.com/httvps/httvps/sdk/go/wire"
 )
 
-// When an ACK is sent, docs/03, part 8.3: after so many bytes or frames, or so long
-// after the first of them, whichever comes first. It goes along with whatever is sent
-// before that.
+// When an ACK is sent, docs/03, part 8.3: after so many bytes or frames once the carrier
+// has no more at hand, after four times as many whatever it has, or so long after the
+// first of them, whichever comes first. It goes along with whatever is sent before that.
 const (
-	ackBytes  = 64 << 10
-	ackFrames = 64
-	ackAfter  = 200 * time.Millisecond
+	ackBytes, mostAckBytes   = 64 << 10, 256 << 10
+	ackFrames, mostAckFrames = 64, 256
+	ackAfter                 = 200 * time.Millisecond
 )
 
 // errParked is why a carrier is lost that another one is to take the place of.
@@ -191,10 +191,21 @@ func (s *Session) applied(bytes int) {
 	rsn, moved := s.in.rsn.Add(1), s.in.reliable.Add(uint64(bytes))
 	a := &s.acks
 	switch {
-	case rsn-a.rsn.Load() >= ackFrames, moved-a.bytes.Load() >= ackBytes:
+	case rsn-a.rsn.Load() >= mostAckFrames, moved-a.bytes.Load() >= mostAckBytes:
 		s.wantAck()
 	case !a.armed.Load() && !a.armed.Swap(true):
 		a.timer.Reset(ackAfter)
+	}
+}
+
+// ackBeforeWait has what was applied acknowledged if that is enough for an ACK: the other
+// end may wait for it, and this one has nothing else to do.
+func (s *Session) ackBeforeWait() {
+	if !s.resumable() {
+		return
+	}
+	if s.in.rsn.Load()-s.acks.rsn.Load() >= ackFrames || s.in.reliable.Load()-s.acks.bytes.Load() >= ackBytes {
+		s.wantAck()
 	}
 }
 
