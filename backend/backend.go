@@ -20,6 +20,7 @@ import (
 	"github.com/httvps/httvps/backend/internal/events"
 	"github.com/httvps/httvps/backend/internal/httpapi"
 	"github.com/httvps/httvps/backend/internal/metrics"
+	"github.com/httvps/httvps/backend/internal/password"
 	"github.com/httvps/httvps/backend/internal/seal"
 	"github.com/httvps/httvps/backend/internal/store"
 	"github.com/httvps/httvps/internal/anonym"
@@ -223,7 +224,7 @@ func openAuthority(ctx context.Context, cfg Config, records *store.Store, public
 		cfg.Log.WarnContext(ctx, "everybody on this machine can read the key-encryption key", "file", keys.Name())
 	}
 	opts := control.Options{
-		Store: records, Sealer: keys, Now: time.Now, ServiceName: cfg.ServiceName, PublicURL: cfg.PublicURL, AdminURL: cfg.AdminURL,
+		Store: records, Sealer: keys, Passwords: password.New(password.Recommended()), Now: time.Now, ServiceName: cfg.ServiceName, PublicURL: cfg.PublicURL, AdminURL: cfg.AdminURL,
 		Pin: cfg.Pin, Heartbeat: time.Duration(cfg.GatewayHeartbeat),
 		KnockCookie: cfg.KnockCookie, KnockRotation: time.Duration(cfg.KnockRotation),
 	}
@@ -320,7 +321,7 @@ func prune(ctx context.Context, authority *control.Authority, measured *metrics.
 		for kind, n := range map[string]int{
 			"invitation": pruned.Invitations, "session": pruned.Sessions, "lost_session": pruned.LostSessions,
 			"idempotency_key": pruned.OnceResults, "api_token": pruned.APITokens, "event": pruned.Events,
-			"usage_report": pruned.UsageReports, "quota_lease": pruned.QuotaLeases,
+			"usage_report": pruned.UsageReports, "quota_lease": pruned.QuotaLeases, "login": pruned.Logins,
 		} {
 			measured.Pruned(kind, n)
 		}

@@ -26,6 +26,7 @@ import (
 	"github.com/httvps/httvps/backend/internal/seal"
 	"github.com/httvps/httvps/backend/internal/store"
 	"github.com/httvps/httvps/backend/internal/store/storetest"
+	"github.com/httvps/httvps/internal/totp"
 )
 
 // secrets are what must not appear, by what they are.
@@ -109,6 +110,25 @@ func TestPlantedSecretsAppearNowhereOnPostgreSQL(t *testing.T) {
 	}).want(http.StatusCreated, "").field("token")
 	planted["an operator's token"] = strings.Split(s.ready.Token, ".")[1]
 
+	app, password := totp.NewSecret(), "Plant3d.Passw0rd.of.me"
+	var set struct {
+		RecoveryCodes []string `json:"recovery_codes"`
+	}
+	s.admin(http.MethodPost, "/sign-in", map[string]any{
+		"password": password, "totp": map[string]any{"secret": totp.FormatSecret(app), "code": totp.Code(app, totp.Step(time.Now()))},
+	}).want(http.StatusOK, "").into(&set)
+	signed := s.call(http.MethodPost, s.ready.Admin+"/api/v1/admin/logins", "", map[string]any{
+		"name": "me", "password": password, "code": set.RecoveryCodes[0],
+	}).want(http.StatusOK, "")
+	colleague := s.admin(http.MethodPost, "/operators", map[string]any{"name": "colleague", "role": "support"}).want(http.StatusCreated, "")
+	welcome := s.admin(http.MethodPost, "/operators/"+colleague.field("id")+"/invitation", nil).want(http.StatusOK, "").field("link")
+	planted["an operator's password"], planted["a second factor"] = password, totp.FormatSecret(app)
+	planted["a recovery code that was used"], planted["one that was not"] = set.RecoveryCodes[0], set.RecoveryCodes[1]
+	planted["that, as it is hashed"] = strings.ReplaceAll(set.RecoveryCodes[1], "-", "")
+	planted["a login's token"], planted["a known client"] = strings.Split(signed.field("token"), ".")[1], signed.field("client")
+	planted["a colleague's token"], planted["an operator's link"] = strings.Split(colleague.field("token"), ".")[1], codeOf(t, welcome)
+	planted.raw("a second factor", app)
+
 	gw := s.newGateway()
 	user, _ := s.user("somebody", 10, 10)
 	used, unused := codeOf(t, s.invite(user)), codeOf(t, s.invite(user))
@@ -148,6 +168,7 @@ func TestPlantedSecretsAppearNowhereOnPostgreSQL(t *testing.T) {
 	for _, secret := range []string{
 		used, unused, s.ready.Token, access, assertion, told.Knock.Key, kek, database.Password(), planted["an Outline link"],
 		"https://" + planted["an Outline API URL"], planted["what is no credential"],
+		password, totp.FormatSecret(app), set.RecoveryCodes[1], signed.field("client"), welcome,
 	} {
 		api, admin := s.ready.API+"/api/v1/", s.ready.Admin+"/api/v1/admin/"
 		escaped := url.PathEscape(secret)
@@ -163,6 +184,15 @@ func TestPlantedSecretsAppearNowhereOnPostgreSQL(t *testing.T) {
 			ask(http.MethodPost, admin+"gateways", credential, map[string]any{"name": secret, "region": secret, "url": secret})
 			ask(http.MethodPost, admin+"plans", credential, map[string]any{"name": secret, "max_devices": secret}, "Idempotency-Key", secret)
 			ask(http.MethodPost, admin+"bootstrap", credential, map[string]any{"code": secret, "name": secret + "\x00"})
+			ask(http.MethodPost, admin+"logins", credential, map[string]any{"name": secret, "password": secret, "code": secret, "client": secret})
+			ask(http.MethodPost, admin+"logins", credential, map[string]any{"name": "me", "password": secret, "code": secret, secret: secret})
+			ask(http.MethodPost, admin+"sign-in", credential, map[string]any{
+				"password": secret, "current": map[string]any{"password": secret, "code": secret}, "totp": map[string]any{"secret": secret, "code": secret},
+			})
+			ask(http.MethodPost, admin+"sign-in/accept", credential, map[string]any{
+				"code": secret, "password": secret, "totp": map[string]any{"secret": secret, "code": secret},
+			}, "Audit-Reason", secret)
+			ask(http.MethodGet, admin+"logins?operator_id="+url.QueryEscape(secret), credential, nil, "Cookie", "__Host-httvps="+secret)
 			ask(http.MethodPost, api+"auth/validate-device", credential, map[string]any{"session_id": secret, "device_id": secret})
 			ask(http.MethodPost, api+"gateway/heartbeat", assertion, map[string]any{"boot_id": secret, "url": secret, "version": secret + "\x01"})
 			ask(http.MethodPost, api+"usage/report", assertion, map[string]any{"reports": []any{secret}})
@@ -174,6 +204,7 @@ func TestPlantedSecretsAppearNowhereOnPostgreSQL(t *testing.T) {
 		fmt.Fprintf(answers, "%s\n", s.tryEnrol(newKey(t), code).text)
 	}
 
+	shown["the audit log"] = string(s.admin(http.MethodGet, "/audit?limit=500", nil).want(http.StatusOK, "").text)
 	shown["the metrics"] = string(s.probe("/metrics").want(http.StatusOK, "").text)
 	// Everything around it fails.
 	bus.Shutdown()

@@ -69,6 +69,7 @@ var imports = map[string][]string{
 	"internal/reason":     {"sdk/go/wire"},
 	"internal/sslink":     {},
 	"internal/ticket":     {},
+	"internal/totp":       {},
 
 	// Data plane. Leaves do not see each other; server joins them.
 	"gateway/internal/auth":        {"internal/ticket", "sdk/go/wire"},
@@ -90,10 +91,11 @@ var imports = map[string][]string{
 	// Control plane. Adapters know the domain; the domain knows no adapter.
 	"backend/internal/apidocs":         {},
 	"backend/internal/config":          {"backend/internal/seal", "internal/acme", "internal/certfile", "internal/configfile", "sdk/go/knock"},
-	"backend/internal/control":         {"internal/link", "internal/reason", "internal/sslink", "internal/ticket", "sdk/go/knock"},
+	"backend/internal/control":         {"internal/link", "internal/reason", "internal/sslink", "internal/ticket", "internal/totp", "sdk/go/knock"},
 	"backend/internal/events":          {"backend/internal/control"},
 	"backend/internal/httpapi":         {"backend/internal/apidocs", "backend/internal/control", "backend/internal/events", "internal/gate", "internal/reason"},
 	"backend/internal/metrics":         {},
+	"backend/internal/password":        {"backend/internal/control"},
 	"backend/internal/seal":            {},
 	"backend/internal/store":           {"backend/internal/control"},
 	"backend/internal/store/storetest": {"backend/internal/control", "internal/sslink"},
@@ -103,7 +105,7 @@ var imports = map[string][]string{
 	// The operator's command is a client of the API and knows no server.
 	"ctl/cmd/httvpsctl":     {"ctl/internal/cli", "ctl/internal/terminal"},
 	"ctl/internal/api":      {"internal/link", "sdk/go/tlspin"},
-	"ctl/internal/cli":      {"ctl/internal/"},
+	"ctl/internal/cli":      {"ctl/internal/", "internal/totp", "sdk/go/tlspin"},
 	"ctl/internal/login":    {},
 	"ctl/internal/qrcode":   {},
 	"ctl/internal/terminal": {},

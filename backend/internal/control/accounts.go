@@ -75,7 +75,8 @@ func (a *Authority) Operators(ctx context.Context, name string, page Page) ([]Op
 }
 
 // UpdateOperator changes an operator. Tokens that may more than the new role end at
-// once, and so do all tokens of one that is disabled: enabled again, it needs another.
+// once, and so do all tokens and logins of one that is disabled: enabled again, it
+// needs another token or signs in.
 func (a *Authority) UpdateOperator(ctx context.Context, id string, f OperatorFields) (Operator, error) {
 	var operator Operator
 	err := a.store.Write(ctx, func(ctx context.Context, tx Tx) error {
@@ -102,12 +103,18 @@ func (a *Authority) UpdateOperator(ctx context.Context, id string, f OperatorFie
 		if err := endTokens(ctx, tx, id, keep); err != nil {
 			return err
 		}
+		if operator.DisabledAt != nil {
+			if err := endLogins(ctx, tx, id, ""); err != nil {
+				return err
+			}
+		}
 		return tx.UpdateOperator(ctx, operator)
 	})
 	return operator, err
 }
 
-// DeleteOperator removes an operator with its tokens.
+// DeleteOperator removes an operator with its tokens, its logins and what it signs in
+// with.
 func (a *Authority) DeleteOperator(ctx context.Context, id string) error {
 	return a.store.Write(ctx, func(ctx context.Context, tx Tx) error {
 		if err := tx.LockService(ctx); err != nil {

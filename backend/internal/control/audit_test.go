@@ -25,8 +25,10 @@ var unaudited = map[string]string{
 	"EndLostSessions": "frequent", "InsertUsageSession": "frequent", "UpdateUsageSession": "frequent", "PutUsageReport": "frequent", "AddUsage": "frequent",
 	"TakeExit": "frequent", "LeaveExit": "frequent", "PutOutlineProbe": "frequent", "SetOutlineHealth": "follows from probes",
 	"PutQuotaLease": "frequent", "BookQuotaLease": "frequent", "PutQuota": "frequent",
+	"PutRecoveryCodes": "part of PutSignIn", "NoteSignIn": "follows from a login", "PutKnownClient": "follows from a login",
+	"DropKnownClients": "follows from a login", "TouchLogin": "frequent",
 	// what has been over for long
-	"PruneEvents": "pruning", "PruneInvitations": "pruning", "PruneSessions": "pruning", "PruneOnceResults": "pruning", "PruneAPITokens": "pruning",
+	"PruneEvents": "pruning", "PruneInvitations": "pruning", "PruneSessions": "pruning", "PruneOnceResults": "pruning", "PruneAPITokens": "pruning", "PruneLogins": "pruning",
 	"PruneQuotaLeases": "pruning", "CompactUsage": "pruning",
 	// what only looks
 	"AuditHead": "", "AuditEntry": "", "AuditEntries": "", "LockService": "", "Setting": "", "Secrets": "", "OnceResult": "", "User": "", "LockUser": "",
@@ -34,6 +36,8 @@ var unaudited = map[string]string{
 	"Device": "", "Devices": "", "DevicesInUse": "", "SearchDevices": "", "Invitation": "", "InvitationByCode": "", "Invitations": "", "Region": "",
 	"RegionByCode": "", "Regions": "", "Gateway": "", "GatewayByJoinCode": "", "Gateways": "", "LiveGateways": "", "Session": "", "Sessions": "",
 	"UnwantedSessions": "", "CountOperators": "", "Operator": "", "OperatorByName": "", "Operators": "", "OldestOperator": "", "APIToken": "", "APITokens": "",
+	"SignIn": "", "AccountByName": "", "AccountOf": "", "HasRecoveryCode": "", "CountRecoveryCodes": "", "KnownClient": "", "OperatorInvitation": "",
+	"Login": "", "Logins": "", "OperatorByLogin": "",
 	"OperatorByToken": "", "KnockKeys": "", "SealedValues": "", "Events": "", "GatewaysOfUser": "", "UsageSession": "", "UsageOwner": "", "UsageReport": "",
 	"UsageBefore": "", "UsageAfter": "", "UsedBytes": "", "UsageDays": "", "TakeTime": "", "UsageAccount": "", "UsageSubscriptions": "", "UsageOrphans": "",
 	"SessionDifferences": "", "BucketDifferences": "", "OutlineServer": "", "PeekOutlineServer": "", "OutlineServers": "", "OutlineKey": "",

@@ -274,6 +274,87 @@ func (u *audited) DeleteAPITokens(ctx context.Context) (int, error) {
 	return n, err
 }
 
+func showSignIn(s SignIn) view {
+	return view{"password": "(secret)", "second_factor": "(secret)", "changed_at": moment(&s.ChangedAt)}
+}
+
+func showFailures(s SignIn) view { return view{"failures": s.Failures} }
+
+func (u *audited) PutSignIn(ctx context.Context, o SignIn) error {
+	before := view(nil)
+	switch old, err := u.SignIn(ctx, o.OperatorID); {
+	case err == nil:
+		before = showSignIn(old)
+	case !errors.Is(err, ErrNotFound):
+		return err
+	}
+	err := u.Tx.PutSignIn(ctx, o)
+	if err == nil {
+		u.note(ctx, "operator.sign_in_changed", o.OperatorID, before, showSignIn(o))
+	}
+	return err
+}
+
+func (u *audited) AddFailures(ctx context.Context, operatorID string, n int) error {
+	return change(ctx, u, "login.failed", operatorID, u.SignIn, showFailures, func() error { return u.Tx.AddFailures(ctx, operatorID, n) })
+}
+
+func (u *audited) DeleteSignIns(ctx context.Context) (int, error) {
+	n, err := u.Tx.DeleteSignIns(ctx)
+	if err == nil {
+		u.note(ctx, "operator.sign_in_deleted", "", view{"sign_ins": n}, view{"sign_ins": 0})
+	}
+	return n, err
+}
+
+func (u *audited) TakeRecoveryCode(ctx context.Context, operatorID string, hash []byte) (bool, error) {
+	taken, err := u.Tx.TakeRecoveryCode(ctx, operatorID, hash)
+	if taken && err == nil {
+		u.note(ctx, "operator.recovery_code_used", operatorID, view{"code": "(secret)"}, nil)
+	}
+	return taken, err
+}
+
+func (u *audited) PutOperatorInvitation(ctx context.Context, o OperatorInvitation) error {
+	err := u.Tx.PutOperatorInvitation(ctx, o)
+	if err == nil {
+		u.note(ctx, "operator.invited", o.OperatorID, nil, view{"code": "(secret)", "expires_at": moment(&o.ExpiresAt)})
+	}
+	return err
+}
+
+func (u *audited) TakeOperatorInvitation(ctx context.Context, codeHash []byte) (bool, error) {
+	invitation, err := u.OperatorInvitation(ctx, codeHash)
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return false, err
+	}
+	taken, err := u.Tx.TakeOperatorInvitation(ctx, codeHash)
+	if taken && err == nil {
+		u.note(ctx, "operator.invitation_used", invitation.OperatorID, view{"code": "(secret)", "expires_at": moment(&invitation.ExpiresAt)}, nil)
+	}
+	return taken, err
+}
+
+func showLogin(o Login) view {
+	return view{"operator_id": o.OperatorID, "cookie": o.Cookie, "address": o.Address, "expires_at": moment(&o.ExpiresAt)}
+}
+
+func (u *audited) InsertLogin(ctx context.Context, o Login) error {
+	return insert(ctx, u, "login", o.ID, showLogin(o), u.Tx.InsertLogin(ctx, o))
+}
+
+func (u *audited) DeleteLogin(ctx context.Context, id string) error {
+	return change(ctx, u, "login.deleted", id, u.Login, showLogin, func() error { return u.Tx.DeleteLogin(ctx, id) })
+}
+
+func (u *audited) DeleteLogins(ctx context.Context) (int, error) {
+	n, err := u.Tx.DeleteLogins(ctx)
+	if err == nil {
+		u.note(ctx, "login.deleted", "", view{"logins": n}, view{"logins": 0})
+	}
+	return n, err
+}
+
 func showOutlineServer(o OutlineServer) view {
 	return view{
 		"name": o.Name, "region_id": o.RegionID, "host": o.Host, "port": o.Port, "weight": o.Weight, "priority": o.Priority, "capacity": o.Capacity,

@@ -32,7 +32,9 @@ const (
 type Options struct {
 	Store  Store
 	Sealer Sealer
-	Now    func() time.Time
+	// Passwords are needed by operators who sign in with one.
+	Passwords Passwords
+	Now       func() time.Time
 	// ServiceName is what people see as the name of the service.
 	ServiceName string
 	// PublicURL is the address of the device and gateway API without the secret
@@ -64,6 +66,8 @@ type Authority struct {
 	wellSince atomic.Int64 // unix microseconds of the first Prune since which all went well; 0: the last did not
 	prunedAt  atomic.Int64 // unix microseconds of the last Prune; 0: there was none
 	verifying atomic.Bool
+	decoy     Account // for operators that there are not
+	failing   failing
 }
 
 // Identity is what a service is called, made once at its first start.
@@ -108,6 +112,9 @@ func Open(ctx context.Context, opts Options) (*Authority, error) {
 		return nil, fmt.Errorf("open service: %w", err)
 	}
 	a.nonces = nonceMint{key: nonceKey}
+	if err := a.openDecoy(); err != nil {
+		return nil, fmt.Errorf("open service: %w", err)
+	}
 	return a, nil
 }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/httvps/httvps/backend/internal/control"
+	"github.com/httvps/httvps/backend/internal/password"
 	"github.com/httvps/httvps/backend/internal/store"
 	"github.com/httvps/httvps/backend/internal/store/storetest"
 	"github.com/httvps/httvps/internal/reason"
@@ -30,6 +31,8 @@ type world struct {
 	*control.Authority
 	t     *testing.T
 	clock atomic.Int64 // unix microseconds
+
+	passwords *password.Hasher
 }
 
 func newWorld(t *testing.T) *world {

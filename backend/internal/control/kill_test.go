@@ -14,6 +14,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/httvps/httvps/backend/internal/control"
+	"github.com/httvps/httvps/backend/internal/password"
 	"github.com/httvps/httvps/backend/internal/seal"
 	"github.com/httvps/httvps/backend/internal/store"
 )
@@ -162,8 +163,11 @@ func keysIn(t *testing.T, dir string, create bool) *seal.Ring {
 
 // over returns an Authority with the clock of w over records of the test's choice.
 func (w *world) over(records control.Store, keys *seal.Ring) (*control.Authority, error) {
+	if w.passwords == nil {
+		w.passwords = password.New(password.Cost{Passes: 1, Memory: 8})
+	}
 	return control.Open(w.t.Context(), control.Options{
-		Store: records, Sealer: keys, Now: w.now, ServiceName: "Test", PublicURL: "https://vpn.example.net", Heartbeat: 5 * time.Second,
+		Store: records, Sealer: keys, Passwords: w.passwords, Now: w.now, ServiceName: "Test", PublicURL: "https://vpn.example.net", Heartbeat: 5 * time.Second,
 		KnockCookie: "sid", KnockRotation: 7 * 24 * time.Hour,
 	})
 }

@@ -34,6 +34,9 @@ type APIToken struct {
 type Bearer struct {
 	Operator
 	Token APIToken
+	// Login is what the token is of, nil: of an API token. Then Token has what such a one
+	// would have.
+	Login *Login
 }
 
 // Credential is a new API token, which is nowhere else to be had.
@@ -73,9 +76,10 @@ func bootstrapValue(hash []byte, expires time.Time) string {
 }
 
 // Rescue is for a service that nobody can get into any more, or that somebody
-// should be put out of: it deletes the API tokens of all operators and returns a
-// new one-time link, valid for BootstrapTTL, with which Bootstrap gives the
-// owner a new token. Without an operator it returns ErrNoOperator.
+// should be put out of: it deletes the API tokens of all operators, their logins, and
+// what they sign in with, and returns a new one-time link, valid for BootstrapTTL,
+// with which Bootstrap gives the owner a new token. Without an operator it returns
+// ErrNoOperator. revoked counts tokens and logins.
 func (a *Authority) Rescue(ctx context.Context) (link string, revoked int, err error) {
 	code, hash := newCode()
 	err = a.store.Write(ctx, func(ctx context.Context, tx Tx) error {
@@ -90,6 +94,14 @@ func (a *Authority) Rescue(ctx context.Context) (link string, revoked int, err e
 			return ErrNoOperator
 		}
 		if revoked, err = tx.DeleteAPITokens(ctx); err != nil {
+			return err
+		}
+		logins, err := tx.DeleteLogins(ctx)
+		if err != nil {
+			return err
+		}
+		revoked += logins
+		if _, err := tx.DeleteSignIns(ctx); err != nil {
 			return err
 		}
 		return tx.PutSetting(ctx, settingRescue, bootstrapValue(hash, a.now().Add(BootstrapTTL)))

@@ -32,10 +32,12 @@ type Pruned struct {
 	Events       int
 	UsageReports int
 	QuotaLeases  int
+	Logins       int
 }
 
 // Prune deletes what has been over for long, in bounded batches until nothing is
-// left, and ends sessions whose gateway has been lost.
+// left, ends sessions whose gateway has been lost, and writes down failed attempts to
+// sign in.
 func (a *Authority) Prune(ctx context.Context) (p Pruned, err error) {
 	now := a.now()
 	defer func() {
@@ -72,6 +74,7 @@ func (a *Authority) Prune(ctx context.Context) (p Pruned, err error) {
 		{&p.APITokens, func(ctx context.Context, tx Tx) (int, error) {
 			return tx.PruneAPITokens(ctx, now.Add(-keepTokens), pruneBatch)
 		}},
+		{&p.Logins, func(ctx context.Context, tx Tx) (int, error) { return tx.PruneLogins(ctx, now, pruneBatch) }},
 		{&p.QuotaLeases, func(ctx context.Context, tx Tx) (int, error) {
 			return tx.PruneQuotaLeases(ctx, now.Add(-keepLeases), now.Add(-keepUnreported), pruneBatch)
 		}},
@@ -102,5 +105,5 @@ func (a *Authority) Prune(ctx context.Context) (p Pruned, err error) {
 		}
 		p.UsageReports += deleted
 	}
-	return p, nil
+	return p, a.writeFailing(ctx)
 }

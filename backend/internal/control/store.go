@@ -31,6 +31,8 @@ type Tx interface {
 	gatewayRows
 	sessionRows
 	operatorRows
+	signInRows
+	loginRows
 	knockRows
 	sealedRows
 	eventRows
@@ -254,6 +256,7 @@ type pruning interface {
 	PruneSessions(ctx context.Context, endedBefore time.Time, limit int) (int, error)
 	PruneOnceResults(ctx context.Context, createdBefore time.Time, limit int) (int, error)
 	PruneAPITokens(ctx context.Context, expiredBefore time.Time, limit int) (int, error)
+	PruneLogins(ctx context.Context, endedBefore time.Time, limit int) (int, error)
 }
 
 // MaxPageSize is the largest number of objects in a part of a list.

@@ -152,8 +152,8 @@ func endTokens(ctx context.Context, tx Tx, operatorID string, role Role) error {
 	}
 }
 
-// AuthenticateOperator returns whose token this is and what it may do, or
-// ErrUnauthorized.
+// AuthenticateOperator returns whose token this is, of the API or of a login, and what
+// it may do, or ErrUnauthorized.
 func (a *Authority) AuthenticateOperator(ctx context.Context, token string) (Bearer, error) {
 	hash, ok := hashAPIToken(token)
 	if !ok {
@@ -169,7 +169,7 @@ func (a *Authority) AuthenticateOperator(ctx context.Context, token string) (Bea
 		return err
 	})
 	if errors.Is(err, ErrNotFound) {
-		return Bearer{}, ErrUnauthorized
+		return a.byLogin(ctx, hash, false)
 	}
 	return who, err
 }

@@ -77,7 +77,7 @@ const adminPath = "/api/v1/admin"
 func (s *server) admin(id, method, path, summary string) huma.Operation {
 	op := huma.Operation{
 		OperationID: id, Method: method, Path: adminPath + path, Summary: summary, Tags: []string{"admin"},
-		Security: []map[string][]string{{secureOperator: {}}}, Middlewares: s.asOperator(),
+		Security: []map[string][]string{{secureOperator: {}}}, Middlewares: append(huma.Middlewares{s.ownOrigin}, s.asOperator()...),
 	}
 	if right, ok := rights[id]; ok {
 		op.Extensions = map[string]any{"x-right": right}
@@ -122,7 +122,7 @@ type bootstrapInput struct {
 
 func (s *server) registerAdmin(api huma.API) {
 	bootstrap := s.admin("bootstrap", http.MethodPost, "/bootstrap", "Become the owner with the one-time code of a new or a rescued service")
-	bootstrap.Security, bootstrap.Middlewares = nil, nil
+	bootstrap.Security, bootstrap.Middlewares = nil, huma.Middlewares{s.ownOrigin}
 	register(s, api, bootstrap, func(ctx context.Context, in *bootstrapInput) (*body[Credential], error) {
 		var c control.Credential
 		err := s.limited(in.address, func() (err error) {
@@ -141,6 +141,8 @@ func (s *server) registerAdmin(api huma.API) {
 			ID: c.TokenID, Token: c.Token, ExpiresAt: c.ExpiresAt, OperatorID: c.Operator.ID, Name: c.Operator.Name, Role: string(c.Operator.Role),
 		}}, nil
 	})
+	s.registerLogins(api)
+	s.registerSignIn(api)
 	s.registerOperators(api)
 	s.registerAudit(api)
 	s.registerTokens(api)

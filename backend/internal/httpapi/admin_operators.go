@@ -27,6 +27,8 @@ func showOperator(o control.Operator) Operator {
 type Whoami struct {
 	Operator
 	Token APIToken `json:"token" doc:"The one in use. Its role is what it may do."`
+	Login bool     `json:"login" doc:"The token is of a login, which ends when it is not used."`
+	CSRF  string   `json:"csrf_token,omitempty" doc:"When it came in a cookie: what the header X-CSRF-Token must say."`
 }
 
 // NewOperator is what an owner says about a new operator.
@@ -50,6 +52,10 @@ type OperatorChange struct {
 	Disabled *bool         `json:"disabled,omitempty" doc:"With true, all tokens end at once; enabled again, the operator needs another."`
 }
 
+type whoamiInput struct {
+	Cookie string `cookie:"__Host-httvps" maxLength:"200" doc:"Of a login in a browser."`
+}
+
 type operatorListInput struct {
 	Paging
 	Name string `query:"name" maxLength:"100" doc:"Only the one with this name."`
@@ -67,9 +73,13 @@ type operatorTokenInput struct {
 
 func (s *server) registerOperators(api huma.API) {
 	register(s, api, s.admin("whoami", http.MethodGet, "/whoami", "Say whose token this is and what it may do"),
-		func(ctx context.Context, _ *struct{}) (*body[Whoami], error) {
+		func(ctx context.Context, in *whoamiInput) (*body[Whoami], error) {
 			o := operatorOf(ctx)
-			return &body[Whoami]{Whoami{Operator: showOperator(o.Operator), Token: showToken(o.Token)}}, nil
+			who := Whoami{Operator: showOperator(o.Operator), Token: showToken(o.Token), Login: o.Login != nil}
+			if o.Login != nil && o.Login.Cookie {
+				who.CSRF = control.CSRFToken(in.Cookie)
+			}
+			return &body[Whoami]{who}, nil
 		})
 	register(s, api, s.admin("create-operator", http.MethodPost, "/operators", "Add an operator with a first API token, which is shown once"),
 		func(ctx context.Context, in *Creation[NewOperator]) (*created[OperatorWithToken], error) {

@@ -50,6 +50,8 @@ type Observer interface {
 	OutlineProbe(failure string)
 	// QuotaLease says in which state a quota was when a gateway renewed its lease of it.
 	QuotaLease(state string)
+	// Login says how an attempt to sign in ended: "ok", "refused", "limited" or "failed".
+	Login(outcome string)
 	// QuotaReached says that a part of a quota that is to be warned of was used, or the whole.
 	QuotaReached(whole bool)
 }
@@ -144,6 +146,7 @@ type server struct {
 	log       *slog.Logger
 	observer  Observer
 	attempts  *attempts
+	origins   http.CrossOriginProtection
 }
 
 type routed struct {
@@ -167,9 +170,10 @@ func (s *server) router() routed {
 	config.CreateHooks = nil                                             // no $schema in bodies
 	config.RejectUnknownQueryParameters = true
 	config.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
-		secureDevice:   {Type: "http", Scheme: "bearer", BearerFormat: "JWT", Description: "A device's access token."},
-		secureGateway:  {Type: "http", Scheme: "bearer", BearerFormat: "JWT", Description: "A gateway's own assertion (typ gw+jwt)."},
-		secureOperator: {Type: "http", Scheme: "bearer", Description: "An operator's API token (hvt1.…)."},
+		secureDevice:  {Type: "http", Scheme: "bearer", BearerFormat: "JWT", Description: "A device's access token."},
+		secureGateway: {Type: "http", Scheme: "bearer", BearerFormat: "JWT", Description: "A gateway's own assertion (typ gw+jwt)."},
+		secureOperator: {Type: "http", Scheme: "bearer", Description: "An operator's API token or a login's (hvt1.…). A browser has that of its login in the cookie " + loginCookie + " instead; " +
+			"what changes something then needs the header " + csrfHeader + ", too."},
 	}
 	api := humachi.New(router, config)
 	api.UseMiddleware(s.observe)

@@ -259,5 +259,5 @@ func (s *server) limited(address string, attempt func() error) (err error) {
 }
 
 func isRefusal(err error) bool {
-	return errors.Is(err, control.ErrInvalidInvitation) || errors.Is(err, control.ErrInvalidProof)
+	return errors.Is(err, control.ErrInvalidInvitation) || errors.Is(err, control.ErrInvalidProof) || errors.Is(err, control.ErrBadLogin)
 }

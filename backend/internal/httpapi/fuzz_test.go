@@ -22,6 +22,7 @@ import (
 	"github.com/httvps/httvps/backend/internal/control"
 	"github.com/httvps/httvps/backend/internal/events"
 	"github.com/httvps/httvps/backend/internal/httpapi"
+	"github.com/httvps/httvps/backend/internal/password"
 	"github.com/httvps/httvps/backend/internal/seal"
 	"github.com/httvps/httvps/backend/internal/store"
 	"github.com/httvps/httvps/backend/internal/store/storetest"
@@ -45,6 +46,7 @@ func (quiet) StreamEnded(string)                 {}
 func (quiet) EventSent(string, time.Duration)    {}
 func (quiet) QuotaLease(string)                  {}
 func (quiet) QuotaReached(bool)                  {}
+func (quiet) Login(string)                       {}
 func (quiet) Woken(string)                       {}
 func (quiet) Announced(bool)                     {}
 
@@ -141,7 +143,7 @@ func openOver(t *testing.T, where store.Config, between func(control.Store) cont
 		t.Fatal(err)
 	}
 	authority, err := control.Open(t.Context(), control.Options{
-		Store: between(records), Sealer: key, Now: time.Now, ServiceName: "Test", PublicURL: "https://vpn.example.net", Heartbeat: 5 * time.Second,
+		Store: between(records), Sealer: key, Passwords: password.New(password.Cost{Passes: 1, Memory: 8}), Now: time.Now, ServiceName: "Test", PublicURL: "https://vpn.example.net", Heartbeat: 5 * time.Second,
 		KnockCookie: "sid", KnockRotation: 7 * 24 * time.Hour,
 	})
 	if err != nil {

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"context"
+	"crypto/hmac"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humachi"
 
 	"github.com/httvps/httvps/backend/internal/control"
 	"github.com/httvps/httvps/internal/gate"
@@ -181,7 +183,7 @@ func (s *server) authenticate(check func(ctx huma.Context, credential string) (c
 func (s *server) asOperator() huma.Middlewares {
 	return s.authenticate(func(hc huma.Context, credential string) (context.Context, error) {
 		ctx := hc.Context()
-		operator, err := s.authority.AuthenticateOperator(ctx, credential)
+		operator, err := s.operatorFrom(hc, credential)
 		if err != nil {
 			return ctx, err
 		}
@@ -195,6 +197,35 @@ func (s *server) asOperator() huma.Middlewares {
 		}
 		return ctx, err
 	})
+}
+
+// operatorFrom returns the operator whose token came in the header Authorization, or
+// in a browser's cookie when there is no such header. What comes with a cookie and
+// changes something must show that its sender reads our answers.
+func (s *server) operatorFrom(hc huma.Context, credential string) (control.Bearer, error) {
+	cookie, err := huma.ReadCookie(hc, loginCookie)
+	if hc.Header("Authorization") != "" || err != nil {
+		return s.authority.AuthenticateOperator(hc.Context(), credential)
+	}
+	operator, err := s.authority.AuthenticateCookie(hc.Context(), cookie.Value)
+	if err != nil || hc.Method() == http.MethodGet || hmac.Equal([]byte(hc.Header(csrfHeader)), []byte(control.CSRFToken(cookie.Value))) {
+		return operator, err
+	}
+	return control.Bearer{}, newProblem(http.StatusForbidden, codeCrossOrigin, "a request with a cookie that changes something needs the header "+csrfHeader)
+}
+
+// ownOrigin refuses what a page of another origin has a browser send. Other clients
+// than browsers say nothing about that.
+func (s *server) ownOrigin(ctx huma.Context, next func(huma.Context)) {
+	r, _ := humachi.Unwrap(ctx)
+	if s.origins.Check(r) == nil {
+		next(ctx)
+		return
+	}
+	p := newProblem(http.StatusForbidden, codeCrossOrigin, "a page of another origin may not ask this")
+	ctx.SetHeader("Content-Type", p.ContentType(""))
+	ctx.SetStatus(p.Status)
+	_, _ = ctx.BodyWriter().Write(mustJSON(p)) // the client may have gone
 }
 
 func (s *server) asGateway() huma.Middlewares {

@@ -19,6 +19,8 @@ const (
 	codeInvalidRequest       = "invalid_request"
 	codeInvalidProof         = "invalid_proof"
 	codeInvalidInvitation    = "invalid_invitation"
+	codeInvalidLogin         = "invalid_login"
+	codeCrossOrigin          = "cross_origin"
 	codeUnauthorized         = "unauthorized"
 	codeForbidden            = "forbidden"
 	codeNotFound             = "not_found"
@@ -98,9 +100,13 @@ func problemOf(err error) *Problem {
 	case errors.As(err, &conflict):
 		return newProblem(http.StatusConflict, codeConflict, conflict.Detail)
 	case errors.As(err, &limited):
-		return newProblem(http.StatusTooManyRequests, codeRateLimited, "too many attempts from this address")
+		return newProblem(http.StatusTooManyRequests, codeRateLimited, "too many attempts: try again later")
 	case errors.Is(err, control.ErrInvalidInvitation):
 		return newProblem(http.StatusForbidden, codeInvalidInvitation, "the code is not valid, or has been used or expired")
+	case errors.Is(err, control.ErrBadLogin):
+		return newProblem(http.StatusForbidden, codeInvalidLogin, "the name, the password or the code is not right, or the code has been used")
+	case errors.Is(err, control.ErrLimitedToken):
+		return newProblem(http.StatusForbidden, codeForbidden, "this token may less than its operator: for this it needs a login, or a token that may as much")
 	case errors.Is(err, control.ErrInvalidProof):
 		return newProblem(http.StatusUnauthorized, codeInvalidProof, "the signature or the challenge is not valid: ask for a new challenge")
 	case errors.Is(err, control.ErrIdempotencyKeyReused):

@@ -16,6 +16,11 @@ var rights = map[string]control.Right{
 	"create-token": control.RightSelf,
 	"list-tokens":  control.RightSelf, // of others: control.RightAudit
 	"delete-token": control.RightSelf, // of others: control.RightOperators
+	"list-logins":  control.RightSelf, // of others: control.RightAudit
+	"delete-login": control.RightSelf, // of others: control.RightManage
+
+	"show-sign-in":   control.RightSelf,
+	"change-sign-in": control.RightSelf,
 
 	"list-users":           control.RightRead,
 	"show-user":            control.RightRead,
@@ -73,6 +78,7 @@ var rights = map[string]control.Right{
 	"update-operator":       control.RightOperators,
 	"delete-operator":       control.RightOperators,
 	"create-operator-token": control.RightOperators,
+	"invite-operator":       control.RightOperators,
 }
 
 // mayNot returns why a role may not do an operation, or nil when it may.

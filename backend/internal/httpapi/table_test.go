@@ -23,6 +23,8 @@ func TestEveryErrorOfTheDomainHasItsAnswer(t *testing.T) {
 		{fmt.Errorf("%w: %w", control.ErrUnauthorized, control.ErrNotFound), http.StatusUnauthorized, "invalid_token"},
 		{control.ErrInvalidProof, http.StatusUnauthorized, "invalid_proof"},
 		{control.ErrInvalidInvitation, http.StatusForbidden, "invalid_invitation"},
+		{control.ErrBadLogin, http.StatusForbidden, "invalid_login"},
+		{control.ErrLimitedToken, http.StatusForbidden, "forbidden"},
 		{control.ErrIdempotencyKeyReused, http.StatusConflict, "idempotency_key_reused"},
 		{&control.ConflictError{Detail: "taken"}, http.StatusConflict, "conflict"},
 		{&control.InvalidError{Fields: []control.FieldError{{Field: "a", Detail: "b"}}}, http.StatusUnprocessableEntity, "invalid_request"},

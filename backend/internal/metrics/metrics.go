@@ -42,6 +42,7 @@ type Metrics struct {
 	outlineCapacity prometheus.Gauge
 	quotaLeases     *prometheus.CounterVec
 	quotaReached    *prometheus.CounterVec
+	logins          *prometheus.CounterVec
 }
 
 // New returns metrics with a registry of their own.
@@ -123,13 +124,16 @@ func New() *Metrics {
 		quotaReached: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "httvps_backend_quotas_reached_total", Help: "Times that a subscription reached a part of its quota that is to be warned of, or the whole.",
 		}, []string{"part"}),
+		logins: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "httvps_backend_logins_total", Help: "Attempts of operators to sign in, by outcome.",
+		}, []string{"outcome"}),
 	}
 	m.registry.MustRegister(
 		m.requests, m.durations, m.decisions, m.enrolments, m.pruned, m.turnedAway, m.ready,
 		m.streams, m.streamsEnded, m.eventsSent, m.eventAge, m.wakeUps, m.announced, m.busConnected,
 		m.usage, m.usageLag,
 		m.exits, m.outlineFailures, m.outlineProbes, m.outlineServers, m.outlineSessions, m.outlineCapacity,
-		m.quotaLeases, m.quotaReached,
+		m.quotaLeases, m.quotaReached, m.logins,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
 	return m
@@ -186,6 +190,9 @@ func (m *Metrics) OutlinePlaces(sessions, capacity int) {
 
 // QuotaLease counts a renewed lease.
 func (m *Metrics) QuotaLease(state string) { m.quotaLeases.WithLabelValues(state).Inc() }
+
+// Login counts an attempt to sign in.
+func (m *Metrics) Login(outcome string) { m.logins.WithLabelValues(outcome).Inc() }
 
 // QuotaReached counts a subscription that reached a part of its quota.
 func (m *Metrics) QuotaReached(whole bool) {

@@ -193,6 +193,11 @@ func (t *tx) PruneOnceResults(ctx context.Context, createdBefore time.Time, limi
 		DELETE FROM idempotency_keys WHERE (operator_id, key) IN (SELECT operator_id, key FROM old)`, micros(createdBefore), limit)
 }
 
+func (t *tx) PruneLogins(ctx context.Context, endedBefore time.Time, limit int) (int, error) {
+	return t.exec(ctx, "", "WITH old AS MATERIALIZED (SELECT id FROM logins WHERE ends_at < $1 LIMIT $2"+t.unheld("logins")+`)
+		DELETE FROM logins WHERE id IN (SELECT id FROM old)`, micros(endedBefore), limit)
+}
+
 func (t *tx) PruneAPITokens(ctx context.Context, expiredBefore time.Time, limit int) (int, error) {
 	return t.exec(ctx, "", "WITH old AS MATERIALIZED (SELECT id FROM api_tokens WHERE expires_at < $1 LIMIT $2"+t.unheld("api_tokens")+`)
 		DELETE FROM api_tokens WHERE id IN (SELECT id FROM old)`, micros(expiredBefore), limit)

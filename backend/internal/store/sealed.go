@@ -19,6 +19,7 @@ type sealedColumn struct {
 var sealedColumns = []sealedColumn{
 	{table: "secrets", column: "sealed", row: "kind || '/' || id"},
 	{table: "knock_keys", column: "sealed", row: "CAST(number AS TEXT)"},
+	{table: "sign_ins", column: "sealed_totp", row: "operator_id"},
 	{table: "outline_keys", column: "sealed", row: "server_id || '/' || CAST(generation AS TEXT)"},
 }
 

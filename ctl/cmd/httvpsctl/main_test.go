@@ -11,9 +11,11 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/httvps/httvps/internal/totp"
 	"github.com/httvps/httvps/sdk/go/tlspin"
 )
 
@@ -60,6 +62,40 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"mode":   mode,
 	"secret": secret,
 	"field":  field,
+	"lines":  lines,
+	"item":   item,
+}
+
+// appSecret is in the authenticator app of everybody in these scripts.
+const appSecret = "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ"
+
+// lines FILE LINE...: writes lines, for stdin. SECRET stands for the app's secret, and
+// CODE+N for its code in N times 30 seconds.
+func lines(ts *testscript.TestScript, _ bool, args []string) {
+	secret, err := totp.ParseSecret(appSecret)
+	ts.Check(err)
+	var text strings.Builder
+	for _, line := range args[1:] {
+		if ahead, isCode := strings.CutPrefix(line, "CODE"); isCode {
+			steps, err := strconv.Atoi(ahead)
+			ts.Check(err)
+			line = totp.Code(secret, totp.Step(time.Now())+int64(steps))
+		}
+		text.WriteString(strings.ReplaceAll(line, "SECRET", appSecret) + "\n")
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(text.String()), 0o600))
+}
+
+// item LIST N VARIABLE: the variable becomes the Nth text of a list of the object on
+// stdout.
+func item(ts *testscript.TestScript, _ bool, args []string) {
+	var object map[string]json.RawMessage
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile("stdout")), &object))
+	var list []string
+	ts.Check(json.Unmarshal(object[args[0]], &list))
+	n, err := strconv.Atoi(args[1])
+	ts.Check(err)
+	ts.Setenv(args[2], list[n])
 }
 
 // field NAME VARIABLE: the variable becomes that field of the object on stdout.

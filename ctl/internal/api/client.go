@@ -67,6 +67,9 @@ func New(o Options) (*Client, error) {
 // Address is where the service is.
 func (c *Client) Address() string { return c.endpoint.String() }
 
+// Host is where the service is without the path, which may be secret.
+func (c *Client) Host() string { return c.endpoint.host() }
+
 // Close drops idle connections.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 

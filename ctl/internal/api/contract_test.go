@@ -37,6 +37,8 @@ func TestFieldsAreThoseOfTheService(t *testing.T) {
 		"UsageVerdict": api.UsageVerdict{}, "UsageDifference": api.UsageDifference{}, "Operator": api.Operator{},
 		"AuditEntry": api.AuditEntry{}, "AuditActor": api.AuditActor{}, "AuditVerdict": api.AuditVerdict{},
 		"Whoami": api.Whoami{}, "OperatorWithToken": api.NewOperator{},
+		"Login": api.Login{}, "LoggedIn": api.LoggedIn{}, "SignIn": api.SignIn{}, "NewTOTP": api.TOTP{}, "CurrentSignIn": api.Credentials{},
+		"SignInChange": api.SignInChange{}, "RecoveryCodes": api.RecoveryCodes{}, "OperatorLink": api.OperatorLink{},
 		"APIToken": api.TokenInfo{}, "NewAPIToken": api.NewToken{},
 	} {
 		published := document.Components.Schemas[schema].Properties

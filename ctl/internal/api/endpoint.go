@@ -75,38 +75,51 @@ func isLoopback(host string) bool {
 	return err == nil && addr.Unmap().IsLoopback()
 }
 
-// BootstrapLink is what a new service prints on its first start: where it is,
-// the one-time code and perhaps the pin of its certificate authority.
-type BootstrapLink struct {
+// Link is what a new service prints on its first start, and what an operator is
+// invited with: where the service is, the one-time code and perhaps the pin of its
+// certificate authority.
+type Link struct {
 	Endpoint Endpoint
 	Code     string
 	Pin      *tlspin.Pin
 }
 
 // ParseBootstrapLink reads {api}/bootstrap#code=CODE[,pin=PIN]. Errors do not quote the link.
-func ParseBootstrapLink(raw string) (BootstrapLink, error) {
+func ParseBootstrapLink(raw string) (Link, error) { return parseLink(raw, "bootstrap") }
+
+// ParseOperatorLink reads {api}/operator#code=CODE[,pin=PIN]. Errors do not quote the link.
+func ParseOperatorLink(raw string) (Link, error) { return parseLink(raw, "operator") }
+
+func parseLink(raw, kind string) (Link, error) {
 	whole, fragment, _ := strings.Cut(strings.TrimSpace(raw), "#")
-	base, ok := strings.CutSuffix(whole, "/bootstrap")
+	base, ok := strings.CutSuffix(whole, "/"+kind)
 	if !ok {
-		return BootstrapLink{}, errors.New("not a bootstrap URL: it looks like https://HOST:PORT/bootstrap#code=CODE")
+		return Link{}, fmt.Errorf("not %s URL: it looks like https://HOST:PORT/%s#code=CODE", withArticle(kind), kind)
 	}
 	endpoint, err := ParseEndpoint(base)
 	if err != nil {
-		return BootstrapLink{}, err
+		return Link{}, err
 	}
 	code, text, err := link.Parse(fragment)
 	if err != nil {
-		return BootstrapLink{}, fmt.Errorf("the bootstrap URL is damaged: %w: copy it whole, with what follows the #", err)
+		return Link{}, fmt.Errorf("the %s URL is damaged: %w: copy it whole, with what follows the #", kind, err)
 	}
-	found := BootstrapLink{Endpoint: endpoint, Code: code}
+	found := Link{Endpoint: endpoint, Code: code}
 	if text != "" {
 		pin, err := tlspin.Parse(text)
 		if err != nil {
-			return BootstrapLink{}, fmt.Errorf("the bootstrap URL is damaged: %w", err)
+			return Link{}, fmt.Errorf("the %s URL is damaged: %w", kind, err)
 		}
 		found.Pin = &pin
 	}
 	return found, nil
+}
+
+func withArticle(noun string) string {
+	if noun == "operator" {
+		return "an " + noun
+	}
+	return "a " + noun
 }
 
 // Trust says how the service's certificate is judged: by the authorities in

@@ -177,6 +177,7 @@ type Operator struct {
 type Whoami struct {
 	Operator
 	Token TokenInfo `json:"token"`
+	Login bool      `json:"login"` // the token is of a login
 }
 
 // NewOperator is an operator with a first token, whose text is shown once.

@@ -44,6 +44,12 @@ func ParseToken(text string) (Token, error) {
 	return token, nil
 }
 
+// LooksLikeToken reports whether a text is meant to be a token, be it damaged.
+func LooksLikeToken(text string) bool {
+	text = strings.TrimSpace(text)
+	return text == "-" || strings.HasPrefix(text, tokenPrefix+".")
+}
+
 func isSecret(text string) bool {
 	if len(text) != secretChars {
 		return false

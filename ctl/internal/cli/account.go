@@ -3,6 +3,8 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"net/http"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -28,7 +30,10 @@ func (a *app) bootstrapCommand() *cobra.Command {
 
 URL is what the service printed when it started for the first time; it works
 once and not for long. Give - to pass it on standard input. The URL that
-"httvps-backend rescue" or "httvps-server rescue" printed logs the owner in again.`,
+"httvps-backend rescue" or "httvps-server rescue" printed logs the owner in again.
+
+At a terminal you are asked for a password then, and shown a secret for an
+authenticator app: with both you log in later, here and elsewhere.`,
 		Args: exactly(1),
 	}
 	cmd.Flags().StringVar(&name, "name", "owner", "what to call you: `NAME`")
@@ -53,7 +58,7 @@ once and not for long. Give - to pass it on standard input. The URL that
 			return err
 		}
 		defer c.Close()
-		token, err := a.keep(link.Endpoint, ca, func() (api.Token, error) {
+		token, err := a.keep(link.Endpoint, ca, false, func() (api.Token, error) {
 			token, err := c.Bootstrap(cmd.Context(), link.Code, name)
 			if err == nil && token.Pin() == nil && link.Pin != nil {
 				token = token.WithPin(*link.Pin) // the next command has to find the service, too
@@ -63,56 +68,90 @@ once and not for long. Give - to pass it on standard input. The URL that
 		if err != nil {
 			return err
 		}
-		return a.welcome(cmd, link.Endpoint, token, ca)
+		if err := a.welcome(cmd, link.Endpoint, token, ca); err != nil {
+			return err
+		}
+		return a.offerSignIn(cmd, link.Endpoint, token, ca)
 	}
 	return cmd
 }
 
 func (a *app) loginCommand() *cobra.Command {
-	return &cobra.Command{
+	var name string
+	cmd := &cobra.Command{
 		Use:   "login",
-		Short: "Keep an API token for the commands that follow",
-		Long: `Keep an API token for the commands that follow.
+		Short: "Sign in, or keep an API token, for the commands that follow",
+		Long: `Sign in, or keep an API token, for the commands that follow.
 
-The token is asked for without showing it, or read from standard input with
---token -, or taken from HTTVPS_TOKEN. It is tried out first, and then kept in
-httvps/ctl.json in $XDG_CONFIG_HOME (or ~/.config), readable only by you.`,
+With --name, or a name at the question, password and code are asked for without
+showing them; without a terminal they are the lines of standard input. The code is
+what the authenticator app shows, or a recovery code. The login ends two hours after
+its last use, twelve hours after it began, or with "httvpsctl logout".
+
+An API token is asked for without showing it, or read from standard input with
+--token -, or taken from HTTVPS_TOKEN. It is tried out first.
+
+What is kept is httvps/ctl.json in $XDG_CONFIG_HOME (or ~/.config), readable only by
+you, and beside it known.json, by which the service knows this machine again.`,
 		Args: exactly(0),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			endpoint, err := a.endpoint(cmd)
-			if err != nil {
-				return err
-			}
-			ca := a.given(a.flags.ca, "HTTVPS_CA")
-			if endpoint.IsZero() {
-				saved, err := a.savedLogin()
-				if err == nil {
-					endpoint, err = api.ParseEndpoint(saved.API)
-				}
-				if err != nil {
-					return misuse(cmd, "login to which service? Name it by --api URL")
-				}
-				if ca == "" {
-					ca = saved.CAFile
-				}
-			}
-			if ca, err = absolute(ca); err != nil {
-				return err
-			}
-			text := a.given(a.flags.token, "HTTVPS_TOKEN")
-			if text == "" && a.Person == nil {
-				return misuse(cmd, "nobody is at a terminal to be asked for the token: pass it on standard input with --token -")
-			}
-			if text == "" {
-				text = "-"
-			}
-			token, err := a.token(cmd.Context(), text)
-			if err != nil {
-				return err
-			}
-			return a.verified(cmd, endpoint, token, ca)
-		},
 	}
+	cmd.Flags().StringVar(&name, "name", "", "sign in as the operator of this `NAME`")
+	cmd.AddCommand(listCommand(a, logins, filterBy("operator", "only those of this `OPERATOR` (id or name)", "operator_id", findOperator)),
+		deleteCommand(a, logins, ", which ends it at once, also when it is the one in use"))
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		endpoint, ca, err := a.loginTo(cmd)
+		if err != nil {
+			return err
+		}
+		text := a.given(a.flags.token, "HTTVPS_TOKEN")
+		if name != "" && text != "" {
+			return misuse(cmd, "--name and a token: want one of them")
+		}
+		if name == "" && text == "" {
+			if a.Person == nil {
+				return misuse(cmd, "nobody is at a terminal to be asked for the token: pass it on standard input with --token -, or sign in with --name")
+			}
+			if text, err = a.readSecret(cmd.Context(), "Name or API token: "); err != nil {
+				return err
+			}
+			if !api.LooksLikeToken(text) {
+				name, text = strings.TrimSpace(text), ""
+			}
+		}
+		if text == "" {
+			return a.signIn(cmd, endpoint, ca, name)
+		}
+		token, err := a.token(cmd.Context(), text)
+		if err != nil {
+			return err
+		}
+		return a.verified(cmd, endpoint, token, ca)
+	}
+	return cmd
+}
+
+// loginTo is where to log in, and by which authority: what was said, or where the
+// saved login is for.
+func (a *app) loginTo(cmd *cobra.Command) (api.Endpoint, string, error) {
+	endpoint, err := a.endpoint(cmd)
+	if err != nil {
+		return api.Endpoint{}, "", err
+	}
+	ca := a.given(a.flags.ca, "HTTVPS_CA")
+	if endpoint.IsZero() {
+		saved, err := a.savedLogin()
+		if err == nil {
+			endpoint, err = api.ParseEndpoint(saved.API)
+		}
+		if err != nil {
+			return api.Endpoint{}, "", misuse(cmd, "login to which service? Name it by --api URL")
+		}
+		if ca == "" {
+			ca = saved.CAFile
+		}
+	}
+	ca, err = absolute(ca)
+	return endpoint, ca, err
 }
 
 // verified keeps a token that the service knows.
@@ -126,7 +165,7 @@ func (a *app) verified(cmd *cobra.Command, endpoint api.Endpoint, token api.Toke
 	if err != nil {
 		return err
 	}
-	if _, err := a.keep(endpoint, ca, func() (api.Token, error) { return token, nil }); err != nil {
+	if _, err := a.keep(endpoint, ca, false, func() (api.Token, error) { return token, nil }); err != nil {
 		return err
 	}
 	return a.greet(endpoint, operator)
@@ -156,7 +195,7 @@ func (a *app) greet(endpoint api.Endpoint, operator api.Object[api.Whoami]) erro
 
 // keep saves the login that obtain returns. It makes sure that saving works
 // before obtain spends anything.
-func (a *app) keep(endpoint api.Endpoint, ca string, obtain func() (api.Token, error)) (api.Token, error) {
+func (a *app) keep(endpoint api.Endpoint, ca string, signedIn bool, obtain func() (api.Token, error)) (api.Token, error) {
 	path, err := login.Path(a.Getenv)
 	if err != nil {
 		return api.Token{}, err
@@ -169,20 +208,23 @@ func (a *app) keep(endpoint api.Endpoint, ca string, obtain func() (api.Token, e
 	if err != nil {
 		return api.Token{}, errors.Join(err, draft.Discard())
 	}
-	return token, draft.Save(login.Login{API: endpoint.String(), Token: token.Reveal(), CAFile: ca})
+	return token, draft.Save(login.Login{API: endpoint.String(), Token: token.Reveal(), CAFile: ca, SignedIn: signedIn})
 }
 
 func (a *app) logoutCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "logout",
 		Short: "Forget the saved login",
-		Long:  "Forget the saved login. The token itself stays valid until it expires or \"httvpsctl token delete\" ends it.",
-		Args:  exactly(0),
-		RunE: func(*cobra.Command, []string) error {
+		Long: `Forget the saved login, and end it when it was made with a password.
+
+An API token itself stays valid until it expires or "httvpsctl token delete" ends it.`,
+		Args: exactly(0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
 			path, err := login.Path(a.Getenv)
 			if err != nil {
 				return err
 			}
+			ended := a.endSaved(cmd)
 			err = login.Remove(path)
 			was := err == nil
 			switch {
@@ -190,6 +232,8 @@ func (a *app) logoutCommand() *cobra.Command {
 				a.say("You were not logged in.")
 			case err != nil:
 				return err
+			case ended:
+				a.say("Logged out.")
 			default:
 				a.say("Logged out. The token itself stays valid until it expires.")
 			}
@@ -199,6 +243,39 @@ func (a *app) logoutCommand() *cobra.Command {
 			return nil
 		},
 	}
+}
+
+// endSaved ends the saved login at the service, and reports whether it did: an API
+// token goes on, and so does what the service could not be told of.
+func (a *app) endSaved(cmd *cobra.Command) bool {
+	saved, err := a.savedLogin()
+	if err != nil || !saved.SignedIn {
+		return false
+	}
+	endpoint, err := api.ParseEndpoint(saved.API)
+	if err != nil {
+		return false
+	}
+	token, err := api.ParseToken(saved.Token)
+	if err != nil {
+		return false
+	}
+	c, err := a.connect(endpoint, token, api.Trust{CAFile: saved.CAFile, Pin: token.Pin()})
+	if err != nil {
+		return false
+	}
+	defer c.Close()
+	operator, err := c.Whoami(cmd.Context())
+	if refused, ok := errors.AsType[*api.ProblemError](err); ok && refused.Status == http.StatusUnauthorized {
+		return true // it has ended already
+	}
+	if err == nil {
+		err = c.Logins().Delete(cmd.Context(), operator.Value.Token.ID)
+	}
+	if err != nil {
+		a.say("The login could not be ended at the service, and ends there by itself: %s", api.Hide(sentence(err)))
+	}
+	return err == nil
 }
 
 func (a *app) whoamiCommand() *cobra.Command {

@@ -6,6 +6,7 @@
 package cli
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -104,6 +105,7 @@ func misuse(cmd *cobra.Command, format string, args ...any) error {
 // app is one run of the command.
 type app struct {
 	Process
+	lines *bufio.Reader // standard input, when it is no terminal
 	flags struct {
 		api, token, ca, output, reason string
 		timeout                        time.Duration
@@ -122,7 +124,8 @@ func (a *app) root() *cobra.Command {
 		Long: `httvpsctl operates an HTTVPS service through its admin API.
 
 A new service prints a bootstrap URL when it starts: "httvpsctl bootstrap URL"
-makes you its owner and logs you in. Elsewhere, use "httvpsctl login".
+makes you its owner and logs you in. Elsewhere, use "httvpsctl login"; with an
+operator's invitation, "httvpsctl accept URL".
 
 The address and the token are taken from the flags, else from the environment
 (HTTVPS_API, HTTVPS_TOKEN, HTTVPS_CA), else from the saved login.`,
@@ -156,7 +159,7 @@ The address and the token are taken from the flags, else from the environment
 	flags.DurationVar(&a.flags.timeout, "timeout", 30*time.Second, "how long to wait for each answer")
 
 	root.AddCommand(
-		a.bootstrapCommand(), a.loginCommand(), a.logoutCommand(), a.whoamiCommand(), a.versionCommand(),
+		a.bootstrapCommand(), a.acceptCommand(), a.loginCommand(), a.logoutCommand(), a.whoamiCommand(), a.versionCommand(),
 		a.userCommand(), a.planCommand(), a.subscriptionCommand(), a.deviceCommand(),
 		a.regionCommand(), a.gatewayCommand(), a.outlineCommand(), a.sessionCommand(), a.usageCommand(), a.operatorCommand(), a.tokenCommand(), a.auditCommand(),
 	)

@@ -15,7 +15,8 @@ import (
 	"github.com/httvps/httvps/ctl/internal/login"
 )
 
-// maxInput bounds what is read from standard input: a token or a URL.
+// maxInput bounds what is read from standard input: a token, a URL or what somebody
+// signs in with.
 const maxInput = 8 << 10
 
 // given is what a flag says, else the environment, else nothing.
@@ -114,11 +115,14 @@ func (a *app) token(ctx context.Context, text string) (api.Token, error) {
 	return api.ParseToken(text)
 }
 
-// readSecret asks the person at the terminal, or reads the first line of
-// standard input when there is none.
+// readSecret asks the person at the terminal, or reads the next line of standard
+// input when there is none.
 func (a *app) readSecret(ctx context.Context, prompt string) (string, error) {
 	if a.Person == nil {
-		line, err := bufio.NewReader(io.LimitReader(a.Stdin, maxInput)).ReadString('\n')
+		if a.lines == nil {
+			a.lines = bufio.NewReader(io.LimitReader(a.Stdin, maxInput))
+		}
+		line, err := a.lines.ReadString('\n')
 		if line = strings.TrimSpace(line); line == "" {
 			if err == nil || errors.Is(err, io.EOF) {
 				err = errors.New("it is empty")

@@ -37,7 +37,8 @@ func (a *app) operatorCommand() *cobra.Command {
 		a.operatorCreate(), listCommand(a, operators), showCommand(a, operators), a.operatorUpdate(),
 		a.operatorSwitch("disable", "End an operator's tokens and make no more", true),
 		a.operatorSwitch("enable", "Let a disabled operator have tokens again (token create --operator)", false),
-		deleteCommand(a, operators, ", which ends all tokens"),
+		deleteCommand(a, operators, ", which ends all tokens and logins"),
+		a.operatorInvite(), a.operatorPassword(), a.operatorTOTP(),
 	)
 }
 

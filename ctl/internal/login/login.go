@@ -28,6 +28,8 @@ type Login struct {
 	API    string `json:"api"`
 	Token  string `json:"token"`
 	CAFile string `json:"ca_file,omitempty"` // absolute
+	// SignedIn says that the token is of a login, which logging out ends.
+	SignedIn bool `json:"signed_in,omitempty"`
 }
 
 // Path is where the login is kept: httvps/ctl.json in $XDG_CONFIG_HOME, or in
@@ -46,32 +48,46 @@ func Path(getenv func(string) string) (string, error) {
 // Load reads the login at path. It returns ErrNone when there is none, and
 // refuses a file that others can read: they may have the token already.
 func Load(path string) (Login, error) {
-	f, err := os.Open(path) //nolint:gosec // the operator's own file
-	if errors.Is(err, fs.ErrNotExist) {
-		return Login{}, ErrNone
+	var login Login
+	err := read(path, &login)
+	if err == nil && (login.API == "" || login.Token == "") {
+		err = damaged(path)
 	}
 	if err != nil {
-		return Login{}, fmt.Errorf("saved login: %w", err)
+		return Login{}, err
+	}
+	return login, nil
+}
+
+func damaged(path string) error { return fmt.Errorf("saved login: %s is damaged: log in again", path) }
+
+// read decodes a file that only its owner can read.
+func read(path string, into any) error {
+	f, err := os.Open(path) //nolint:gosec // the operator's own file
+	if errors.Is(err, fs.ErrNotExist) {
+		return ErrNone
+	}
+	if err != nil {
+		return fmt.Errorf("saved login: %w", err)
 	}
 	defer f.Close() //nolint:errcheck // only read
 	info, err := f.Stat()
 	if err != nil {
-		return Login{}, fmt.Errorf("saved login: %w", err)
+		return fmt.Errorf("saved login: %w", err)
 	}
 	// Windows keeps access elsewhere and shows every file as open to all.
 	if mode := info.Mode().Perm(); mode&0o077 != 0 && runtime.GOOS != "windows" {
-		return Login{}, fmt.Errorf("saved login: others can read %s (mode %04o): run chmod 600 on it if you trust them, else log in anew with another token", path, mode)
+		return fmt.Errorf("saved login: others can read %s (mode %04o): run chmod 600 on it if you trust them, else log in anew with another token", path, mode)
 	}
 	text, err := io.ReadAll(io.LimitReader(f, maxFile+1))
 	if err != nil {
-		return Login{}, fmt.Errorf("saved login: %w", err)
+		return fmt.Errorf("saved login: %w", err)
 	}
-	var login Login
 	// The decoder's error could quote the token, so it is not passed on.
-	if len(text) > maxFile || json.Unmarshal(text, &login) != nil || login.API == "" || login.Token == "" {
-		return Login{}, fmt.Errorf("saved login: %s is damaged: log in again", path)
+	if len(text) > maxFile || json.Unmarshal(text, into) != nil {
+		return damaged(path)
 	}
-	return login, nil
+	return nil
 }
 
 // Remove deletes the login at path. It returns ErrNone when there is none.
@@ -108,8 +124,10 @@ func Prepare(path string) (*Draft, error) {
 }
 
 // Save puts login in place of the one before, whole or not at all.
-func (d *Draft) Save(login Login) error {
-	text, err := json.MarshalIndent(login, "", "  ")
+func (d *Draft) Save(login Login) error { return d.save(login) }
+
+func (d *Draft) save(content any) error {
+	text, err := json.MarshalIndent(content, "", "  ")
 	if err == nil {
 		_, err = d.file.Write(append(text, '\n'))
 	}

@@ -41,6 +41,8 @@ func Run(t *testing.T, open func(t *testing.T) control.Store) {
 		"a setting is taken once":                       testTakeOnce,
 		"API tokens are listed and deleted":             testAPITokens,
 		"operators are changed, disabled and deleted":   testOperators,
+		"what operators sign in with is theirs alone":   testSignIns,
+		"logins are listed, used and ended":             testLogins,
 		"ends of sessions count once and only for ours": testEndSessions,
 		"a new boot ends the sessions of others":        testBoots,
 		"unwanted sessions are found with their reason": testUnwanted,
