@@ -316,3 +316,56 @@ func TestAKilledGatewaysDevicesAreBackWithinSeconds(t *testing.T) {
 		}
 	}
 }
+
+// An operator takes a gateway out of use and puts it into use again: its device goes
+// elsewhere though its plan has one place, and nobody is led there meanwhile.
+func TestAnOperatorDrainsAGateway(t *testing.T) {
+	r := startRegion(t, []string{"one", "two"}, "1s", "drain_timeout: 3s\n")
+	one, two := r.nodes[0], r.nodes[1]
+	r.ctl(nil, "plan", "update", "basic", "--max-sessions", "1")
+	far := startOrigin(t)
+	d := r.enrol("anna")
+	r.connectTo(d, one)
+	type gateway struct {
+		object
+
+		Status   string `json:"status"`
+		Draining bool   `json:"draining"`
+	}
+	find := func(name string) gateway {
+		var gateways struct{ Items []gateway }
+		r.ctl(&gateways, "gateway", "list")
+		for _, g := range gateways.Items {
+			if g.Name == name {
+				return g
+			}
+		}
+		t.Fatalf("no gateway %s", name)
+		return gateway{}
+	}
+	r.await("both are online", func() bool { return find("one").Status == "online" && find("two").Status == "online" })
+	var drained gateway
+	if r.ctl(&drained, "gateway", "drain", find("one").ID); !drained.Draining {
+		t.Errorf("the answer is %+v", drained)
+	}
+	r.await("the device has left", func() bool { return moves(d) == 1 && r.metric(one, "httvps_gateway_sessions") == "0" })
+	if got := r.metric(two, "httvps_gateway_sessions"); got != "1" {
+		t.Errorf("the other gateway has %s sessions", got)
+	}
+	if _, err := d.curl(far.URL() + "/100000"); err != nil {
+		t.Error(err)
+	}
+	if g := find("one"); !g.Draining || g.Status != "online" || r.metric(one, "httvps_gateway_draining") != "1" {
+		t.Errorf("drained: %+v", g)
+	}
+	// Its device has no other gateway when that is drained, too, and waits.
+	r.ctl(nil, "gateway", "drain", find("two").ID)
+	r.await("nobody is connected", func() bool { return r.metric(two, "httvps_gateway_sessions") == "0" })
+	r.ctl(nil, "gateway", "undrain", find("one").ID)
+	if _, err := d.curl("--max-time", "60", far.URL()+"/100000"); err != nil {
+		t.Errorf("after undrain: %v", err)
+	}
+	if g := find("one"); g.Draining || r.metric(one, "httvps_gateway_sessions") != "1" {
+		t.Errorf("undrained: %+v", g)
+	}
+}

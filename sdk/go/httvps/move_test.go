@@ -1,6 +1,7 @@
 package httvps_test
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -266,6 +267,24 @@ func TestASessionThatWasLeftIsResumed(t *testing.T) {
 	})
 }
 
+// lateness is how late what a slow connection brings is heard.
+const lateness = 300 * time.Millisecond
+
+// late is a connection that may be slow.
+type late struct {
+	net.Conn
+
+	slow *atomic.Bool
+}
+
+func (c late) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if c.slow.Load() {
+		<-time.After(lateness)
+	}
+	return n, err
+}
+
 // A UDP socket whose OPEN was not processed goes on elsewhere, and loses no more than
 // what was on its way.
 func TestASocketThatWasNotProcessedIsOpenedElsewhere(t *testing.T) {
@@ -288,14 +307,24 @@ func TestASocketThatWasNotProcessedIsOpenedElsewhere(t *testing.T) {
 		}
 	})
 	s := start(t, httvpstest.Options{Gateways: 2})
-	d := run(t, s, enrolled(t, s))
+	var slow atomic.Bool
+	d := run(t, s, enrolled(t, s), func(cfg *httvps.Config) {
+		dial := cfg.NetDial
+		cfg.NetDial = func(ctx context.Context, network, address string) (net.Conn, error) {
+			conn, err := dial(ctx, network, address)
+			return late{conn, &slow}, err
+		}
+	})
 	from := number(t, s, d.next(httvps.Connected).Gateway)
-	s.GoAway(from, farewell) // the device may not know of it yet
-	conn, err := d.DialContext(t.Context(), "udp", echoes.LocalAddr().String())
+	slow.Store(true)
+	s.GoAway(from, farewell)
+	conn, err := d.DialContext(t.Context(), "udp", echoes.LocalAddr().String()) // does not know of it yet
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer conn.Close()
+	<-time.After(lateness / 3)
+	slow.Store(false)
 	buf := make([]byte, 10)
 	for deadline := time.Now().Add(10 * time.Second); ; {
 		_ = conn.SetReadDeadline(time.Now().Add(200 * time.Millisecond))

@@ -51,15 +51,11 @@ func (s *Session) sayGoAway(g wire.GoAway) {
 	s.wake()
 }
 
-// composeFarewell appends GOAWAY, and reports whether there was room for it. Called with
-// mu held.
-func (s *Session) composeFarewell(b *batch) (done bool) {
-	if b.room() < len(s.farewell) {
-		return false
-	}
+// composeFarewell appends GOAWAY, for which a message may become longer than others.
+// Called with mu held.
+func (s *Session) composeFarewell(b *batch) {
 	b.buf = append(b.buf, s.farewell...)
 	s.farewell = nil
-	return true
 }
 
 // readGoAway notes that the gateway goes away. What it has not looked at has failed.

@@ -240,11 +240,7 @@ func (s *Session) compose(b *batch) (more, last bool) {
 		s.mu.Unlock()
 		return false, false
 	}
-	if s.farewell != nil && !s.composeFarewell(b) {
-		s.mu.Unlock()
-		b.emit()
-		return true, false
-	}
+	s.composeFarewell(b)
 	s.composeRefusals(b)
 	// Looked at under one lock, in this order: a stream's data never overtakes
 	// the frame that opened it.
