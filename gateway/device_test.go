@@ -42,8 +42,32 @@ type device struct {
 	signer ed25519.PrivateKey
 	behind []byte // frames sent with HELLO
 
-	lasting bool // it wants sessions that can be resumed
-	leaves  bool // it knows what a gateway says that goes away
+	leaves  bool     // it knows what a gateway says that goes away
+	lasting bool     // it wants sessions that can be resumed
+	hears   *hearing // it wants to be told what changes; nil: it does not
+}
+
+// hearing is what a device is told while its session lives.
+type hearing struct {
+	auths   chan wire.Auth
+	limits  chan wire.SessionTerms
+	notices chan wire.Notice
+}
+
+// hearing returns the device that wants to be told, with room for more than a test needs.
+func (d device) hearing() device {
+	d.hears = &hearing{make(chan wire.Auth, 100), make(chan wire.SessionTerms, 100), make(chan wire.Notice, 100)}
+	return d
+}
+
+func (h *hearing) terms() *mux.Terms {
+	if h == nil {
+		return nil
+	}
+	return &mux.Terms{
+		OnAuth: func(a wire.Auth) { h.auths <- a }, OnLimits: func(l wire.SessionTerms) { h.limits <- l },
+		OnNotice: func(n wire.Notice) { h.notices <- n },
+	}
 }
 
 // capabilities are those that the device knows: as a rule, its sessions end with their
@@ -55,6 +79,9 @@ func (d device) capabilities() wire.Capabilities {
 	}
 	if d.leaves {
 		known = known.With(wire.Drain)
+	}
+	if d.hears != nil {
+		known = known.With(wire.Terms)
 	}
 	return known
 }
@@ -159,7 +186,7 @@ func (d device) connect(t *testing.T, gatewayURL string, trust *tls.Config) *tun
 	_ = conn.SetDeadline(time.Time{})
 	tun := &tunnel{ready: ready, ended: make(chan error, 1), said: make(chan wire.GoAway, 2), conn: conn}
 	tun.Session = mux.New(conn, mux.Config{
-		Role: mux.Client, Limits: ready.Limits, Resume: mux.Resume{Within: ready.ResumeWindow},
+		Role: mux.Client, Limits: ready.Limits, Resume: mux.Resume{Within: ready.ResumeWindow}, Terms: d.hears.terms(),
 		Drain: mux.Drain{Agreed: ready.Capabilities.Has(wire.Drain), OnGoAway: func(g wire.GoAway) {
 			select {
 			case tun.said <- g:

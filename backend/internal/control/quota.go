@@ -114,6 +114,7 @@ type Grant struct {
 	ThrottleBPS    int64 // of QuotaThrottled
 	Quota          int64
 	Used           int64
+	Reached        int // the highest percentage to be warned of that was reached in the period; 0: none
 	Warning        int // the percentage of the quota that was reached just now; 0: none
 }
 
@@ -232,7 +233,8 @@ func (q *quota) grant(ctx context.Context, r LeaseRequest) (Grant, error) {
 		}
 	}
 	grant := Grant{
-		SubscriptionID: l.SubscriptionID, State: QuotaOpen, Lease: *l, Period: q.period, Quota: q.limit, Used: q.use.Used, Warning: q.reach,
+		SubscriptionID: l.SubscriptionID, State: QuotaOpen, Lease: *l, Period: q.period, Quota: q.limit, Used: q.use.Used,
+		Reached: q.plan.reached(q.use.Used), Warning: q.reach,
 	}
 	switch {
 	case exhausted && q.plan.QuotaAction == QuotaThrottle && q.plan.ThrottleBPS != nil:

@@ -27,6 +27,9 @@ type QuotaGrant struct {
 	Allowance      int64      `json:"allowance" doc:"Bytes, up and down together, that all sessions of the subscription may have moved since the gateway's process began."`
 	LeaseEndsAt    *time.Time `json:"lease_ends_at,omitempty" doc:"When what is not used goes back, unless the lease is renewed before."`
 	ThrottleBPS    int64      `json:"throttle_bps,omitempty" doc:"Bits per second of a device in each direction while throttled."`
+	QuotaBytes     int64      `json:"quota_bytes,omitempty" doc:"The whole quota of the period."`
+	UsedBytes      int64      `json:"used_bytes,omitempty" doc:"What is used of it at all gateways, as far as they have reported."`
+	ReachedPercent int        `json:"reached_percent,omitempty" doc:"The highest of the plan's quota_warnings, and of 100, that is used; absent: none."`
 	PeriodFrom     *time.Time `json:"period_from,omitempty"`
 	PeriodTo       *time.Time `json:"period_to,omitempty" doc:"When the quota begins anew; absent: never."`
 }
@@ -34,7 +37,7 @@ type QuotaGrant struct {
 func showGrant(g control.Grant) QuotaGrant {
 	shown := QuotaGrant{
 		SubscriptionID: g.SubscriptionID, State: string(g.State), Version: g.Lease.Version, Allowance: g.Lease.Allowance,
-		ThrottleBPS: g.ThrottleBPS, LeaseEndsAt: orAbsent(g.Lease.EndsAt), PeriodFrom: orAbsent(g.Period.From), PeriodTo: orAbsent(g.Period.To),
+		ThrottleBPS: g.ThrottleBPS, QuotaBytes: g.Quota, UsedBytes: g.Used, ReachedPercent: g.Reached, LeaseEndsAt: orAbsent(g.Lease.EndsAt), PeriodFrom: orAbsent(g.Period.From), PeriodTo: orAbsent(g.Period.To),
 	}
 	return shown
 }

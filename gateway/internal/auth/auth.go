@@ -22,6 +22,9 @@ var (
 	ErrInvalid = errors.New("invalid credentials")
 	// ErrExpired says that the device has proven its key and its token is over.
 	ErrExpired = errors.New("token expired")
+	// ErrMismatch says that a later token is not for the device that has the session,
+	// with its key and generation.
+	ErrMismatch = errors.New("token of another device or key")
 	// ErrUnready says that nothing can be judged: the service's keys are
 	// not known yet.
 	ErrUnready = errors.New("no keys to verify tokens with")
@@ -64,7 +67,9 @@ type Connection struct {
 type Identity struct {
 	Device     [16]byte
 	Generation int64
+	Key        [32]byte      // Ed25519
 	Thumbprint string        // of its key
+	Expires    time.Time     // when its token is over, or was
 	Expired    time.Duration // for how long its token has been over; with ErrExpired
 }
 
@@ -93,10 +98,33 @@ func (c *Checker) Check(ctx context.Context, hello wire.Hello, conn Connection) 
 	if !ed25519.Verify(key, hello.SigningInput(conn.Nonce, conn.Host, conn.Binding), hello.Signature[:]) {
 		return Identity{}, ErrInvalid
 	}
-	device := Identity{Device: hello.DeviceID, Generation: claims.Generation, Thumbprint: thumbprint}
+	device := Identity{
+		Device: hello.DeviceID, Generation: claims.Generation, Key: hello.DeviceKey, Thumbprint: thumbprint, Expires: claims.ExpiresAt,
+	}
 	if now := c.cfg.Now(); claims.Expired(now) {
 		device.Expired = now.Sub(claims.ExpiresAt)
 		return device, ErrExpired
 	}
 	return device, nil
+}
+
+// Renew judges a REAUTH of the session of a device that has proven itself, and returns
+// when its token is over. Its errors are ErrInvalid, ErrMismatch, ErrExpired and
+// ErrUnready.
+func (c *Checker) Renew(ctx context.Context, again wire.Reauth, session [16]byte, device Identity) (expires time.Time, err error) {
+	if !ed25519.Verify(device.Key[:], again.SigningInput(session), again.Signature[:]) {
+		return time.Time{}, ErrInvalid
+	}
+	claims, err := c.cfg.Tokens.Verify(ctx, again.AccessToken)
+	switch {
+	case errors.Is(err, ErrUnready):
+		return time.Time{}, ErrUnready
+	case err != nil:
+		return time.Time{}, ErrInvalid
+	case claims.Device != uuid.UUID(device.Device).String() || claims.KeyThumbprint != device.Thumbprint || claims.Generation != device.Generation:
+		return time.Time{}, ErrMismatch
+	case claims.Expired(c.cfg.Now()):
+		return time.Time{}, ErrExpired
+	}
+	return claims.ExpiresAt, nil
 }

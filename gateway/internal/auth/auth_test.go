@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
 
 	"github.com/httvps/httvps/internal/ticket"
@@ -103,9 +104,11 @@ func (w *world) check(t *testing.T) (Identity, error) {
 func TestADeviceThatProvesItselfIsKnown(t *testing.T) {
 	w := newWorld(t)
 	got, err := w.check(t)
-	want := Identity{Device: w.id, Generation: 3, Thumbprint: w.claims.KeyThumbprint}
-	if err != nil || got != want {
-		t.Errorf("Check = %+v, %v, want %+v", got, err, want)
+	want := Identity{
+		Device: w.id, Generation: 3, Key: w.hello.DeviceKey, Thumbprint: w.claims.KeyThumbprint, Expires: w.claims.ExpiresAt,
+	}
+	if diff := cmp.Diff(want, got); err != nil || diff != "" {
+		t.Errorf("Check: %v (-want +got):\n%s", err, diff)
 	}
 }
 
@@ -166,6 +169,68 @@ func TestExpiryIsToldOnlyToWhoHasProvenItself(t *testing.T) {
 	w.now = w.now.Add(time.Second)
 	if _, err := w.check(t); !errors.Is(err, ErrExpired) {
 		t.Errorf("Check after it = %v, want ErrExpired", err)
+	}
+}
+
+// renew shows the token of the claims for a session, signed by a key for that or another.
+func (w *world) renew(t *testing.T, key ed25519.PrivateKey, shown, actual [16]byte) (time.Time, error) {
+	t.Helper()
+	token, err := ticket.NewSigner(w.signToken, w.issuer, w.audience).Sign(w.claims)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again := wire.Reauth{AccessToken: token}
+	again.Signature = [64]byte(ed25519.Sign(key, again.SigningInput(shown)))
+	frame, _, err := wire.ConsumeFrame(wire.AppendReauth(nil, again))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err = wire.ParseReauth(frame.Payload); err != nil {
+		t.Fatal(err)
+	}
+	device := Identity{
+		Device: w.id, Generation: 3, Key: [32]byte(public(w.device)), Thumbprint: ticket.Thumbprint(public(w.device)),
+	}
+	return New(Config{Tokens: w.tokens, Now: func() time.Time { return w.now }}).Renew(t.Context(), again, actual, device)
+}
+
+func TestOnlyALaterTokenOfTheSameDeviceCounts(t *testing.T) {
+	stranger := newKey(t)
+	session, other := [16]byte{1}, [16]byte{2}
+	for name, tc := range map[string]struct {
+		change func(*world)
+		key    ed25519.PrivateKey // nil: the device's
+		shown  [16]byte
+		want   error
+	}{
+		"a later token":                {shown: session},
+		"signed by another key":        {key: stranger, shown: session, want: ErrInvalid},
+		"signed for another session":   {shown: other, want: ErrInvalid},
+		"a forged token":               {change: func(w *world) { w.signToken = stranger }, shown: session, want: ErrInvalid},
+		"a token of another service":   {change: func(w *world) { w.audience = "another" }, shown: session, want: ErrInvalid},
+		"a token for another device":   {change: func(w *world) { w.claims.Device = uuid.NewString() }, shown: session, want: ErrMismatch},
+		"a token for another key":      {change: func(w *world) { w.claims.KeyThumbprint = ticket.Thumbprint(public(stranger)) }, shown: session, want: ErrMismatch},
+		"a token of another enrolment": {change: func(w *world) { w.claims.Generation = 4 }, shown: session, want: ErrMismatch},
+		"a token that is over":         {change: func(w *world) { w.now = w.now.Add(2 * time.Hour) }, shown: session, want: ErrExpired},
+		"no keys to judge with":        {change: func(w *world) { w.tokens = unready{} }, shown: session, want: ErrUnready},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			if tc.change != nil {
+				tc.change(w)
+			}
+			key := tc.key
+			if key == nil {
+				key = w.device
+			}
+			expires, err := w.renew(t, key, tc.shown, session)
+			if !errors.Is(err, tc.want) || (err == nil) != (tc.want == nil) {
+				t.Fatalf("Renew = %v, want %v", err, tc.want)
+			}
+			if err == nil && !expires.Equal(w.claims.ExpiresAt) {
+				t.Errorf("good until %v, want %v", expires, w.claims.ExpiresAt)
+			}
+		})
 	}
 }
 

@@ -53,6 +53,7 @@ type Probe struct {
 type Metrics struct {
 	handshakes *prometheus.CounterVec
 	handshake  prometheus.Histogram
+	reauths    *prometheus.CounterVec
 	opens      *prometheus.CounterVec
 	dial       *prometheus.HistogramVec
 	flows      *prometheus.CounterVec
@@ -81,7 +82,8 @@ func New(registry prometheus.Registerer, version, egress string, gauges Gauges) 
 			Help:    "Time from the upgrade to READY.",
 			Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10},
 		}),
-		opens: counter("opens_total", "Streams asked for by how that ended: opened, or the wire code of the refusal.", "result"),
+		reauths: counter("reauths_total", "Later tokens that devices of live sessions have shown, by the code of the answer: no_error, or why not.", "code"),
+		opens:   counter("opens_total", "Streams asked for by how that ended: opened, or the wire code of the refusal.", "result"),
 		dial: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "httvps_gateway_dial_seconds",
 			Help:    "Time until a target was connected; with the egress outline, until its server was.",
@@ -136,7 +138,7 @@ func New(registry prometheus.Registerer, version, egress string, gauges Gauges) 
 		servers{gauges.Probes},
 		accounts{gauges.Ledger, gauges.Quotas},
 		breaker{gauges.Breaker},
-		m.handshakes, m.handshake, m.opens, m.dial, m.flows, m.dropped, m.turnedAway, m.control, m.closed, info,
+		m.handshakes, m.handshake, m.reauths, m.opens, m.dial, m.flows, m.dropped, m.turnedAway, m.control, m.closed, info,
 		gauge("sessions", "Live sessions.", gauges.Sessions),
 		gauge("sessions_without_connection", "Live sessions that wait for their device to come back.", gauges.Lost),
 		gauge("streams", "Streams of live sessions, UDP flows among them.", gauges.Streams),
@@ -169,6 +171,10 @@ func (m *Metrics) Handshake(result string, took time.Duration) {
 		m.handshake.Observe(took.Seconds())
 	}
 }
+
+// Reauth counts a later token that the device of a live session has shown, answered
+// with the code of that name.
+func (m *Metrics) Reauth(code string) { m.reauths.WithLabelValues(code).Inc() }
 
 // Opened counts a request for a stream: result is "opened" or the name of a
 // wire code, took the time of the dial, egress the way that it took.

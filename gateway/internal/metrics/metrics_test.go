@@ -32,6 +32,7 @@ func TestNamesAndLabelsAreStable(t *testing.T) {
 	}
 	m.Handshake("ready", time.Second)
 	m.Handshake("invalid_token", time.Second)
+	m.Reauth("no_error")
 	m.Opened("outline", "opened", time.Second)
 	m.FlowOpened("opened")
 	m.Dropped("rate", 3)
@@ -100,6 +101,7 @@ func TestNamesAndLabelsAreStable(t *testing.T) {
 		"httvps_gateway_quota_leases{}",
 		"httvps_gateway_quota_stopped{}",
 		"httvps_gateway_outage_decisions_total{result=admitted}",
+		"httvps_gateway_reauths_total{code=no_error}",
 		"httvps_gateway_revocation_seconds{}",
 		"httvps_gateway_sessions_untold{}",
 		"httvps_gateway_sessions_without_connection{}",

@@ -101,7 +101,8 @@ type Node struct {
 	breaker   breaker
 	memory    *memory
 	admitted  *admissions
-	awaySince time.Time // as the breaker has it; for its callback alone
+	awaySince time.Time    // as the breaker has it; for its callback alone
+	back      atomic.Int64 // unix nanoseconds of when it was back last; 0: it was never away
 
 	heard    atomic.Int64         // unix nanoseconds of the last answered heartbeat; 0: none
 	interval atomic.Int64         // between heartbeats

@@ -90,6 +90,18 @@ func (n *Node) Breaker() BreakerState { return n.breaker.state() }
 // StandsIn reports whether the gateway lets devices in by itself.
 func (n *Node) StandsIn() bool { return n.cfg.Grace > 0 && n.breaker.isAway() && n.withinGrace() }
 
+// LastAway is when the control plane was away last: now, if it is; the zero Time, if it
+// never was.
+func (n *Node) LastAway() time.Time {
+	if n.breaker.isAway() {
+		return time.Now()
+	}
+	if back := n.back.Load(); back != 0 {
+		return time.Unix(0, back)
+	}
+	return time.Time{}
+}
+
 // changed is told when the control plane begins to count as away, and when it is back.
 func (n *Node) changed(away bool) {
 	if away {
@@ -98,6 +110,7 @@ func (n *Node) changed(away bool) {
 		n.memory.hurry()
 		return
 	}
+	n.back.Store(time.Now().UnixNano())
 	n.cfg.Log.Info("control plane back", "away", time.Since(n.awaySince).Round(time.Millisecond).String(), "sessions_untold", n.admitted.len())
 	n.admitted.signal()
 }

@@ -27,6 +27,8 @@ type Grant struct {
 	Version      int64
 	Allowance    int64 // bytes since this start of the gateway
 	ThrottleBPS  int64
+	Quota, Used  int64 // bytes, of all gateways
+	Reached      int   // the highest percentage to be warned of that is used; 0: none
 }
 
 // lease is a [LeaseRequest] as the control plane reads it.
@@ -56,11 +58,15 @@ type grant struct {
 	Version        int64  `json:"version"`
 	Allowance      int64  `json:"allowance"`
 	ThrottleBPS    int64  `json:"throttle_bps"`
+	QuotaBytes     int64  `json:"quota_bytes"`
+	UsedBytes      int64  `json:"used_bytes"`
+	ReachedPercent int    `json:"reached_percent"`
 }
 
 func (g grant) grant() Grant {
 	return Grant{
 		Subscription: g.SubscriptionID, State: g.State, Version: max(g.Version, 0), Allowance: max(g.Allowance, 0), ThrottleBPS: max(g.ThrottleBPS, 0),
+		Quota: max(g.QuotaBytes, 0), Used: max(g.UsedBytes, 0), Reached: max(g.ReachedPercent, 0),
 	}
 }
 

@@ -37,6 +37,8 @@ type Speeds struct {
 	asked    time.Time
 	up, down int64 // as set
 	slowed   map[any]int64
+	inForce  [2]int64 // up and down, with all that slows them
+	watching map[any]func()
 }
 
 // Set sets the speeds in bits per second, where 0 is no limit, unless they are known
@@ -76,6 +78,34 @@ func (s *Speeds) apply() {
 	}
 	s.Up.set(up)
 	s.Down.set(down)
+	if now := [2]int64{up, down}; now != s.inForce {
+		s.inForce = now
+		for _, changed := range s.watching {
+			changed()
+		}
+	}
+}
+
+// InForce are the speeds in bits per second that hold now; 0 is no limit.
+func (s *Speeds) InForce() (up, down int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.inForce[0], s.inForce[1]
+}
+
+// Watch has changed called each time that [Speeds.InForce] is another, with locks held,
+// until who watches calls it with nil.
+func (s *Speeds) Watch(who any, changed func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if changed == nil {
+		delete(s.watching, who)
+		return
+	}
+	if s.watching == nil {
+		s.watching = make(map[any]func())
+	}
+	s.watching[who] = changed
 }
 
 // slower returns the lower one of two speeds, of which 0 is none.

@@ -47,6 +47,9 @@ type Grant struct {
 	Session  [16]byte
 	Limits   wire.Limits
 	Deadline time.Time // zero: none
+	// AuthDeadline is until when the device has shown who it is, for one that can show it
+	// again; zero: for ever.
+	AuthDeadline time.Time
 	// Resume is what the device is told for when it wants the session to go on over
 	// another carrier; nil: it cannot.
 	Resume *Resume
@@ -176,6 +179,7 @@ func (s *shaking) hello(ctx context.Context, frame wire.Frame, rest []byte) (Acc
 		Time:         time.Now(),
 		Limits:       grant.Limits,
 		Deadline:     grant.Deadline,
+		AuthDeadline: grant.AuthDeadline,
 	}
 	if grant.Resume != nil {
 		ready.ResumeSecret, ready.ResumeWindow = grant.Resume.Secret, grant.Resume.Window

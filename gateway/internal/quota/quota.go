@@ -50,6 +50,14 @@ type Grant struct {
 	Version      int64 // of the lease: the later one has the higher
 	Allowance    int64 // bytes that may have moved since the process began
 	ThrottleBPS  int64 // of Throttled
+	Level        Level
+}
+
+// Level is how much is used of a quota, everywhere, as far as the control plane knows.
+// The zero value is that of no quota.
+type Level struct {
+	Quota, Used int64 // bytes
+	Reached     int   // the highest percentage that is to be warned of and was reached; 0: none
 }
 
 // Request asks for a grant.
@@ -96,6 +104,7 @@ type account struct {
 	uses     map[*Use]struct{}
 	gone     int64 // bytes of uses that have ended
 	state    State
+	level    Level
 	version  int64
 	throttle int64
 	asked    time.Time // when the question was asked that the state answers
@@ -113,6 +122,7 @@ type Use struct {
 	moved   func() int64
 	slow    func(bps int64)
 	free    atomic.Bool // another subscription carries the session, which is not counted
+	changed func()      // guarded by the account's mutex; see Watch
 }
 
 // Begin lets a session of a subscription begin, with the grant that came in answer
@@ -167,6 +177,26 @@ func (u *Use) Rest(subscription string, grant *Grant, asked time.Time) {
 	}
 	u.slow(a.throttle)
 	a.grant(grant, asked)
+}
+
+// Level is how much is used of the quota that the session draws from.
+func (u *Use) Level() Level {
+	a := u.account
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if u.free.Load() {
+		return Level{}
+	}
+	return a.level
+}
+
+// Watch has changed called each time that another percentage of the quota is reached,
+// with locks held.
+func (u *Use) Watch(changed func()) {
+	a := u.account
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	u.changed = changed
 }
 
 // End says that the session moves nothing any more.
@@ -306,6 +336,9 @@ func (a *account) grant(g *Grant, asked time.Time) {
 	if asked.After(a.asked) {
 		a.asked = asked
 	}
+	if g.State != Unknown {
+		a.reach(g.Level)
+	}
 	switch g.State {
 	case Unknown: // until it is known what that means, nothing changes
 	case Unlimited:
@@ -314,6 +347,17 @@ func (a *account) grant(g *Grant, asked time.Time) {
 		a.allow(endless, g.ThrottleBPS)
 	default:
 		a.allow(g.Allowance, 0)
+	}
+}
+
+// reach notes how much is used of the quota. Called with mu held.
+func (a *account) reach(level Level) {
+	another := level.Reached != a.level.Reached
+	a.level = level
+	for u := range a.uses {
+		if another && u.changed != nil {
+			u.changed()
+		}
 	}
 }
 

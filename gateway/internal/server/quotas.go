@@ -114,7 +114,10 @@ func leaseRequests(list []quota.Request) []nodes.LeaseRequest {
 
 // grantOf takes a state that it does not know for one without anything to use.
 func grantOf(g nodes.Grant) quota.Grant {
-	grant := quota.Grant{Subscription: g.Subscription, State: quota.State(g.State), Version: g.Version, Allowance: g.Allowance, ThrottleBPS: g.ThrottleBPS}
+	grant := quota.Grant{
+		Subscription: g.Subscription, State: quota.State(g.State), Version: g.Version, Allowance: g.Allowance, ThrottleBPS: g.ThrottleBPS,
+		Level: quota.Level{Quota: g.Quota, Used: g.Used, Reached: g.Reached},
+	}
 	switch grant.State {
 	case quota.Open, quota.Exhausted, quota.Throttled, quota.Unlimited, quota.Unknown:
 	default:

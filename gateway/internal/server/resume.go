@@ -38,6 +38,7 @@ type lasting struct {
 	live    *sessions.Session
 	session *mux.Session
 	terms   protocol.Resume
+	beside  *attendant    // nil: there is none
 	turn    chan struct{} // held by who resumes it, who alone touches the following
 	attempt uint64        // the latest
 
@@ -244,6 +245,9 @@ func (l *lasting) enter(ctx context.Context) error {
 func (l *lasting) park(ctx context.Context, asked wire.Resumption) (received uint64, err error) {
 	if asked.Attempt <= l.attempt {
 		return 0, &protocol.RefusedError{Code: wire.CodeCancelled}
+	}
+	if l.beside != nil && l.beside.over(time.Now()) { // its timer may be late: the machine has slept
+		l.live.End(wire.CodeTokenExpired)
 	}
 	select {
 	case <-l.live.Ending():

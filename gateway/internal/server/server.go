@@ -246,11 +246,12 @@ func (g *gateway) build(member nodes.Config) error {
 		refused: g.metrics.UsageRefused, turnedAway: g.metrics.NoLedger, log: g.cfg.Log, wake: make(chan struct{}, 1),
 	}
 	g.tunnels = &tunnels{
-		handshake: protocol.Handshake{Timeout: limits.HandshakeTimeout.Std(), Offer: g.resumes.offered().With(wire.Drain).With(wire.ChannelBinding)},
+		handshake: protocol.Handshake{Timeout: limits.HandshakeTimeout.Std(), Offer: g.resumes.offered().With(wire.Terms).With(wire.Drain).With(wire.ChannelBinding)},
 		resumes:   g.resumes,
 		drain:     g.drain,
 		checker:   auth.New(auth.Config{Tokens: tokens{g.node}, RequireBinding: g.cfg.RequireChannelBinding}),
 		node:      g.node,
+		grace:     g.cfg.OutageGrace.Std(),
 		registry:  g.registry,
 		reviews:   g.reviews,
 		usage:     g.usage,

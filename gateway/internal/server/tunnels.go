@@ -45,6 +45,7 @@ type tunnels struct {
 	handshake protocol.Handshake
 	checker   *auth.Checker
 	node      *nodes.Node
+	grace     time.Duration // for tokens that are over while the control plane is away
 	registry  *sessions.Registry
 	reviews   *reviews
 	usage     *usage
@@ -111,7 +112,7 @@ func (t *tunnels) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx := context.WithoutCancel(r.Context())
 	go func() {
 		defer t.running.Done()
-		t.carry(ctx, conn, comes.live, accepted)
+		t.carry(ctx, comes, accepted)
 	}()
 }
 
@@ -121,6 +122,9 @@ type arrival struct {
 	conn *carrier.Conn
 	host string
 	live *sessions.Session // set when there is a new one
+	who  auth.Identity     // with it
+
+	terms bool // with it: its device knows the frames of docs/03, part 8.5
 }
 
 // shake does the handshake. When it succeeds there is a live session, here and
@@ -135,7 +139,8 @@ func (t *tunnels) shake(ctx context.Context, comes *arrival) (protocol.Accepted,
 
 // Admit makes a session, if the device may have one.
 func (a *arrival) Admit(ctx context.Context, hello wire.Hello, nonce [32]byte) (grant protocol.Grant, err error) {
-	a.live, grant, err = a.admit(ctx, a.conn, hello, auth.Connection{Nonce: nonce, Host: a.host})
+	a.terms = hello.Capabilities.Has(wire.Terms)
+	grant, err = a.admit(ctx, hello, auth.Connection{Nonce: nonce, Host: a.host})
 	return grant, err
 }
 
@@ -145,40 +150,44 @@ func (a *arrival) Resume(ctx context.Context, asked wire.Resumption, nonce [32]b
 }
 
 // admit decides whether a device gets a session, and makes it.
-func (t *tunnels) admit(ctx context.Context, conn *carrier.Conn, hello wire.Hello, to auth.Connection) (*sessions.Session, protocol.Grant, error) {
+func (a *arrival) admit(ctx context.Context, hello wire.Hello, to auth.Connection) (protocol.Grant, error) {
 	if hello.Capabilities.Has(wire.ChannelBinding) {
-		binding, err := conn.ExportKeyingMaterial()
+		binding, err := a.conn.ExportKeyingMaterial()
 		if err != nil {
-			return nil, protocol.Grant{}, err
+			return protocol.Grant{}, err
 		}
 		to.Binding = binding
 	}
-	device, err := t.checker.Check(ctx, hello, to)
+	device, err := a.checker.Check(ctx, hello, to)
 	switch {
 	case errors.Is(err, auth.ErrUnready):
-		return nil, protocol.Grant{}, &protocol.RefusedError{Code: wire.CodeRetryLater, RetryAfter: retryUndecided}
+		return protocol.Grant{}, &protocol.RefusedError{Code: wire.CodeRetryLater, RetryAfter: retryUndecided}
 	case errors.Is(err, auth.ErrInvalid):
-		return nil, protocol.Grant{}, &protocol.RefusedError{Code: wire.CodeInvalidToken}
+		return protocol.Grant{}, &protocol.RefusedError{Code: wire.CodeInvalidToken}
 	}
 	expired := err != nil
 	gate.Pass(ctx)
-	if t.drain.draining() || t.registry.Stopping() {
-		return nil, protocol.Grant{}, &protocol.RefusedError{Code: wire.CodeShutdown, RetryAfter: retryElsewhere}
+	if a.drain.draining() || a.registry.Stopping() {
+		return protocol.Grant{}, &protocol.RefusedError{Code: wire.CodeShutdown, RetryAfter: retryElsewhere}
 	}
 
-	if err := t.usage.enter(ctx); err != nil {
-		return nil, protocol.Grant{}, &protocol.RefusedError{Code: wire.CodeRetryLater, RetryAfter: retryFull}
+	if err := a.usage.enter(ctx); err != nil {
+		return protocol.Grant{}, &protocol.RefusedError{Code: wire.CodeRetryLater, RetryAfter: retryFull}
 	}
-	live, grant, err := t.begin(ctx, device, expired)
+	live, grant, err := a.begin(ctx, device, expired)
 	if err != nil {
-		t.usage.leave()
-		return nil, protocol.Grant{}, err
+		a.usage.leave()
+		return protocol.Grant{}, err
+	}
+	if a.terms {
+		live.Show(grant.AuthDeadline)
 	}
 	if hello.Capabilities.Has(wire.Resume) {
-		grant.Resume = t.resumes.grant(hello.Capabilities)
+		grant.Resume = a.resumes.grant(hello.Capabilities)
 	}
 	grant.Drain = hello.Capabilities.Has(wire.Drain)
-	return live, grant, nil
+	a.live, a.who = live, device
+	return grant, nil
 }
 
 // begin asks for the decision about a device that has proven who it is, with a token
@@ -224,9 +233,13 @@ func (t *tunnels) begin(ctx context.Context, device auth.Identity, expired bool)
 		t.node.Ended(id, wire.CodeRetryLater.String())
 		return nil, protocol.Grant{}, &protocol.RefusedError{Code: wire.CodeRetryLater, RetryAfter: retryFull}
 	}
-	rest(live, decision, told)
+	t.rest(live, decision, told)
 	t.reviews.begun(live, asked)
-	grant := protocol.Grant{Session: id, Limits: t.limitsFor(decision), Deadline: decision.ExpiresAt}
+	grant := protocol.Grant{
+		Session: id, Limits: t.limitsFor(decision), Deadline: decision.ExpiresAt, AuthDeadline: device.Expires.Add(ticket.Leeway),
+	}
+	up, down := live.Speeds.InForce()
+	grant.Limits.SpeedUp, grant.Limits.SpeedDown = uint64(up), uint64(down)
 	return live, grant, nil
 }
 
@@ -255,13 +268,15 @@ func (t *tunnels) renew(ctx context.Context, question nodes.Question, live *sess
 	case !decision.Allowed:
 		return time.Time{}, decision.Reason.Wire()
 	default:
-		rest(live, decision, asked)
+		t.rest(live, decision, asked)
 		return decision.ExpiresAt, wire.CodeNoError
 	}
 }
 
 // rest has a session keep to a decision.
-func rest(live *sessions.Session, decision nodes.Decision, asked time.Time) {
+func (t *tunnels) rest(live *sessions.Session, decision nodes.Decision, asked time.Time) {
+	limits := t.limitsFor(decision)
+	live.Offer(asked, limits.MaxStreams, limits.MaxUDP)
 	live.Rest(sessions.Terms{User: decision.User, Plan: decision.Plan, Subscription: decision.Subscription})
 	live.Speeds.Set(asked, decision.SpeedUp, decision.SpeedDown)
 	live.Quota.Rest(decision.Subscription, quotaOf(decision), asked)
@@ -288,8 +303,9 @@ func (t *tunnels) limitsFor(decision nodes.Decision) wire.Limits {
 }
 
 // carry serves a live session until it ends.
-func (t *tunnels) carry(ctx context.Context, conn *carrier.Conn, live *sessions.Session, accepted protocol.Accepted) {
+func (t *tunnels) carry(ctx context.Context, came *arrival, accepted protocol.Accepted) {
 	began := time.Now()
+	live := came.live
 	t.log.InfoContext(ctx, "session begun", "session", live.ID.String())
 	cfg := mux.Config{
 		Role:   mux.Gateway,
@@ -307,9 +323,14 @@ func (t *tunnels) carry(ctx context.Context, conn *carrier.Conn, live *sessions.
 			t.resumes.loses(kept)
 		}}
 	}
-	session := mux.New(conn, cfg)
+	var beside *attendant // nil: the device does not know what it would tell
+	if came.terms {
+		beside = t.attendantOf(came, accepted)
+		cfg.Terms = beside.terms()
+	}
+	session := mux.New(came.conn, cfg)
 	if kept != nil {
-		kept.session = session
+		kept.session, kept.beside = session, beside
 		t.resumes.add(kept)
 	}
 	t.drain.begun(live, session)
@@ -326,6 +347,10 @@ func (t *tunnels) carry(ctx context.Context, conn *carrier.Conn, live *sessions.
 	term, over := context.WithCancel(ctx)
 	defer over()
 	parts.Go(func() { live.KeepTerm(term) })
+	if beside != nil {
+		beside.session = session
+		parts.Go(func() { beside.attend(term) })
+	}
 	parts.Go(func() {
 		_ = t.streams.Serve(allowed, session, live.ID, protocol.Bounds{Meter: live, Speeds: live.Speeds, Quota: live.Quota})
 	}) // its error is the session's
@@ -352,6 +377,15 @@ func (t *tunnels) carry(ctx context.Context, conn *carrier.Conn, live *sessions.
 	t.forget(live)
 	t.log.InfoContext(ctx, "session ended", "session", live.ID.String(), "reason", why, "took", time.Since(began).Round(time.Millisecond).String(),
 		"bytes_up", live.Up(), "bytes_down", live.Down())
+}
+
+// attendantOf makes the attendant of a session that is about to be carried.
+func (t *tunnels) attendantOf(came *arrival, accepted protocol.Accepted) *attendant {
+	return &attendant{
+		checker: t.checker, lastAway: t.node.LastAway, grace: t.grace, reauthed: t.metrics.Reauth,
+		live: came.live, device: came.who, reauths: make(chan wire.Reauth, 1),
+		told: wire.SessionTerms{Limits: accepted.Limits, Deadline: accepted.Deadline},
+	}
 }
 
 // cutsOff says whether a session that is told to end for this reason takes along

@@ -50,8 +50,8 @@ func (t *Traffic) Moved() int64 { return t.Up() + t.Down() }
 // Term is how long a session may run.
 type Term struct {
 	Until time.Time // zero: without an end
-	// Renew is asked at Until how long the session may go on, or why it may
-	// not: wire.CodeNoError is no reason.
+	// Renew is asked at Until, and by [Session.Review], how long the session may go on,
+	// or why it may not: wire.CodeNoError is no reason.
 	Renew func(context.Context) (until time.Time, why wire.Code)
 }
 
@@ -74,10 +74,15 @@ type Session struct {
 	streams atomic.Int64
 	ending  chan struct{} // closed when the session must end
 	term    Term
+	moved   chan struct{} // holds one token when its end is another
+	changed chan struct{} // holds one token when what its device was told may be out of date
 	held    func() uint64 // guarded by the registry's mutex; see Registry.Leave
 
 	mu    sync.Mutex // guards the following fields
 	terms Terms
+	until time.Time // zero: without an end
+	offer Offer
+	shown time.Time // see ShownUntil
 	ended bool
 	code  wire.Code       // why
 	since time.Time       // see EndSince
@@ -157,11 +162,77 @@ func (s *Session) Rest(on Terms) {
 	s.terms = on
 }
 
+// Offer is what the device of a session may have of its gateway.
+type Offer struct {
+	MaxStreams, MaxUDP uint64
+	asked              time.Time
+}
+
+// Offer notes what the device may have by the answer to a question that was asked at
+// a time, unless a later one is known.
+func (s *Session) Offer(asked time.Time, streams, udp uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if asked.Before(s.offer.asked) {
+		return
+	}
+	s.offer = Offer{MaxStreams: streams, MaxUDP: udp, asked: asked}
+	s.signal(s.changed)
+}
+
+// Offered returns what was offered last, and until when the session runs; the zero Time:
+// without an end.
+func (s *Session) Offered() (offer Offer, until time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.offer, s.until
+}
+
+// Changed has a token when what the device was told may be out of date: its offer, its
+// speeds, or the session's end.
+func (s *Session) Changed() <-chan struct{} { return s.changed }
+
+// Change says so. It may be called with locks held.
+func (s *Session) Change() { s.signal(s.changed) }
+
+// Show notes until when the device has shown who it is; the zero Time: for ever.
+func (s *Session) Show(until time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.shown = until
+}
+
+// ShownUntil is until when the device has shown who it is; the zero Time: for ever.
+func (s *Session) ShownUntil() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.shown
+}
+
+func (s *Session) signal(token chan struct{}) {
+	select {
+	case token <- struct{}{}:
+	default:
+	}
+}
+
+// run notes until when the session runs.
+func (s *Session) run(until time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.until.Equal(until) {
+		s.until = until
+		s.signal(s.moved)
+		s.signal(s.changed)
+	}
+}
+
 // Review asks about the session while its term runs: the answer may be another now.
 // It ends the session when it may not go on, and reports whether there was an answer.
 func (s *Session) Review(ctx context.Context) bool {
-	switch _, why := s.term.Renew(ctx); why {
+	switch until, why := s.term.Renew(ctx); why {
 	case wire.CodeNoError:
+		s.run(until)
 	case wire.CodeRetryLater:
 		return false
 	default:
@@ -171,25 +242,34 @@ func (s *Session) Review(ctx context.Context) bool {
 }
 
 // KeepTerm ends the session when its term is over and not renewed. It returns
-// when the session must end, when it has no end any more, and when ctx ends.
+// when the session must end, and when ctx ends.
 func (s *Session) KeepTerm(ctx context.Context) {
 	least := time.Duration(0)
-	for until := s.term.Until; !until.IsZero(); least = renewPause {
-		timer := time.NewTimer(max(least, time.Until(until)))
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		_, until := s.Offered()
+		if until.IsZero() {
+			timer.Stop()
+		} else {
+			timer.Reset(max(least, time.Until(until)))
+		}
 		select {
 		case <-timer.C:
+		case <-s.moved:
+			continue
 		case <-s.ending:
-			timer.Stop()
 			return
 		case <-ctx.Done():
-			timer.Stop()
 			return
 		}
-		var why wire.Code
-		if until, why = s.term.Renew(ctx); why != wire.CodeNoError {
+		until, why := s.term.Renew(ctx)
+		if why != wire.CodeNoError {
 			s.End(why)
 			return
 		}
+		s.run(until)
+		least = renewPause
 	}
 }
 
@@ -257,7 +337,10 @@ func (r *Registry) Add(id ID, device Device, term Term) (*Session, error) {
 	if speeds == nil {
 		speeds = r.uplink.NewSpeeds()
 	}
-	s := &Session{ID: id, Device: device, Speeds: speeds, all: &r.total, ending: make(chan struct{}), term: term}
+	s := &Session{
+		ID: id, Device: device, Speeds: speeds, all: &r.total, ending: make(chan struct{}), term: term, until: term.Until,
+		moved: make(chan struct{}, 1), changed: make(chan struct{}, 1),
+	}
 	r.sessions[id] = s
 	if r.devices[device] == nil {
 		r.devices[device] = make(map[ID]*Session)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -153,7 +154,9 @@ func TestASessionGoesOnWithItsSubscription(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s.KeepTerm(t.Context())
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Hour)
+		defer cancel()
+		s.KeepTerm(ctx)
 		if want := []time.Duration{time.Hour, 3 * time.Hour, 3*time.Hour + renewPause}; !slices.Equal(asked, want) {
 			t.Errorf("asked after %v, want %v", asked, want)
 		}
@@ -161,6 +164,54 @@ func TestASessionGoesOnWithItsSubscription(t *testing.T) {
 			t.Errorf("ends as %v", code)
 		}
 	})
+}
+
+// A review finds that the end is another one: sooner than it was, or at all.
+func TestAReviewMovesTheEndOfASession(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		ends := []time.Time{began.Add(2 * time.Hour), began.Add(time.Hour)}
+		var asked atomic.Int64
+		s, err := New(2, Leaving{}, nil).Add(ID{1}, Device{1}, Term{
+			Renew: func(context.Context) (time.Time, wire.Code) {
+				n := int(asked.Add(1))
+				if n > len(ends) {
+					return time.Time{}, wire.CodeSubscriptionExpired
+				}
+				return ends[n-1], wire.CodeNoError
+			},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range ends {
+			time.AfterFunc(time.Duration(i+1)*time.Minute, func() { s.Review(t.Context()) })
+		}
+		s.KeepTerm(t.Context())
+		if code, must := ending(s); !must || code != wire.CodeSubscriptionExpired || time.Since(began) != time.Hour {
+			t.Errorf("ended as %v, %v, after %v, want after an hour", code, must, time.Since(began))
+		}
+		select {
+		case <-s.Changed():
+		default:
+			t.Error("its device need not be told")
+		}
+	})
+}
+
+func TestALaterOfferCounts(t *testing.T) {
+	r := New(10, Leaving{}, nil)
+	s := add(t, r, 1, 1)
+	now := time.Now()
+	s.Offer(now, 10, 5)
+	s.Offer(now.Add(-time.Second), 20, 6)
+	if offer, _ := s.Offered(); offer.MaxStreams != 10 || offer.MaxUDP != 5 {
+		t.Errorf("offered %+v", offer)
+	}
+	s.Offer(now.Add(time.Second), 30, 7)
+	if offer, _ := s.Offered(); offer.MaxStreams != 30 || offer.MaxUDP != 7 {
+		t.Errorf("offered %+v", offer)
+	}
 }
 
 func TestTheTermOfAnEndedSessionIsNotRenewed(t *testing.T) {

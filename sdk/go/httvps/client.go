@@ -84,6 +84,7 @@ type Client struct {
 	mu      sync.Mutex     // guards the following fields
 	runner  *runner        // what Run works with; nil while it does not run
 	session *mux.Session   // nil while there is none
+	lost    error          // why session has no connection; nil: it has one
 	left    []*mux.Session // whose gateways go away, with streams that go on; the oldest first
 	status  Status         // but for what the session itself knows
 	last    error          // what went wrong last
@@ -466,10 +467,12 @@ func (r *runner) knocking(gateway string, tok token, dial func(opts carrier.Dial
 
 // Status is how a [Client] is doing.
 type Status struct {
-	Connected bool      // a session is up
-	Gateway   Gateway   // with Connected
-	Session   string    // with Connected: 32 hexadecimal digits
-	Since     time.Time // since when it is connected, or not; zero before the first time
+	Connected bool      // a session is up, and has a connection
+	Degraded  bool      // a session is up, has lost its connection and waits for another
+	Gateway   Gateway   // with Connected or Degraded, like the following two
+	Session   string    // 32 hexadecimal digits
+	Limits    Limits    // what the gateway allows
+	Since     time.Time // since when there is a session, or none; zero before the first time
 
 	// RoundTrip is how long the gateway last took to answer; 0: not measured yet.
 	RoundTrip time.Duration
@@ -480,7 +483,8 @@ type Status struct {
 	// Sent and Received are bytes since Run began, of all sessions.
 	Sent, Received uint64
 
-	// Err is what went wrong last, without Connected.
+	// Err is what went wrong last, without Connected; with Degraded, how the connection
+	// was lost.
 	Err error
 }
 
@@ -500,7 +504,7 @@ func (c *Client) Status() Status {
 		return s
 	}
 	stats := c.session.Stats()
-	s.Connected = true
+	s.Connected, s.Degraded, s.Err = c.lost == nil, c.lost != nil, c.lost
 	s.RoundTrip = stats.RoundTrip
 	s.Streams += stats.Streams
 	s.Sent += stats.Sent

@@ -16,9 +16,20 @@ const (
 	// Connected: Session is up at Gateway.
 	Connected
 
+	// Degraded: Session has lost its connection, for the reason Err, and waits for
+	// another one; what runs through it stands still meanwhile. Resumed or Disconnected
+	// follows.
+	Degraded
+
 	// Resumed: Session goes on over another connection. Err says why it lost the one
 	// before; nil: it did not, or the network had changed.
 	Resumed
+
+	// LimitsChanged: the gateway allows Session other Limits from now on.
+	LimitsChanged
+
+	// Noticed: Session will end, or become slow, as Notice says.
+	Noticed
 
 	// Moved: Session is up at Gateway and takes the place of one at the gateway From,
 	// which goes away; Err is a *RefusedError that says why. Connections that are open
@@ -45,10 +56,16 @@ func (k EventKind) String() string {
 		return "connecting"
 	case Connected:
 		return "connected"
+	case Degraded:
+		return "degraded"
 	case Resumed:
 		return "resumed"
 	case Moved:
 		return "moved"
+	case LimitsChanged:
+		return "limits changed"
+	case Noticed:
+		return "noticed"
 	case Disconnected:
 		return "disconnected"
 	case Waiting:
@@ -65,8 +82,10 @@ type Event struct {
 	Kind    EventKind     // what has changed
 	Gateway string        // URL; empty when no gateway is meant
 	Region  string        // of the gateway; may be empty
-	Session string        // 32 hexadecimal digits; with Connected, Resumed, Moved and Disconnected
+	Session string        // 32 hexadecimal digits; with every kind that speaks of it
 	From    string        // URL of the gateway before; with Moved
 	Wait    time.Duration // with Waiting
-	Err     error         // with Resumed, Moved, Disconnected, Waiting and Refused
+	Limits  Limits        // with Connected, Moved and LimitsChanged
+	Notice  Notice        // with Noticed
+	Err     error         // with Degraded, Resumed, Moved, Disconnected, Waiting and Refused
 }

@@ -73,16 +73,23 @@ func (r *runner) begin(ctx context.Context, at admission, before *departure) *st
 		admission: at, id: hex.EncodeToString(at.ready.SessionID[:]),
 		said: make(chan wire.GoAway, 1), ended: make(chan struct{}),
 	}
+	start := time.Now()
 	s.keep = &keeper{
 		runner: r, gateway: at.gateway, id: s.id, ready: at.ready,
 		lost: make(chan error, 1), left: make(chan struct{}),
+		news: news{wake: make(chan struct{}, 1)}, times: timesOf(at.ready, start), shown: at.tok.text,
 	}
-	s.session = mux.New(at.conn, mux.Config{
+	limits := s.keep.times.limits(wire.SessionTerms{Limits: at.ready.Limits, Deadline: at.ready.Deadline})
+	cfg := mux.Config{
 		Role: mux.Client, Limits: c.cfg.Memory.limits(at.ready.Limits), First: at.rest,
 		Budget: c.cfg.Memory.budget(),
 		Resume: mux.Resume{Within: at.ready.ResumeWindow, OnLost: s.keep.loses},
 		Drain:  mux.Drain{Agreed: at.ready.Capabilities.Has(wire.Drain), OnGoAway: s.hears},
-	})
+	}
+	if at.ready.Capabilities.Has(wire.Terms) {
+		cfg.Terms = s.keep.news.terms()
+	}
+	s.session = mux.New(at.conn, cfg)
 	s.keep.session = s.session
 
 	select {
@@ -90,13 +97,13 @@ func (r *runner) begin(ctx context.Context, at admission, before *departure) *st
 	default:
 	}
 	c.change(func() {
-		c.session, c.last = s.session, nil
-		c.status.Gateway, c.status.Session = at.gateway, s.id
+		c.session, c.lost, c.last = s.session, nil, nil
+		c.status.Gateway, c.status.Session, c.status.Limits = at.gateway, s.id, limits
 		if before == nil {
-			c.status.Since = time.Now()
+			c.status.Since = start
 		}
 	})
-	told := Event{Kind: Connected, Gateway: at.gateway.URL, Region: at.gateway.Region, Session: s.id}
+	told := Event{Kind: Connected, Gateway: at.gateway.URL, Region: at.gateway.Region, Session: s.id, Limits: limits}
 	if before != nil {
 		told.Kind, told.From = Moved, before.from.URL
 		told.Err = &RefusedError{Code: before.code.Meaning().String(), By: hostOf(before.from.URL)}
@@ -271,7 +278,7 @@ func (r *runner) over(ctx context.Context, s *stay) error {
 		n := len(c.left)
 		c.left = slices.DeleteFunc(c.left, func(other *mux.Session) bool { return other == s.session })
 		if left = len(c.left) < n; !left {
-			c.session, c.last = nil, s.err
+			c.session, c.lost, c.last = nil, nil, s.err
 			c.status = Status{Sent: c.status.Sent, Received: c.status.Received, Since: time.Now()}
 		}
 	})
@@ -288,7 +295,7 @@ func (r *runner) over(ctx context.Context, s *stay) error {
 		case final:
 			err = &RefusedError{Code: code, By: hostOf(s.gateway.URL)}
 		case freshToken:
-			r.tokens.drop(s.tok.text)
+			r.tokens.drop(s.keep.shown)
 		case again:
 		}
 	case !ok && ctx.Err() == nil: // not by us

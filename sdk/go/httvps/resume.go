@@ -49,6 +49,12 @@ type keeper struct {
 	left    chan struct{} // closed when another session has taken the place of this one
 	attempt uint64        // the latest
 
+	news    news
+	times   gatewayTimes
+	shown   string      // the token that the gateway was shown last
+	unheard bool        // and could not judge
+	again   *time.Timer // when it is to be shown again
+
 	// fresh is set when the gateway no longer has the session: a carrier on which the
 	// device can introduce itself at once.
 	fresh *opened
@@ -56,10 +62,22 @@ type keeper struct {
 
 // loses notes that the session has lost its carrier.
 func (k *keeper) loses(why error) {
+	k.note(why)
 	select {
 	case k.lost <- why:
 	default:
 	}
+}
+
+// note notes why the session has no connection, unless another one has taken its place;
+// nil: it has one.
+func (k *keeper) note(lost error) {
+	c := k.runner.client
+	c.change(func() {
+		if c.session == k.session {
+			c.lost = lost
+		}
+	})
 }
 
 // run returns when the session has ended.
@@ -74,11 +92,22 @@ func (k *keeper) run(ctx context.Context) {
 	rotation := newRotation(k.session)
 	look := time.NewTicker(rotateLook)
 	defer look.Stop()
+	k.again = time.NewTimer(reauthAgain)
+	defer k.again.Stop()
+	renewed := k.runner.tokens.changes()
+	k.reauth() // there may be another token since HELLO
 	left := k.left
 	for {
 		select {
 		case <-left: // a new network is not its business any more
 			left = nil
+		case <-renewed:
+			renewed = k.runner.tokens.changes()
+			k.reauth()
+		case <-k.again.C:
+			k.reauth()
+		case <-k.news.wake:
+			k.hear()
 		case why := <-k.lost:
 			k.resume(ctx, why)
 			rotation = newRotation(k.session)
@@ -159,6 +188,10 @@ func (k *keeper) replace(ctx context.Context) bool {
 
 // resume tries until the session goes on, or is over.
 func (k *keeper) resume(ctx context.Context, why error) {
+	if !k.session.Lost() {
+		return // it has another one by now, or is over
+	}
+	k.degraded(why)
 	delays := backoff{min: resumeSoon, max: resumeLater}
 	lost := time.Now()
 	for timeout := resumeTimeout; k.session.Lost(); timeout = min(2*timeout, resumeTimeoutMost) {
@@ -218,8 +251,15 @@ func (k *keeper) pause(wait time.Duration) {
 	}
 }
 
+// degraded says that the session has no connection.
+func (k *keeper) degraded(why error) {
+	k.note(why)
+	k.runner.client.cfg.OnEvent(Event{Kind: Degraded, Gateway: k.gateway.URL, Region: k.gateway.Region, Session: k.id, Err: why})
+}
+
 // told says that the session goes on.
 func (k *keeper) told(why error) {
+	k.note(nil)
 	k.runner.client.cfg.OnEvent(Event{Kind: Resumed, Gateway: k.gateway.URL, Region: k.gateway.Region, Session: k.id, Err: why})
 }
 

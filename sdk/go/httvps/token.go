@@ -43,8 +43,9 @@ type tokens struct {
 	turn    chan struct{} // held by who asks the service, so that one does
 	renewed chan struct{} // has an item when current was replaced
 
-	mu      sync.Mutex // guards current
+	mu      sync.Mutex // guards the following fields
 	current token
+	another chan struct{} // closed and replaced with each token
 }
 
 func newTokens(service *api, key crypto.Signer, deviceID string) (*tokens, error) {
@@ -59,6 +60,7 @@ func newTokens(service *api, key crypto.Signer, deviceID string) (*tokens, error
 		device:   device,
 		turn:     make(chan struct{}, 1),
 		renewed:  make(chan struct{}, 1),
+		another:  make(chan struct{}),
 	}, nil
 }
 
@@ -71,11 +73,20 @@ func (t *tokens) load() token {
 func (t *tokens) store(tok token) {
 	t.mu.Lock()
 	t.current = tok
+	close(t.another)
+	t.another = make(chan struct{})
 	t.mu.Unlock()
 	select {
 	case t.renewed <- struct{}{}:
 	default:
 	}
+}
+
+// changes is closed when there is another token.
+func (t *tokens) changes() <-chan struct{} {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.another
 }
 
 // drop makes sure that the token is not used again.

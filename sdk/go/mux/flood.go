@@ -35,6 +35,12 @@ func newFlood(l wire.Limits) flood {
 	}
 }
 
+// allow raises what is allowed to what later limits need.
+func (f *flood) allow(l wire.Limits) {
+	more := newFlood(l)
+	f.burst, f.rate = max(f.burst, more.burst), max(f.rate, more.rate)
+}
+
 // pass counts one frame and says whether it is still within the limit.
 func (f *flood) pass(now time.Duration, bytes uint64) bool {
 	if f.level++; f.level <= f.burst {

@@ -59,6 +59,8 @@ func (s *Session) readFrame(f wire.Frame) error {
 		return s.readOpen(f)
 	case wire.TypeOpened, wire.TypeData, wire.TypeFin, wire.TypeCredit, wire.TypeReset, wire.TypeStop, wire.TypeDgram:
 		return s.readStreamFrame(f)
+	case wire.TypeReauth, wire.TypeAuth, wire.TypeLimits, wire.TypeNotice:
+		return s.readTerms(f)
 	case wire.TypeChallenge, wire.TypeHello, wire.TypeReady, wire.TypeReject, wire.TypeResume, wire.TypeResumed:
 		return protocolError(f.Type.String() + " after the handshake")
 	}
@@ -88,6 +90,7 @@ func (s *Session) readOpen(f wire.Frame) error {
 		s.highest = f.Stream
 	}
 	ignored := f.Stream > s.last
+	_, udp := s.allowed.inForce(time.Now())
 	s.mu.Unlock()
 	if old {
 		return protocolError("OPEN with an old id")
@@ -102,7 +105,7 @@ func (s *Session) readOpen(f wire.Frame) error {
 		return &wire.Error{Code: wire.CodeFlowControl, What: "OPEN: early data over early_window"}
 	case ignored: // and so is what follows on it, as of any stream that has ended
 		return nil
-	case o.Kind.Flow() && s.limits.MaxUDP == 0:
+	case o.Kind.Flow() && udp == 0:
 		return s.refuse(f.Stream, wire.CodeUnsupported)
 	case streamOnly:
 		return s.refuse(f.Stream, broken.Code)
@@ -125,12 +128,14 @@ func (s *Session) readOpen(f wire.Frame) error {
 func (s *Session) admit(in Incoming, o wire.Open) wire.Code {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	streams, udp := s.allowed.inForce(time.Now())
+	s.in.flood.allow(wire.Limits{MaxStreams: streams, OpenBurst: s.opens.burst / 2, OpenRate: s.opens.rate / 2})
 	switch {
 	case s.err != nil:
 		return wire.CodeShutdown
-	case s.live >= s.limits.MaxStreams, in.Flow != nil && s.liveUDP >= s.limits.MaxUDP:
+	case s.live >= streams, in.Flow != nil && s.liveUDP >= udp:
 		return wire.CodeLimit
-	case uint64(s.accepted.len()) >= 2*s.limits.MaxStreams: // as many again were reset before anybody accepted them
+	case uint64(s.accepted.len()) >= 2*streams: // as many again were reset before anybody accepted them
 		return wire.CodeEnhanceCalm
 	}
 	if _, ok := s.opens.take(time.Now(), 0); !ok {

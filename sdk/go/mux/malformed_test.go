@@ -16,18 +16,18 @@ const vectorDir = "../../testvectors"
 // its two ends, in their packages.
 func TestMalformedVectorsEndTheSessionWithTheirCode(t *testing.T) {
 	played := map[mux.Role]int{}
-	for _, v := range muxtest.MalformedVectors(t, vectorDir, "frames.json", "unknown.json", "open.json", "messages.json") {
+	for _, v := range muxtest.MalformedVectors(t, vectorDir, "frames.json", "unknown.json", "open.json", "messages.json", "terms.json") {
 		if len(v.Bytes) > wire.MaxMessage || ofHandshake(v) {
 			continue // no carrier passes it on, or it has no place in a session
 		}
 		for name, role := range map[string]mux.Role{"client": mux.Client, "gateway": mux.Gateway} {
-			if v.Type() == wire.TypeOpen && role == mux.Client || v.Type() == wire.TypeOpened && role == mux.Gateway {
+			if v.Type() == wire.TypeOpen && role == mux.Client || v.Type() == wire.TypeOpened && role == mux.Gateway || ofTerms(v, role) {
 				continue // from the wrong end, which is a fault of its own
 			}
 			played[role]++
 			t.Run(v.Name+" to the "+name, func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
-					s, peer := scripted(t, role, wire.DefaultLimits())
+					s, peer := malformed(t, role, v)
 					prepare(t, s, peer, v)
 					peer.Send(v.Bytes)
 					peer.WantClose(v.Code)
@@ -53,6 +53,31 @@ func ofHandshake(v muxtest.Malformed) bool {
 		}
 	}
 	return false
+}
+
+// ofTerms says whether a frame of part 8.5 is for the other role.
+func ofTerms(v muxtest.Malformed, role mux.Role) bool {
+	switch v.Type() {
+	case wire.TypeReauth:
+		return role == mux.Client
+	case wire.TypeAuth, wire.TypeLimits, wire.TypeNotice:
+		return role == mux.Gateway
+	default:
+		return false
+	}
+}
+
+// malformed runs a session for the vector, which knows the frames of part 8.5 where that
+// is one.
+func malformed(t *testing.T, role mux.Role, v muxtest.Malformed) (*mux.Session, *muxtest.Peer) {
+	t.Helper()
+	switch v.Type() {
+	case wire.TypeReauth, wire.TypeAuth, wire.TypeLimits, wire.TypeNotice:
+		s, _, peer := scriptedTerms(t, role, wire.DefaultLimits())
+		return s, peer
+	default:
+		return scripted(t, role, wire.DefaultLimits())
+	}
 }
 
 // prepare opens the stream or the flow that the vector is for.

@@ -80,20 +80,23 @@ type Config struct {
 	First  []byte      // frames that came behind the handshake in its message
 	Resume Resume      // as agreed in the handshake; needs a Budget of MinResumeBudget
 	Drain  Drain       // likewise
+	Terms  *Terms      // nil: not agreed on in the handshake
 }
 
 // Session is one device's tunnel, on one carrier at a time.
 type Session struct {
 	role   Role
-	limits wire.Limits
+	told   wire.Limits // by READY
+	limits wire.Limits // what of that is used; the numbers of streams may be others by now, see allowed
 	resume Resume
 	drain  Drain
+	terms  *Terms // nil: not agreed on
 	floor  uint64 // what every stream may send or be sent from its open on
 	began  time.Time
 
 	arrival  chan struct{}   // gateway: holds one when something is to be accepted
-	slots    chan struct{}   // client: one for each stream that counts
-	udpSlots chan struct{}   // client: likewise, flows alone
+	slots    places          // client: one for each stream that counts
+	udpSlots places          // client: likewise, flows alone
 	shut     chan struct{}   // client: closed when the gateway takes no further OPEN
 	done     chan struct{}   // closed when the session ends
 	taken    chan attachment // holds a carrier that Run has not begun to read yet
@@ -124,8 +127,10 @@ type Session struct {
 	farewell []byte         // gateway: GOAWAY, to be sent
 	live     uint64         // gateway: streams and flows that count towards max_streams
 	liveUDP  uint64         // gateway: flows alone
+	allowed  allowance
 	opens    bucket
 	refusals []refusal
+	unsent   unsent
 	pong     *[8]byte // to be answered
 	ping     *ping    // to be sent, or waiting for its answer
 	pings    uint64
@@ -146,7 +151,7 @@ func New(conn Messages, cfg Config) *Session {
 		cfg.Budget = DefaultBudget
 	}
 	s := &Session{
-		role: cfg.Role, limits: cfg.Limits, resume: cfg.Resume, drain: cfg.Drain, last: wire.AllOpens,
+		role: cfg.Role, told: cfg.Limits, limits: cfg.Limits, resume: cfg.Resume, drain: cfg.Drain, terms: cfg.Terms, last: wire.AllOpens,
 		at:      attachment{conn: conn, first: cfg.First, parked: make(chan struct{})},
 		taken:   make(chan attachment, 1),
 		history: history{next: 1},
@@ -167,10 +172,8 @@ func New(conn Messages, cfg Config) *Session {
 	}
 	// The other end chose the limits: a wild one must not become ours.
 	l := &s.limits
-	l.MaxStreams = min(max(l.MaxStreams, 1), 1<<16)
-	l.MaxUDP = min(l.MaxUDP, l.MaxStreams)
-	l.OpenBurst = min(max(l.OpenBurst, 1), 1<<16)
-	l.OpenRate = min(max(l.OpenRate, 1), 1<<16)
+	clampLimits(l)
+	s.allowed = allowance{streams: l.MaxStreams, udp: l.MaxUDP}
 	s.opens = bucket{burst: l.OpenBurst, rate: l.OpenRate}
 	s.in.flood = newFlood(*l)
 	if s.role == Gateway {
@@ -180,8 +183,7 @@ func New(conn Messages, cfg Config) *Session {
 		s.arrival = make(chan struct{}, 1)
 	} else {
 		s.floor = max(EarlyWindow(windowFloor, cfg.Budget, l.MaxStreams), 1)
-		s.slots = make(chan struct{}, l.MaxStreams)
-		s.udpSlots = make(chan struct{}, l.MaxUDP)
+		s.slots.limit, s.udpSlots.limit = l.MaxStreams, l.MaxUDP
 	}
 	s.share()
 	s.schedule.init()
@@ -386,12 +388,12 @@ func (s *Session) announce() {
 // refused, [ErrUnprocessed] where that goes away, one that wraps [ErrEnded], or ctx's
 // cause.
 func (s *Session) Open(ctx context.Context, target wire.Addr) (*Stream, error) {
-	if err := s.enter(ctx, s.slots); err != nil {
+	if err := s.enter(ctx); err != nil {
 		return nil, err
 	}
 	st, err := s.openStream(target)
 	if err != nil {
-		<-s.slots
+		s.slots.leave()
 		return nil, err
 	}
 	if err := st.waitOpened(ctx); err != nil {
@@ -405,27 +407,24 @@ func (s *Session) Open(ctx context.Context, target wire.Addr) (*Stream, error) {
 // the gateway's answer: datagrams may be sent at once. Where the gateway serves
 // no UDP, the error is a *StreamError (unsupported).
 func (s *Session) OpenFlow(ctx context.Context, kind wire.Kind, target wire.Addr) (*Flow, error) {
-	if s.limits.MaxUDP == 0 {
+	s.mu.Lock()
+	served := s.allowed.udp > 0
+	s.mu.Unlock()
+	if !served {
 		return nil, &StreamError{Code: wire.CodeUnsupported}
 	}
-	select {
-	case s.udpSlots <- struct{}{}:
-	case <-s.shut:
-		return nil, ErrUnprocessed
-	case <-s.done:
-		return nil, &endedError{cause: s.Err()}
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+	if err := s.place(ctx, &s.udpSlots); err != nil {
+		return nil, err
 	}
-	if err := s.enter(ctx, s.slots); err != nil {
-		<-s.udpSlots
+	if err := s.enter(ctx); err != nil {
+		s.udpSlots.leave()
 		return nil, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.mayOpen(); err != nil {
-		<-s.slots
-		<-s.udpSlots
+		s.slots.leave()
+		s.udpSlots.leave()
 		return nil, err
 	}
 	f := newFlow(s, s.nextID(), kind, target)
@@ -436,19 +435,22 @@ func (s *Session) OpenFlow(ctx context.Context, kind wire.Kind, target wire.Addr
 	return f, nil
 }
 
+// place waits for a place.
+func (s *Session) place(ctx context.Context, among *places) error {
+	err := among.take(ctx, s.done, s.shut)
+	if errors.Is(err, ErrEnded) {
+		return &endedError{cause: s.Err()}
+	}
+	return err
+}
+
 // enter waits for a place and for the rate of opens.
-func (s *Session) enter(ctx context.Context, slots chan struct{}) error {
+func (s *Session) enter(ctx context.Context) error {
 	if s.role != Client {
 		return errors.New("only the client opens streams")
 	}
-	select {
-	case slots <- struct{}{}:
-	case <-s.shut:
-		return ErrUnprocessed
-	case <-s.done:
-		return &endedError{cause: s.Err()}
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	if err := s.place(ctx, &s.slots); err != nil {
+		return err
 	}
 	s.mu.Lock()
 	wait, _ := s.opens.take(time.Now(), 1<<62)
@@ -462,16 +464,16 @@ func (s *Session) enter(ctx context.Context, slots chan struct{}) error {
 	case <-timer.C:
 		return nil
 	case <-s.shut:
-		<-slots
+		s.slots.leave()
 		return ErrUnprocessed
 	case <-s.done:
-		<-slots
+		s.slots.leave()
 		return &endedError{cause: s.Err()}
 	case <-ctx.Done():
 		s.mu.Lock()
 		s.opens.giveBack()
 		s.mu.Unlock()
-		<-slots
+		s.slots.leave()
 		return context.Cause(ctx)
 	}
 }
@@ -523,7 +525,7 @@ func (s *Session) nextID() uint64 {
 func (s *Session) share() {
 	n := int(s.live)
 	if s.role == Client {
-		n = len(s.slots)
+		n = s.slots.len()
 	}
 	s.pieces.Store(int64(s.budget.pending(n, s.history.held+s.history.claim)))
 }
@@ -531,7 +533,7 @@ func (s *Session) share() {
 // Streams is how many streams and flows count towards max_streams.
 func (s *Session) Streams() int {
 	if s.role == Client {
-		return len(s.slots)
+		return s.slots.len()
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -569,9 +571,9 @@ func (s *Session) uncount(counted *bool, udp bool) {
 	}
 	*counted = false
 	if s.role == Client {
-		<-s.slots
+		s.slots.leave()
 		if udp {
-			<-s.udpSlots
+			s.udpSlots.leave()
 		}
 		s.share()
 		return

@@ -129,9 +129,9 @@ func (s *Session) idle() bool {
 // for. Called with mu held.
 func (s *Session) reliableWaits() bool {
 	if !s.resumable() {
-		return s.farewell != nil || len(s.refusals) > 0 || !s.schedule.empty()
+		return s.farewell != nil || len(s.refusals) > 0 || !s.unsent.empty() || !s.schedule.empty()
 	}
-	return (s.farewell != nil || len(s.refusals) > 0 || !s.schedule.noControl()) && s.mayKeep(composedMost) ||
+	return (s.farewell != nil || len(s.refusals) > 0 || !s.unsent.empty() || !s.schedule.noControl()) && s.mayKeep(composedMost) ||
 		!s.schedule.noData() && s.mayKeep(pieceMost)
 }
 
@@ -248,6 +248,13 @@ func (s *Session) compose(b *batch) (more, last bool) {
 	switch {
 	case len(s.refusals) > 0: // no room for all of them
 		s.mu.Unlock()
+	case !s.unsent.empty():
+		frame := s.unsent.next()
+		s.mu.Unlock()
+		if b.room() < len(frame) {
+			b.emit()
+		}
+		b.buf = append(b.buf, frame...)
 	case !q.opens.empty():
 		o := q.opens.pop()
 		s.mu.Unlock()

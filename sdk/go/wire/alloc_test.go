@@ -146,6 +146,14 @@ func parseOnly(f Frame, kind Kind) {
 		_, _ = ParseReject(f.Payload)
 	case TypeGoAway:
 		_, _ = ParseGoAway(f.Payload)
+	case TypeReauth:
+		_, _ = ParseReauth(f.Payload)
+	case TypeAuth:
+		_, _ = ParseAuth(f.Payload)
+	case TypeLimits:
+		_, _ = ParseLimits(f.Payload)
+	case TypeNotice:
+		_, _ = ParseNotice(f.Payload)
 	default: // no structure
 	}
 }

@@ -6,6 +6,9 @@ type Capability uint64
 const (
 	// Resume lets a session go on over another carrier when its own is lost.
 	Resume Capability = 1
+	// Terms lets the two ends change what a session that lives rests on, with REAUTH,
+	// AUTH, LIMITS and NOTICE.
+	Terms Capability = 3
 	// Drain lets a gateway that is about to go say so, and where it stops.
 	Drain Capability = 4
 	// ChannelBinding ties the HELLO to the TLS connection that carries it.
@@ -17,7 +20,7 @@ const (
 type Capabilities uint64
 
 // KnownCapabilities is the set of those that version 1 gives a meaning.
-const KnownCapabilities Capabilities = 1<<Resume | 1<<Drain | 1<<ChannelBinding
+const KnownCapabilities Capabilities = 1<<Resume | 1<<Terms | 1<<Drain | 1<<ChannelBinding
 
 // Has reports whether c is in s.
 func (s Capabilities) Has(c Capability) bool { return c < 64 && s&(1<<c) != 0 }

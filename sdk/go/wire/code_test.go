@@ -109,6 +109,7 @@ func TestFrameTypeTellsItsClass(t *testing.T) {
 		TypeDgram:     {true, false, true},
 		0xdf:          {true, true, false},
 		TypeGoAway:    {false, true, true},
+		0x7f:          {false, true, true},
 	} {
 		if got := [3]bool{ft.StreamScoped(), ft.Reliable(), ft.Critical()}; got != want {
 			t.Errorf("%s: stream-scoped, reliable, critical = %v, want %v", ft, got, want)

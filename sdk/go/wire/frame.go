@@ -22,7 +22,11 @@ const (
 	TypeResume    FrameType = 0x28 // client: session_id (16) · attempt · rx_rsn · proof (32) · TLVs
 	TypeResumed   FrameType = 0x29 // gateway: rx_rsn · proof (32) · TLVs
 	TypeClose     FrameType = 0x2a // both: code · reason
+	TypeNotice    FrameType = 0x40 // gateway: code · at · TLVs
 	TypeGoAway    FrameType = 0x60 // gateway: last_stream_id · code · drain_ms · reconnect_min_ms · reconnect_max_ms · TLVs
+	TypeReauth    FrameType = 0x61 // client: TLVs
+	TypeAuth      FrameType = 0x62 // gateway: code · deadline · TLVs
+	TypeLimits    FrameType = 0x63 // gateway: TLVs
 	TypeOpen      FrameType = 0xe0 // client: kind · flags · recv_window · address · ext_len · ext TLVs · early data
 	TypeOpened    FrameType = 0xe1 // gateway: recv_window · flags · TLVs
 	TypeData      FrameType = 0xe2 // both: 1 to 16,383 bytes
@@ -51,7 +55,11 @@ var typeNames = [256]string{
 	TypeResume:    "RESUME",
 	TypeResumed:   "RESUMED",
 	TypeClose:     "CLOSE",
+	TypeNotice:    "NOTICE",
 	TypeGoAway:    "GOAWAY",
+	TypeReauth:    "REAUTH",
+	TypeAuth:      "AUTH",
+	TypeLimits:    "LIMITS",
 	TypeOpen:      "OPEN",
 	TypeOpened:    "OPENED",
 	TypeData:      "DATA",

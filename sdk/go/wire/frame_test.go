@@ -231,8 +231,8 @@ func TestSilenceKeepsItsMeaning(t *testing.T) {
 }
 
 func TestCapabilitiesAreASet(t *testing.T) {
-	s := Capabilities(0).With(Resume).With(Drain).With(ChannelBinding).With(63).With(64).With(MaxVarint)
-	for c, want := range map[Capability]bool{0: false, Resume: true, Drain: true, ChannelBinding: true, 63: true, 64: false, MaxVarint: false} {
+	s := Capabilities(0).With(Resume).With(Terms).With(Drain).With(ChannelBinding).With(63).With(64).With(MaxVarint)
+	for c, want := range map[Capability]bool{0: false, Resume: true, Terms: true, Drain: true, ChannelBinding: true, 63: true, 64: false, MaxVarint: false} {
 		if s.Has(c) != want {
 			t.Errorf("Has(%d) = %t, want %t", c, s.Has(c), want)
 		}

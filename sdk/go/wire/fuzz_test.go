@@ -222,6 +222,62 @@ func FuzzGoAway(f *testing.F) {
 	})
 }
 
+// FuzzReauth reads the payload of a REAUTH. What is signed depends on every byte of it
+// but the signature.
+func FuzzReauth(f *testing.F) {
+	for _, v := range load[frameVector](f, "terms.json") {
+		if frame, _, err := ConsumeFrame(v.Hex); err == nil && frame.Type == TypeReauth {
+			f.Add(frame.Payload)
+		}
+	}
+	f.Fuzz(func(t *testing.T, payload []byte) {
+		if len(payload) > MaxFramePayload {
+			return
+		}
+		checkAllocation(t, "REAUTH", len(payload), func() { _, _ = ParseReauth(payload) })
+		r, err := ParseReauth(payload)
+		if err != nil {
+			soundFault(t, err)
+			return
+		}
+		fresh := Reauth{AccessToken: r.AccessToken, Signature: r.Signature}
+		frame, rest, err := ConsumeFrame(AppendReauth(nil, fresh))
+		if err != nil || len(rest) != 0 {
+			t.Fatalf("%+v cannot be read again: %v", r, err)
+		}
+		back, err := ParseReauth(frame.Payload)
+		if err != nil || back.AccessToken != r.AccessToken || back.Signature != r.Signature {
+			t.Errorf("%+v came back as %+v, %v", r, back, err)
+		}
+		if same := bytes.Equal(r.SigningInput([16]byte{1}), fresh.SigningInput([16]byte{1})); same != bytes.Equal(payload, frame.Payload) {
+			t.Errorf("the payload is %x, written again %x; that both are signed alike is %t", payload, frame.Payload, same)
+		}
+	})
+}
+
+// FuzzTerms reads the payloads of AUTH, LIMITS and NOTICE: what is read survives being
+// written again.
+func FuzzTerms(f *testing.F) {
+	types := []FrameType{TypeAuth, TypeLimits, TypeNotice}
+	for _, v := range load[frameVector](f, "terms.json") {
+		if frame, _, err := ConsumeFrame(v.Hex); err == nil {
+			for i, kind := range types {
+				if frame.Type == kind {
+					f.Add(byte(i), frame.Payload)
+				}
+			}
+		}
+	}
+	f.Fuzz(func(t *testing.T, kind byte, payload []byte) {
+		if len(payload) > MaxFramePayload {
+			return
+		}
+		frame := Frame{Type: types[int(kind)%len(types)], Payload: payload}
+		checkAllocation(t, frame.Type.String(), len(payload), func() { parseOnly(frame, 0) })
+		survives(t, frame, 0)
+	})
+}
+
 // FuzzOpen reads the payload of an OPEN, one that ends only its stream included.
 func FuzzOpen(f *testing.F) {
 	for _, v := range load[frameVector](f, "open.json") {

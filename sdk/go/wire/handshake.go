@@ -26,6 +26,7 @@ const (
 	keyLimits       = 6
 	keyDeadline     = 8
 	keyResumeWindow = 10
+	keyAuthDeadline = 12
 
 	keyMaxStreams  = 2
 	keyMaxUDP      = 4
@@ -33,6 +34,8 @@ const (
 	keyOpenBurst   = 8
 	keyOpenRate    = 10
 	keySilence     = 12
+	keySpeedUp     = 13
+	keySpeedDown   = 15
 )
 
 // A Challenge is the gateway's first frame.
@@ -234,6 +237,10 @@ type Ready struct {
 	// With [Resume] in Capabilities, and only then:
 	ResumeSecret [32]byte      // what resuming proves to know
 	ResumeWindow time.Duration // how long a session is kept without a carrier, in milliseconds
+
+	// AuthDeadline is when the gateway will end the session unless a REAUTH moves that,
+	// in milliseconds; the zero Time for never. With [Terms] in Capabilities, and only then.
+	AuthDeadline time.Time
 }
 
 // Limits are what the gateway allows in one session.
@@ -247,6 +254,10 @@ type Limits struct {
 	// Silence is after how long without a byte from the client the gateway ends
 	// the session: whole milliseconds on the wire, and at least [MinSilence].
 	Silence time.Duration
+
+	// SpeedUp and SpeedDown are how fast the device may be, in bits per second of payload
+	// from it and to it; 0: nothing is said, or there is no limit.
+	SpeedUp, SpeedDown uint64
 }
 
 // DefaultLimits returns the limits of a gateway that is not told others.
@@ -271,8 +282,9 @@ func parseReady(block []byte) (ready Ready, err error) {
 	const (
 		required = 1<<keySessionID | 1<<keyLimits | 1<<keyDeadline
 		resuming = 1<<keyResumeSecret | 1<<keyResumeWindow
+		terms    = 1 << keyAuthDeadline
 	)
-	r := readTLVs(block, MaxTLVBlock, required|resuming|1<<keyCapabilities|1<<keyTime)
+	r := readTLVs(block, MaxTLVBlock, required|resuming|terms|1<<keyCapabilities|1<<keyTime)
 	for r.next() {
 		name := ""
 		switch r.key {
@@ -300,10 +312,10 @@ func parseReady(block []byte) (ready Ready, err error) {
 			ready.Limits, err = parseLimits(r.value)
 		case keyDeadline:
 			name = "deadline"
-			ready.Deadline, err = parseTime(r.value)
-			if ready.Deadline.Equal(time.UnixMilli(0)) {
-				ready.Deadline = time.Time{}
-			}
+			ready.Deadline, err = parseDeadline(r.value)
+		case keyAuthDeadline:
+			name = "auth_deadline"
+			ready.AuthDeadline, err = parseDeadline(r.value)
 		}
 		if err != nil {
 			return Ready{}, within(name, err)
@@ -318,6 +330,11 @@ func parseReady(block []byte) (ready Ready, err error) {
 	} else if r.seen&resuming != 0 {
 		return Ready{}, malformed("what resuming needs, without its capability")
 	}
+	if ready.Capabilities.Has(Terms) {
+		want |= terms
+	} else if r.seen&terms != 0 {
+		return Ready{}, malformed("auth_deadline without its capability")
+	}
 	if err := r.require(want); err != nil {
 		return Ready{}, err
 	}
@@ -327,7 +344,7 @@ func parseReady(block []byte) (ready Ready, err error) {
 func parseLimits(block []byte) (Limits, error) {
 	const required = 1<<keyMaxStreams | 1<<keyMaxUDP | 1<<keyEarlyWindow | 1<<keyOpenBurst | 1<<keyOpenRate | 1<<keySilence
 	var l Limits
-	r := readTLVs(block, MaxTLVBlock, required)
+	r := readTLVs(block, MaxTLVBlock, required|1<<keySpeedUp|1<<keySpeedDown)
 	for r.next() {
 		v, err := parseVarint(r.value)
 		least := uint64(0)
@@ -345,6 +362,10 @@ func parseLimits(block []byte) (Limits, error) {
 			name, l.OpenRate, least = "open_rate", v, 1
 		case keySilence:
 			name, l.Silence, least = "silence", duration(v), uint64(MinSilence/time.Millisecond)
+		case keySpeedUp:
+			name, l.SpeedUp = "speed_up", v
+		case keySpeedDown:
+			name, l.SpeedDown = "speed_down", v
 		}
 		if err == nil && v < least {
 			err = malformed("is below " + strconv.FormatUint(least, 10))
@@ -365,15 +386,6 @@ func parseLimits(block []byte) (Limits, error) {
 // AppendReady appends a READY. Limits that are below their least make the peer end
 // the session; what Silence has below a millisecond is left out.
 func AppendReady(dst []byte, r Ready) []byte {
-	l := r.Limits
-	limits := make([]byte, 0, 64)
-	limits = appendTLVNumber(limits, keyMaxStreams, l.MaxStreams)
-	limits = appendTLVNumber(limits, keyMaxUDP, l.MaxUDP)
-	limits = appendTLVNumber(limits, keyEarlyWindow, l.EarlyWindow)
-	limits = appendTLVNumber(limits, keyOpenBurst, l.OpenBurst)
-	limits = appendTLVNumber(limits, keyOpenRate, l.OpenRate)
-	limits = appendTLVNumber(limits, keySilence, uint64(max(l.Silence.Milliseconds(), 0)))
-
 	payload := make([]byte, 0, 192)
 	payload = appendCapabilities(payload, r.Capabilities)
 	payload = appendTLV(payload, keySessionID, r.SessionID[:])
@@ -381,12 +393,42 @@ func AppendReady(dst []byte, r Ready) []byte {
 	if r.Capabilities.Has(Resume) {
 		payload = appendTLV(payload, keyResumeSecret, r.ResumeSecret[:])
 	}
-	payload = appendTLV(payload, keyLimits, limits)
+	payload = appendTLV(payload, keyLimits, r.Limits.block())
 	payload = appendTLVNumber(payload, keyDeadline, millis(r.Deadline))
 	if r.Capabilities.Has(Resume) {
 		payload = appendTLVNumber(payload, keyResumeWindow, uint64(max(r.ResumeWindow.Milliseconds(), 0)))
 	}
+	if r.Capabilities.Has(Terms) {
+		payload = appendTLVNumber(payload, keyAuthDeadline, millis(r.AuthDeadline))
+	}
 	return AppendFrame(dst, TypeReady, 0, payload)
+}
+
+// block returns the TLV block of l.
+func (l Limits) block() []byte {
+	b := make([]byte, 0, 64)
+	b = appendTLVNumber(b, keyMaxStreams, l.MaxStreams)
+	b = appendTLVNumber(b, keyMaxUDP, l.MaxUDP)
+	b = appendTLVNumber(b, keyEarlyWindow, l.EarlyWindow)
+	b = appendTLVNumber(b, keyOpenBurst, l.OpenBurst)
+	b = appendTLVNumber(b, keyOpenRate, l.OpenRate)
+	b = appendTLVNumber(b, keySilence, uint64(max(l.Silence.Milliseconds(), 0)))
+	if l.SpeedUp > 0 {
+		b = appendTLVNumber(b, keySpeedUp, l.SpeedUp)
+	}
+	if l.SpeedDown > 0 {
+		b = appendTLVNumber(b, keySpeedDown, l.SpeedDown)
+	}
+	return b
+}
+
+// parseDeadline reads unix milliseconds, of which 0 stands for never.
+func parseDeadline(value []byte) (time.Time, error) {
+	t, err := parseTime(value)
+	if err != nil || t.Equal(time.UnixMilli(0)) {
+		return time.Time{}, err
+	}
+	return t, nil
 }
 
 // A Reject refuses a session.

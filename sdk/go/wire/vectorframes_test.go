@@ -45,6 +45,10 @@ type frameJSON struct {
 	ReconnectMin uint64            `json:"reconnect_min_ms"`
 	ReconnectMax uint64            `json:"reconnect_max_ms"`
 	Gateways     []string          `json:"gateways"`
+	AuthDeadline uint64            `json:"auth_deadline"`
+	At           uint64            `json:"at"`
+	Left         uint64            `json:"left"`
+	Quota        uint64            `json:"quota"`
 }
 
 // addr returns a as an address. 0.0.0.0:0, which stands for any peer in an OPEN and
@@ -134,12 +138,7 @@ func decode(f Frame, kind Kind) (j frameJSON, err error) {
 		r, e := ParseReady(f.Payload)
 		err = e
 		j.Capabilities, j.SessionID, j.Time = jsonCapabilities(r.Capabilities), r.SessionID[:], jsonTime(r.Time)
-		j.Limits = map[string]uint64{
-			"max_streams": r.Limits.MaxStreams, "max_udp": r.Limits.MaxUDP, "early_window": r.Limits.EarlyWindow,
-			"open_burst": r.Limits.OpenBurst, "open_rate": r.Limits.OpenRate,
-			"silence": uint64(r.Limits.Silence / time.Millisecond),
-		}
-		j.Deadline = millis(r.Deadline)
+		j.Limits, j.Deadline, j.AuthDeadline = jsonLimits(r.Limits), millis(r.Deadline), millis(r.AuthDeadline)
 		if r.Capabilities.Has(Resume) {
 			j.ResumeSecret, j.ResumeWindow = r.ResumeSecret[:], uint64(r.ResumeWindow/time.Millisecond)
 		}
@@ -158,6 +157,22 @@ func decode(f Frame, kind Kind) (j frameJSON, err error) {
 		err = e
 		j.Last, j.Code, j.Gateways = g.Last, uint64(g.Code), g.Gateways
 		j.Drain, j.ReconnectMin, j.ReconnectMax = uint64(g.Drain.Milliseconds()), uint64(g.ReconnectMin.Milliseconds()), uint64(g.ReconnectMax.Milliseconds())
+	case TypeReauth:
+		r, e := ParseReauth(f.Payload)
+		err = e
+		j.AccessToken, j.Signature = r.AccessToken, r.Signature[:]
+	case TypeAuth:
+		a, e := ParseAuth(f.Payload)
+		err = e
+		j.Code, j.Deadline = uint64(a.Code), millis(a.Deadline)
+	case TypeLimits:
+		terms, e := ParseLimits(f.Payload)
+		err = e
+		j.Limits, j.Deadline = jsonLimits(terms.Limits), millis(terms.Deadline)
+	case TypeNotice:
+		n, e := ParseNotice(f.Payload)
+		err = e
+		j.Code, j.At, j.Left, j.Quota = uint64(n.Code), millis(n.At), n.Left, n.Quota
 	case TypeReject:
 		r, e := ParseReject(f.Payload)
 		err = e
@@ -218,16 +233,21 @@ func encode(tb testing.TB, j frameJSON, kind Kind) []byte {
 	case "READY":
 		ready := Ready{
 			Capabilities: wireCapabilities(j), SessionID: [16]byte(j.SessionID), Time: wireTime(j.Time),
-			Limits: Limits{
-				MaxStreams: j.Limits["max_streams"], MaxUDP: j.Limits["max_udp"], EarlyWindow: j.Limits["early_window"],
-				OpenBurst: j.Limits["open_burst"], OpenRate: j.Limits["open_rate"],
-				Silence: time.Duration(j.Limits["silence"]) * time.Millisecond,
-			},
+			Limits:       wireLimits(j),
 			Deadline:     time.UnixMilli(int64(j.Deadline)),
+			AuthDeadline: time.UnixMilli(int64(j.AuthDeadline)),
 			ResumeWindow: time.Duration(j.ResumeWindow) * time.Millisecond,
 		}
 		copy(ready.ResumeSecret[:], j.ResumeSecret)
 		return AppendReady(nil, ready)
+	case "REAUTH":
+		return AppendReauth(nil, Reauth{AccessToken: j.AccessToken, Signature: [64]byte(j.Signature)})
+	case "AUTH":
+		return AppendAuth(nil, Auth{Code(j.Code), time.UnixMilli(int64(j.Deadline))})
+	case "LIMITS":
+		return AppendLimits(nil, SessionTerms{wireLimits(j), time.UnixMilli(int64(j.Deadline))})
+	case "NOTICE":
+		return AppendNotice(nil, Notice{Code(j.Code), time.UnixMilli(int64(j.At)), j.Left, j.Quota})
 	case "REJECT":
 		return AppendReject(nil, Reject{Code(j.Code), time.Duration(j.RetryAfter) * time.Millisecond})
 	default:
@@ -253,6 +273,28 @@ func wireCapabilities(j frameJSON) (s Capabilities) {
 		s = s.With(Capability(c))
 	}
 	return s
+}
+
+func jsonLimits(l Limits) map[string]uint64 {
+	limits := map[string]uint64{
+		"max_streams": l.MaxStreams, "max_udp": l.MaxUDP, "early_window": l.EarlyWindow,
+		"open_burst": l.OpenBurst, "open_rate": l.OpenRate, "silence": uint64(l.Silence / time.Millisecond),
+	}
+	for name, speed := range map[string]uint64{"speed_up": l.SpeedUp, "speed_down": l.SpeedDown} {
+		if speed > 0 {
+			limits[name] = speed
+		}
+	}
+	return limits
+}
+
+func wireLimits(j frameJSON) Limits {
+	return Limits{
+		MaxStreams: j.Limits["max_streams"], MaxUDP: j.Limits["max_udp"], EarlyWindow: j.Limits["early_window"],
+		OpenBurst: j.Limits["open_burst"], OpenRate: j.Limits["open_rate"],
+		Silence: time.Duration(j.Limits["silence"]) * time.Millisecond,
+		SpeedUp: j.Limits["speed_up"], SpeedDown: j.Limits["speed_down"],
+	}
 }
 
 func jsonTime(t time.Time) *uint64 {

@@ -128,7 +128,7 @@ func load[V any](tb testing.TB, file string) []V {
 	return vectors
 }
 
-var frameFiles = []string{"frames.json", "unknown.json", "open.json", "handshake.json", "resume.json", "goaway.json"}
+var frameFiles = []string{"frames.json", "unknown.json", "open.json", "handshake.json", "resume.json", "goaway.json", "terms.json"}
 
 func loadFrames(tb testing.TB) []frameVector {
 	tb.Helper()
@@ -360,6 +360,54 @@ func TestSigningVectors(t *testing.T) {
 	}
 }
 
+// reauthVector is one of reauth.json.
+type reauthVector struct {
+	outcome
+	Seed         hexBytes `json:"seed"`
+	DeviceKey    hexBytes `json:"device_key"`
+	SessionID    hexBytes `json:"session_id"`
+	RestSHA256   hexBytes `json:"rest_sha256"`
+	SigningInput hexBytes `json:"signing_input"`
+}
+
+func TestReauthVectors(t *testing.T) {
+	for _, v := range load[reauthVector](t, "reauth.json") {
+		t.Run(v.Name, func(t *testing.T) {
+			f, rest, err := ConsumeFrame(v.Hex)
+			if err != nil || len(rest) != 0 {
+				t.Fatalf("ConsumeFrame leaves %d bytes: %v", len(rest), err)
+			}
+			r, err := ParseReauth(f.Payload)
+			if err != nil {
+				t.Fatal(err)
+			}
+			input := r.SigningInput([16]byte(v.SessionID))
+			if valid := ed25519.Verify(ed25519.PublicKey(v.DeviceKey), input, r.Signature[:]); valid != (v.Error == "") {
+				t.Fatalf("the signature is taken for valid: %t", valid)
+			}
+			if v.Error != "" {
+				return
+			}
+			if !bytes.Equal(input, v.SigningInput) || !bytes.Equal(input[15+16:], v.RestSHA256) {
+				t.Errorf("SigningInput = %x\nwant           %x", input, []byte(v.SigningInput))
+			}
+			if sig := ed25519.Sign(ed25519.NewKeyFromSeed(v.Seed), input); !bytes.Equal(sig, r.Signature[:]) {
+				t.Errorf("signature = %x, the REAUTH has %x", sig, r.Signature)
+			}
+			if v.DecodeOnly {
+				return
+			}
+			fresh := Reauth{AccessToken: r.AccessToken, Signature: r.Signature}
+			if own := fresh.SigningInput([16]byte(v.SessionID)); !bytes.Equal(own, input) {
+				t.Errorf("SigningInput before sending = %x\nwant %x", own, input)
+			}
+			if b := AppendReauth(nil, fresh); !bytes.Equal(b, v.Hex) {
+				t.Errorf("AppendReauth = %x\nwant           %x", b, []byte(v.Hex))
+			}
+		})
+	}
+}
+
 // proofVector is one of proofs.json.
 type proofVector struct {
 	outcome
@@ -398,7 +446,7 @@ func TestResumeProofVectors(t *testing.T) {
 func TestVectorsRejectAtLeastAsMuchAsTheyAccept(t *testing.T) {
 	read := []string{
 		"varints.json", "tlvs.json", "addresses.json", "hosts.json", "messages.json", "signing.json",
-		"proofs.json", "rsn.json", "credit.json", "knock.json", // whose tests are elsewhere, too: mux and knock
+		"reauth.json", "proofs.json", "rsn.json", "credit.json", "knock.json", // whose tests are elsewhere, too: mux and knock
 	}
 	unread := map[string]bool{}
 	files, err := filepath.Glob(filepath.Join(vectorDir, "*.json"))

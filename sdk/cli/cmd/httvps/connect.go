@@ -263,12 +263,18 @@ func (t *tunnel) event(e httvps.Event) {
 	case httvps.Connected:
 		t.say("connected to %s", host(e.Gateway))
 		t.connected(e)
+	case httvps.Degraded:
+		t.say("the connection to %s is lost (%v); the session waits for another one", host(e.Gateway), e.Err)
 	case httvps.Resumed:
 		if e.Err != nil { // otherwise nobody noticed anything
-			t.say("the connection to %s was lost (%v); the session goes on over another", host(e.Gateway), e.Err)
+			t.say("the session at %s goes on", host(e.Gateway))
 		}
 	case httvps.Moved:
 		t.say("%s goes away; connected to %s, and open connections go on", host(e.From), host(e.Gateway))
+	case httvps.LimitsChanged:
+		t.say("%s", limitsText(e.Limits, t.speak))
+	case httvps.Noticed:
+		t.say("%s", noticeText(e.Notice, t.speak))
 	case httvps.Disconnected:
 		t.disconnected(e)
 	case httvps.Waiting:

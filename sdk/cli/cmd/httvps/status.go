@@ -21,12 +21,13 @@ import (
 
 // status is how httvps connect is doing; it is what status -o json prints.
 type status struct {
-	State      string      `json:"state"` // connected, disconnected, or stopped: nobody runs
+	State      string      `json:"state"` // connected, degraded (the session waits for a connection), disconnected, or stopped: nobody runs
 	Gateway    string      `json:"gateway"`
 	Region     string      `json:"region"`
 	Session    string      `json:"session"`
 	Since      *time.Time  `json:"since"` // null before the first session
 	LatencyMS  *float64    `json:"latency_ms"`
+	Limits     *limits     `json:"limits"` // null: there is no session
 	Streams    int         `json:"streams"`
 	Sent       uint64      `json:"sent"`
 	Received   uint64      `json:"received"`
@@ -61,12 +62,15 @@ func (t *tunnel) status(ctx context.Context, client *httvps.Client) status {
 		since := now.Since.UTC()
 		s.Since = &since
 	}
-	if now.Connected {
+	if now.Connected || now.Degraded {
 		s.State, s.Gateway, s.Region, s.Session = "connected", host(now.Gateway.URL), now.Gateway.Region, now.Session
+		s.Limits = limitsOf(now.Limits)
 		if now.RoundTrip > 0 {
 			s.LatencyMS = milliseconds(now.RoundTrip)
 		}
-		return s
+	}
+	if now.Degraded {
+		s.State = "degraded"
 	}
 	if now.Err != nil {
 		s.Error = now.Err.Error()
@@ -99,7 +103,8 @@ what the plan has left, in days and of its traffic, as the service knew a few se
 
 Without one that runs with this home it says so, asks the service for the plan itself,
 and ends with exit code 1; with -o json, the state is "stopped" then, and otherwise
-"connected" or "disconnected".`,
+"connected", "degraded" (the session has lost its connection and waits for another one)
+or "disconnected".`,
 		Args: usage(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			store, err := around.look()
@@ -161,12 +166,19 @@ func (s status) write(w io.Writer, speak words.Language) {
 		s.Plan.write(line, speak)
 		return
 	}
-	if s.State == "connected" {
+	switch s.State {
+	case "connected":
 		_, _ = fmt.Fprintln(table, speak.Say("connected"))
+	case "degraded":
+		_, _ = fmt.Fprintln(table, speak.Say("the connection is lost; the session waits for another one"))
+	default:
+		_, _ = fmt.Fprintln(table, speak.Say("not connected"))
+	}
+	if s.Gateway != "" {
 		line("gateway", s.Gateway)
 		line("region", plainText(s.Region))
-	} else {
-		_, _ = fmt.Fprintln(table, speak.Say("not connected"))
+	}
+	if s.State != "connected" {
 		reason := s.Error
 		if s.Reason != "" {
 			reason = s.Reason + ". " + speak.Explain(s.Reason)

@@ -42,7 +42,7 @@ func (s *Service) tunnel(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	_ = conn.SetDeadline(time.Now().Add(wire.HelloTimeout))
-	ready, rest, outcome := s.handshake(conn, number, r.Host)
+	ready, hello, rest, outcome := s.handshake(conn, number, r.Host)
 	if outcome == resumed {
 		return // the carrier is its session's
 	}
@@ -54,7 +54,13 @@ func (s *Service) tunnel(w http.ResponseWriter, r *http.Request) {
 	cfg := mux.Config{Role: mux.Gateway, Limits: ready.Limits, First: rest}
 	cfg.Resume.Within = ready.ResumeWindow
 	cfg.Drain.Agreed = ready.Capabilities.Has(wire.Drain)
+	on := &live{service: s, gateway: number, ready: ready, hello: hello}
+	if ready.Capabilities.Has(wire.Terms) {
+		cfg.Terms = &mux.Terms{OnReauth: on.reauth}
+	}
 	session := mux.New(conn, cfg)
+	on.begin(session)
+	defer on.end()
 	if ready.ResumeWindow > 0 {
 		s.keep(session, conn, ready)
 	}
@@ -63,7 +69,7 @@ func (s *Service) tunnel(w http.ResponseWriter, r *http.Request) {
 		s.mu.Unlock()
 		return
 	}
-	s.sessions[session] = number
+	s.sessions[session] = on
 	s.mu.Unlock()
 	defer func() {
 		s.mu.Lock()
@@ -107,7 +113,7 @@ const (
 
 // handshake is the gateway's side of part 5 of the protocol document, up to the
 // READY that is to be sent.
-func (s *Service) handshake(conn *carrier.Conn, number int, host string) (ready wire.Ready, rest []byte, _ outcome) {
+func (s *Service) handshake(conn *carrier.Conn, number int, host string) (ready wire.Ready, hello wire.Hello, rest []byte, _ outcome) {
 	challenge := wire.Challenge{Time: time.Now(), Capabilities: wire.Capabilities(0).With(wire.Drain)}
 	_, _ = rand.Read(challenge.Nonce[:]) // never fails (crypto/rand)
 	if !s.opts.NoBinding {
@@ -116,47 +122,52 @@ func (s *Service) handshake(conn *carrier.Conn, number int, host string) (ready 
 	if s.opts.Resume > 0 {
 		challenge.Capabilities = challenge.Capabilities.With(wire.Resume)
 	}
+	if !s.opts.NoTerms {
+		challenge.Capabilities = challenge.Capabilities.With(wire.Terms)
+	}
 	if conn.WriteMessage(wire.AppendChallenge(nil, challenge)) != nil {
-		return ready, nil, refused
+		return ready, hello, nil, refused
 	}
 	msg, err := conn.ReadMessage(nil)
 	if err != nil {
-		return ready, nil, refused
+		return ready, hello, nil, refused
 	}
 	frame, rest, err := wire.ConsumeFrame(msg)
 	if err == nil && frame.Type == wire.TypeResume && s.opts.Resume > 0 {
 		if s.resume(conn, frame, rest, challenge) {
-			return ready, nil, resumed
+			return ready, hello, nil, resumed
 		}
 		_ = conn.WriteMessage(wire.AppendReject(nil, wire.Reject{Code: wire.CodeSessionUnknown}))
 		if msg, err = conn.ReadMessage(nil); err != nil {
-			return ready, nil, refused
+			return ready, hello, nil, refused
 		}
 		frame, rest, err = wire.ConsumeFrame(msg)
 	}
-	var hello wire.Hello
 	if err == nil {
 		hello, err = wire.ParseHello(frame.Payload)
 	}
 	if err != nil || frame.Type != wire.TypeHello {
 		_ = conn.WriteMessage(wire.AppendClose(nil, wire.Close{Code: wire.CodeProtocol}))
-		return ready, nil, refused
+		return ready, hello, nil, refused
 	}
 	if reject := s.judge(conn, number, host, challenge, hello); reject.Code != wire.CodeNoError {
 		_ = conn.WriteMessage(wire.AppendReject(nil, reject))
 		_, _ = conn.ReadMessage(nil) // until the client has read it and left
-		return ready, nil, refused
+		return ready, hello, nil, refused
 	}
-	ready = wire.Ready{Capabilities: hello.Capabilities, Time: time.Now(), Limits: wire.DefaultLimits()}
+	ready = wire.Ready{Capabilities: hello.Capabilities, Time: s.gatewayTime(), Limits: wire.DefaultLimits()}
 	if s.opts.NoUDP {
 		ready.Limits.MaxUDP = 0
+	}
+	if s.opts.EndWithToken {
+		ready.AuthDeadline = s.expiry(hello.AccessToken)
 	}
 	_, _ = rand.Read(ready.SessionID[:]) // never fails (crypto/rand)
 	if hello.Capabilities.Has(wire.Resume) {
 		ready.ResumeWindow = s.opts.Resume
 		_, _ = rand.Read(ready.ResumeSecret[:])
 	}
-	return ready, rest, admitted
+	return ready, hello, rest, admitted
 }
 
 // judge says whether the device may have a session.

@@ -84,6 +84,18 @@ type Options struct {
 	// and sessions end with their connection.
 	Resume time.Duration
 
+	// EndWithToken has gateways end a session when the latest token that they were shown
+	// for it is over.
+	EndWithToken bool
+
+	// JudgeToken, unless nil, answers a device that shows another token for a session; any
+	// code but 0 refuses it.
+	JudgeToken func() wire.Code
+
+	// NoTerms makes the gateways tell nothing of a session that lives, nor look at other
+	// tokens for it.
+	NoTerms bool
+
 	// BendResumed changes what gateways answer to a device that comes back.
 	BendResumed func(*wire.Resumed)
 
@@ -125,11 +137,12 @@ type Service struct {
 	nonces   map[string]bool
 	tokens   map[string]grant
 	issued   []time.Time
-	live     []int                // gateways that lists name
-	sessions map[*mux.Session]int // with the number of its gateway
-	kept     map[[16]byte]*kept   // that can be resumed, by id
-	knocks   []knock.Key          // in force, the one that devices get first
-	blocked  []string             // hosts that the device's network does not lead to
+	reauths  int   // tokens that were shown for sessions that live
+	live     []int // gateways that lists name
+	sessions map[*mux.Session]*live
+	kept     map[[16]byte]*kept // that can be resumed, by id
+	knocks   []knock.Key        // in force, the one that devices get first
+	blocked  []string           // hosts that the device's network does not lead to
 }
 
 // grant is what a token stands for.
@@ -149,7 +162,7 @@ func New(opts Options) *Service {
 		devices:  make(map[string]ed25519.PublicKey),
 		nonces:   make(map[string]bool),
 		tokens:   make(map[string]grant),
-		sessions: make(map[*mux.Session]int),
+		sessions: make(map[*mux.Session]*live),
 		kept:     make(map[[16]byte]*kept),
 		knocks:   []knock.Key{newKnock()},
 	}
@@ -310,8 +323,8 @@ func (s *Service) SessionsAt(gateway int) (n int) {
 func (s *Service) each(gateway int, do func(*mux.Session)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for session, at := range s.sessions {
-		if at == gateway {
+	for session, on := range s.sessions {
+		if on.gateway == gateway {
 			do(session)
 		}
 	}
