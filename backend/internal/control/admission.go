@@ -220,7 +220,10 @@ func (a *Authority) Decide(ctx context.Context, gateway Gateway, r SessionReques
 		if err == nil {
 			decision, err = a.decide(ctx, tx, gateway, r, now, nil)
 		}
-		return err
+		if err != nil || decision.Reason == "" || decision.Reason == reason.DeviceNotFound {
+			return err
+		}
+		return a.noteRefusal(ctx, tx, r.DeviceID, gateway.ID, decision.Reason)
 	})
 	if !errors.Is(err, ErrStorageFull) {
 		return decision, err

@@ -23,7 +23,7 @@ var unaudited = map[string]string{
 	// what gateways and devices say all the time
 	"TouchDevice": "frequent", "RenewLease": "frequent", "StartSession": "frequent", "EndSessions": "frequent", "EndOtherBoots": "frequent",
 	"EndLostSessions": "frequent", "InsertUsageSession": "frequent", "UpdateUsageSession": "frequent", "PutUsageReport": "frequent", "AddUsage": "frequent",
-	"TakeExit": "frequent", "LeaveExit": "frequent", "PutOutlineProbe": "frequent", "SetOutlineHealth": "follows from probes",
+	"TakeExit": "frequent", "NoteRefusal": "frequent", "LeaveExit": "frequent", "PutOutlineProbe": "frequent", "SetOutlineHealth": "follows from probes",
 	"PutQuotaLease": "frequent", "BookQuotaLease": "frequent", "PutQuota": "frequent",
 	"PutRecoveryCodes": "part of PutSignIn", "NoteSignIn": "follows from a login", "PutKnownClient": "follows from a login",
 	"DropKnownClients": "follows from a login", "TouchLogin": "frequent",
@@ -31,7 +31,7 @@ var unaudited = map[string]string{
 	"PruneEvents": "pruning", "PruneInvitations": "pruning", "PruneSessions": "pruning", "PruneOnceResults": "pruning", "PruneAPITokens": "pruning", "PruneLogins": "pruning",
 	"PruneQuotaLeases": "pruning", "CompactUsage": "pruning",
 	// what only looks
-	"AuditHead": "", "AuditEntry": "", "AuditEntries": "", "LockService": "", "Setting": "", "Secrets": "", "OnceResult": "", "User": "", "LockUser": "",
+	"LastRefusal": "", "AuditHead": "", "AuditEntry": "", "AuditEntries": "", "LockService": "", "Setting": "", "Secrets": "", "OnceResult": "", "User": "", "LockUser": "",
 	"UserByName": "", "Users": "", "SearchUsers": "", "Plan": "", "Plans": "", "Subscription": "", "Subscriptions": "", "Entitlements": "", "Entitlement": "",
 	"Device": "", "Devices": "", "DevicesInUse": "", "SearchDevices": "", "Invitation": "", "InvitationByCode": "", "Invitations": "", "Region": "",
 	"RegionByCode": "", "Regions": "", "Gateway": "", "GatewayByJoinCode": "", "Gateways": "", "LiveGateways": "", "Session": "", "Sessions": "",

@@ -214,6 +214,9 @@ func (a *Authority) IssueToken(ctx context.Context, deviceID string, proof Proof
 	if errors.Is(err, ErrStorageFull) {
 		err = a.store.Read(ctx, issue)
 	}
+	if refused, ok := errors.AsType[*RefusedError](err); ok {
+		a.rememberRefusal(ctx, deviceID, "", refused.Reason)
+	}
 	return issued, err
 }
 

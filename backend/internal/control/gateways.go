@@ -115,8 +115,9 @@ type Gateway struct {
 	LeaseUntil    *time.Time
 	Sessions      int // as last reported
 	Streams       int
-	DrainedAt     *time.Time // since when an operator wants devices to leave it; nil: none does
-	Leaving       bool       // it has said itself that it is about to stop
+	DrainedAt     *time.Time    // since when an operator wants devices to leave it; nil: none does
+	Leaving       bool          // it has said itself that it is about to stop
+	ClockOffset   time.Duration // how far its clock is ahead, as last reported
 	CreatedAt     time.Time
 }
 
@@ -358,6 +359,8 @@ type Lease struct {
 	Streams  *int
 	Leaving  *bool // it is about to stop
 	Until    time.Time
+	// ClockOffset is how far the gateway's clock is ahead of the service's.
+	ClockOffset *time.Duration
 }
 
 // maxClose bounds the sessions that one heartbeat asks a gateway to close.

@@ -98,6 +98,11 @@ func (a *Authority) AssignOutline(ctx context.Context, gateway Gateway, r ExitRe
 			exit, tried, err = a.exit(ctx, tx, gateway, r, full)
 			return err
 		})
+		if refused, ok := errors.AsType[*RefusedError](err); ok && refused.Reason == reason.NoOutlineNodesAvailable {
+			if session, err := a.Session(ctx, r.SessionID); err == nil {
+				a.rememberRefusal(ctx, session.DeviceID, gateway.ID, refused.Reason)
+			}
+		}
 		if !errors.Is(err, errTaken) {
 			return exit, err
 		}

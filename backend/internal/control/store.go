@@ -40,6 +40,7 @@ type Tx interface {
 	usageRows
 	outlineRows
 	quotaRows
+	refusalRows
 	pruning
 }
 

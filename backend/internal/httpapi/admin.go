@@ -150,6 +150,7 @@ func (s *server) registerAdmin(api huma.API) {
 	s.registerPlans(api)
 	s.registerSubscriptions(api)
 	s.registerDevices(api)
+	s.registerWhy(api)
 	s.registerInvitations(api)
 	s.registerRegions(api)
 	s.registerGateways(api)

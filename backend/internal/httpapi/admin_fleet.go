@@ -167,6 +167,7 @@ type Gateway struct {
 	Streams    int        `json:"streams" doc:"As last reported."`
 	Draining   bool       `json:"draining" doc:"Devices leave it, and no session begins: an operator wants it so, or it is about to stop."`
 	DrainedAt  *time.Time `json:"drained_at" doc:"Since when an operator wants it so; null: none does."`
+	ClockMS    int64      `json:"clock_offset_ms" doc:"How far its clock is ahead of the service's, as last reported."`
 	JoinedAt   *time.Time `json:"joined_at"`
 	LeaseUntil *time.Time `json:"lease_until" doc:"It is online until then unless it reports again."`
 	CreatedAt  time.Time  `json:"created_at"`
@@ -182,7 +183,8 @@ type NewGateway struct {
 func (s *server) showGateway(g control.Gateway) Gateway {
 	return Gateway{
 		ID: g.ID, Name: g.Name, RegionID: g.RegionID, Region: g.Region, Status: g.Status(s.authority.Now()), URL: g.URL,
-		Version: g.Version, Sessions: g.Sessions, Streams: g.Streams, Draining: g.Draining(), DrainedAt: g.DrainedAt, JoinedAt: g.JoinedAt, LeaseUntil: g.LeaseUntil, CreatedAt: g.CreatedAt,
+		Version: g.Version, Sessions: g.Sessions, Streams: g.Streams, Draining: g.Draining(), DrainedAt: g.DrainedAt, ClockMS: g.ClockOffset.Milliseconds(),
+		JoinedAt: g.JoinedAt, LeaseUntil: g.LeaseUntil, CreatedAt: g.CreatedAt,
 	}
 }
 

@@ -106,6 +106,8 @@ type Heartbeat struct {
 	Streams  int    `json:"streams" minimum:"0" maximum:"1000000000"`
 	Leaving  bool   `json:"leaving,omitempty" doc:"It is about to stop: its devices turn to other gateways, and no other one is shown it."`
 
+	Time *time.Time `json:"time,omitempty" doc:"The gateway's clock. One that is wrong takes good tokens for expired."`
+
 	Leases []QuotaLease `json:"leases,omitempty" maxItems:"1000" doc:"Of quotas, to be renewed as by POST /quota/leases."`
 }
 
@@ -182,10 +184,15 @@ func (s *server) registerGateway(api huma.API) {
 		Summary: "Renew a gateway's lease and with it its sessions", Security: secure, Middlewares: s.asGateway(),
 		DefaultStatus: http.StatusOK, MaxBodyBytes: maxEndsBody,
 	}, func(ctx context.Context, in *body[Heartbeat]) (*body[HeartbeatAnswer], error) {
-		ends, err := s.authority.Heartbeat(ctx, gatewayOf(ctx), control.Lease{
+		lease := control.Lease{
 			BootID: in.Body.BootID, URL: in.Body.URL, Version: in.Body.Version, Sessions: &in.Body.Sessions, Streams: &in.Body.Streams,
 			Leaving: &in.Body.Leaving,
-		})
+		}
+		if in.Body.Time != nil {
+			offset := in.Body.Time.Sub(s.authority.Now())
+			lease.ClockOffset = &offset
+		}
+		ends, err := s.authority.Heartbeat(ctx, gatewayOf(ctx), lease)
 		if err != nil {
 			return nil, err
 		}

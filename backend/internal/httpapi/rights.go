@@ -40,6 +40,8 @@ var rights = map[string]control.Right{
 	"list-sessions":        control.RightRead,
 	"show-session":         control.RightRead,
 	"show-usage":           control.RightRead,
+	"why-device":           control.RightRead,
+	"why-user":             control.RightRead,
 
 	"update-user":       control.RightSupport,
 	"create-invitation": control.RightSupport,

@@ -65,6 +65,23 @@ func (t *tx) TouchDevice(ctx context.Context, id string, at time.Time) error {
 	return t.execOne(ctx, "", "UPDATE devices SET last_seen_at = $2 WHERE id = $1", id, micros(at))
 }
 
+func scanRefusal(r row) (f control.Refusal, err error) {
+	err = r.Scan(&f.DeviceID, &f.Reason, &f.GatewayID, moment{&f.At})
+	return f, err
+}
+
+func (t *tx) NoteRefusal(ctx context.Context, r control.Refusal, since time.Time) error {
+	_, err := t.exec(ctx, "", `INSERT INTO device_refusals AS known (device_id, reason, gateway_id, at) VALUES ($1, $2, $3, $4)
+		ON CONFLICT (device_id) DO UPDATE SET reason = excluded.reason, gateway_id = excluded.gateway_id, at = excluded.at
+		WHERE known.at < $5 OR known.reason <> excluded.reason OR known.gateway_id <> excluded.gateway_id`,
+		r.DeviceID, string(r.Reason), r.GatewayID, micros(r.At), micros(since))
+	return err
+}
+
+func (t *tx) LastRefusal(ctx context.Context, deviceID string) (control.Refusal, error) {
+	return one(ctx, t, scanRefusal, "SELECT device_id, reason, gateway_id, at FROM device_refusals WHERE device_id = $1", deviceID)
+}
+
 const sessionColumns = `s.id, s.device_id, s.user_id, s.subscription_id, s.gateway_id, s.boot_id, s.started_at, s.ended_at, s.end_reason, s.close_reason,
 	COALESCE(s.outline_server_id, '')`
 

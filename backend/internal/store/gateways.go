@@ -45,7 +45,7 @@ func (t *tx) DeleteRegion(ctx context.Context, id string) error {
 }
 
 const gatewayColumns = `g.id, g.name, g.region_id, r.code, g.join_code_hash, g.join_expires_at, g.joined_at, g.public_key,
-	g.url, g.version, g.boot_id, g.lease_until, g.sessions, g.streams, g.drained_at, g.leaving, g.created_at`
+	g.url, g.version, g.boot_id, g.lease_until, g.sessions, g.streams, g.drained_at, g.leaving, g.clock_offset, g.created_at`
 
 const gatewayTables = " FROM gateways g JOIN regions r ON r.id = g.region_id "
 
@@ -53,11 +53,12 @@ func scanGateway(r row) (g control.Gateway, err error) {
 	var (
 		key     []byte
 		leaving int
+		offset  int64
 	)
 	err = r.Scan(&g.ID, &g.Name, &g.RegionID, &g.Region, &g.JoinCodeHash, moment{&g.JoinExpiresAt}, maybeMoment{&g.JoinedAt}, &key,
 		&g.URL, &g.Version, &g.BootID, maybeMoment{&g.LeaseUntil}, &g.Sessions, &g.Streams,
-		maybeMoment{&g.DrainedAt}, &leaving, moment{&g.CreatedAt})
-	g.PublicKey, g.Leaving = key, leaving == 1
+		maybeMoment{&g.DrainedAt}, &leaving, &offset, moment{&g.CreatedAt})
+	g.PublicKey, g.Leaving, g.ClockOffset = key, leaving == 1, time.Duration(offset)*time.Microsecond
 	return g, err
 }
 
@@ -110,13 +111,20 @@ func (t *tx) RedeemJoin(ctx context.Context, id string, j control.Joined) (bool,
 func (t *tx) RenewLease(ctx context.Context, id string, l control.Lease) (bool, error) {
 	const renew = `UPDATE gateways SET boot_id = $2, lease_until = $3,
 			url = CASE WHEN $4 = '' THEN url ELSE $4 END, version = CASE WHEN $5 = '' THEN version ELSE $5 END,
-			sessions = COALESCE($6, sessions), streams = COALESCE($7, streams), leaving = COALESCE($8, leaving)
+			sessions = COALESCE($6, sessions), streams = COALESCE($7, streams), leaving = COALESCE($8, leaving),
+			clock_offset = COALESCE($9, clock_offset)
 		WHERE id = $1`
-	var leaving *int
+	var (
+		leaving *int
+		offset  *int64
+	)
 	if l.Leaving != nil {
 		leaving = new(oneIf(*l.Leaving))
 	}
-	args := []any{id, l.BootID, micros(l.Until), l.URL, l.Version, l.Sessions, l.Streams, leaving}
+	if l.ClockOffset != nil {
+		offset = new(l.ClockOffset.Microseconds())
+	}
+	args := []any{id, l.BootID, micros(l.Until), l.URL, l.Version, l.Sessions, l.Streams, leaving, offset}
 	if same, err := t.execIf(ctx, "", renew+" AND boot_id = $2", args...); err != nil || same {
 		return false, err
 	}

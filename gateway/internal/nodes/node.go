@@ -389,7 +389,7 @@ func (n *Node) beat(ctx context.Context) error {
 	}
 	body := map[string]any{
 		"boot_id": n.boot, "version": n.cfg.Version, "url": n.cfg.URL,
-		"sessions": load.Sessions, "streams": load.Streams,
+		"sessions": load.Sessions, "streams": load.Streams, "time": asked.UTC(),
 	}
 	if len(leases) > 0 {
 		body["leases"] = leases
