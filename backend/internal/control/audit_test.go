@@ -22,7 +22,7 @@ var unaudited = map[string]string{
 	"InsertOnceResult": "follows from a change", "ReplaceSealed": "the setting sealing_key says it, once for all of them",
 	// what gateways and devices say all the time
 	"TouchDevice": "frequent", "RenewLease": "frequent", "StartSession": "frequent", "EndSessions": "frequent", "EndOtherBoots": "frequent",
-	"EndLostSessions": "frequent", "InsertUsageSession": "frequent", "UpdateUsageSession": "frequent", "PutUsageReport": "frequent", "AddUsage": "frequent",
+	"EndLostSessions": "frequent", "InsertUsageSession": "frequent", "UpdateUsageSession": "frequent", "PutUsageReport": "frequent", "AddUsage": "frequent", "AddUsageTotal": "frequent",
 	"TakeExit": "frequent", "NoteRefusal": "frequent", "LeaveExit": "frequent", "PutOutlineProbe": "frequent", "SetOutlineHealth": "follows from probes",
 	"PutQuotaLease": "frequent", "BookQuotaLease": "frequent", "PutQuota": "frequent",
 	"PutRecoveryCodes": "part of PutSignIn", "NoteSignIn": "follows from a login", "PutKnownClient": "follows from a login",
@@ -39,7 +39,7 @@ var unaudited = map[string]string{
 	"SignIn": "", "AccountByName": "", "AccountOf": "", "HasRecoveryCode": "", "CountRecoveryCodes": "", "KnownClient": "", "OperatorInvitation": "",
 	"Login": "", "Logins": "", "OperatorByLogin": "",
 	"OperatorByToken": "", "KnockKeys": "", "SealedValues": "", "Events": "", "GatewaysOfUser": "", "UsageSession": "", "UsageOwner": "", "UsageReport": "",
-	"UsageBefore": "", "UsageAfter": "", "UsedBytes": "", "UsageDays": "", "TakeTime": "", "UsageAccount": "", "UsageSubscriptions": "", "UsageOrphans": "",
+	"UsageBefore": "", "UsageAfter": "", "UsedBytes": "", "UsageDays": "", "UsageQuarters": "", "TotalDifferences": "", "TakeTime": "", "UsageAccount": "", "UsageSubscriptions": "", "UsageOrphans": "",
 	"SessionDifferences": "", "BucketDifferences": "", "OutlineServer": "", "PeekOutlineServer": "", "OutlineServers": "", "OutlineKey": "",
 	"Quota": "", "QuotaLease": "", "QuotaReserved": "", "UsageOfProcess": "", "OutlineChoices": "", "CountOutlineSessions": "", "SessionExit": "", "OutlineProbe": "", "OutlineProbes": "", "OutlineSummary": "",
 }

@@ -224,12 +224,19 @@ type usageRows interface {
 	// PutUsageReport adds a report, or changes the values and the fault of the one
 	// with its number.
 	PutUsageReport(ctx context.Context, r UsageReport) error
-	// AddUsage adds to a bucket. A bucket that is full beyond measure is a conflict.
-	AddUsage(ctx context.Context, s UsageSum) error
+	// AddUsage adds to a bucket, and returns the plan that the bucket belongs to: the
+	// subscription's when there was nothing in it yet; empty: unknown. A bucket that is
+	// full beyond measure is a conflict.
+	AddUsage(ctx context.Context, s UsageSum) (planID string, err error)
+	// AddUsageTotal adds to the sum of buckets. It is for who added the same to them.
+	AddUsageTotal(ctx context.Context, u UsageTotal) error
 	// UsedBytes sums a subscription's buckets from one to before another.
 	UsedBytes(ctx context.Context, subscriptionID string, from, to int64) (Traffic, error)
 	// UsageDays sums by day in UTC, from one day to before another, newest first.
 	UsageDays(ctx context.Context, filter UsageFilter, from, to time.Time) ([]UsageDay, error)
+	// UsageQuarters calls add with the sum of each bucket that has something, from one
+	// to before another, in any order.
+	UsageQuarters(ctx context.Context, filter UsageFilter, from, to int64, add func(bucket int64, u Traffic)) error
 
 	// TakeTime lifts the bound on how long a statement may take until the unit of
 	// work ends; its context still ends it.
@@ -244,6 +251,8 @@ type usageRows interface {
 	UsageOrphans(ctx context.Context, limit int) ([]UsageDifference, error)
 	SessionDifferences(ctx context.Context, from, to string, limit int) ([]UsageDifference, error)
 	BucketDifferences(ctx context.Context, from, to string, limit int) ([]UsageDifference, error)
+	// TotalDifferences finds at most limit sums of buckets that are not.
+	TotalDifferences(ctx context.Context, limit int) ([]UsageDifference, error)
 	// CompactUsage deletes, of at most limit counters whose time has come, reports
 	// received before a time that nothing rests on, and says when their time comes
 	// again. It returns how many counters and how many reports those were.

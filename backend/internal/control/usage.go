@@ -125,6 +125,15 @@ type UsageSum struct {
 	Traffic
 }
 
+// UsageTotal is the traffic of all subscriptions with a plan through a gateway in a
+// bucket of time.
+type UsageTotal struct {
+	Bucket    int64
+	GatewayID string
+	PlanID    string // empty: unknown
+	Traffic
+}
+
 // UsageResult is what became of an entry.
 type UsageResult string
 
@@ -228,6 +237,7 @@ func (b *usageBatch) book(ctx context.Context) error {
 	sums := slices.SortedFunc(maps.Keys(b.sums), func(x, y UsageSum) int {
 		return cmp.Or(cmp.Compare(x.SubscriptionID, y.SubscriptionID), cmp.Compare(x.Bucket, y.Bucket))
 	})
+	totals := make(map[UsageTotal]Traffic)
 	for part := range chunksBy(sums, func(s UsageSum) string { return s.SubscriptionID }) {
 		if err := b.quota(ctx, part); err != nil {
 			return err
@@ -237,9 +247,30 @@ func (b *usageBatch) book(ctx context.Context) error {
 			if sum.Traffic == (Traffic{}) {
 				continue
 			}
-			if err := b.tx.AddUsage(ctx, sum); err != nil {
+			plan, err := b.tx.AddUsage(ctx, sum)
+			if err != nil {
 				return err
 			}
+			total := UsageTotal{Bucket: sum.Bucket, GatewayID: sum.GatewayID, PlanID: plan}
+			totals[total] = totals[total].Plus(sum.Traffic)
+		}
+	}
+	return b.total(ctx, totals)
+}
+
+// total adds what the buckets have gained to their sums. Those are of one gateway
+// and come last, so that its requests wait for each other no longer than they must.
+func (b *usageBatch) total(ctx context.Context, totals map[UsageTotal]Traffic) error {
+	order := slices.SortedFunc(maps.Keys(totals), func(x, y UsageTotal) int {
+		return cmp.Or(cmp.Compare(x.Bucket, y.Bucket), cmp.Compare(x.PlanID, y.PlanID))
+	})
+	for _, total := range order {
+		total.Traffic = totals[total]
+		if total.Traffic == (Traffic{}) {
+			continue
+		}
+		if err := b.tx.AddUsageTotal(ctx, total); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -458,10 +489,14 @@ func bucketOf(t time.Time) int64 {
 	return n / size
 }
 
-// UsageFilter selects usage: one of the two ids.
+// UsageFilter selects usage: one of the ids.
 type UsageFilter struct {
 	UserID   string
 	DeviceID string
+	// These are for UsageSeries.
+	GatewayID string
+	RegionID  string
+	PlanID    string
 }
 
 // UsageDay is the traffic of a day in UTC.
@@ -485,15 +520,10 @@ func (a *Authority) UsageDays(ctx context.Context, filter UsageFilter, from, to 
 	}
 	var days []UsageDay
 	err := a.store.Read(ctx, func(ctx context.Context, tx Tx) error {
-		var err error
-		if filter.DeviceID != "" {
-			_, err = tx.Device(ctx, filter.DeviceID)
-		} else {
-			_, err = tx.User(ctx, filter.UserID)
-		}
-		if err != nil {
+		if err := filter.known(ctx, tx); err != nil {
 			return err
 		}
+		var err error
 		days, err = tx.UsageDays(ctx, filter, from.UTC().Truncate(24*time.Hour), to.UTC().Truncate(24*time.Hour).AddDate(0, 0, 1))
 		return err
 	})
@@ -507,6 +537,7 @@ type UsageDifference struct {
 	BootID         string // of a session
 	SessionID      string // of a session
 	SubscriptionID string
+	PlanID         string    // of a sum of buckets
 	Bucket         time.Time // of a bucket: its beginning
 	Want           Traffic   // as the reports say
 	Have           Traffic   // as the total says
@@ -521,6 +552,7 @@ const (
 	LevelBucket      UsageLevel = "bucket"      // a subscription's, in a quarter of an hour through a gateway
 	LevelAttribution UsageLevel = "attribution" // whose a session is, by its row
 	LevelReports     UsageLevel = "reports"     // reports of a session without a sum
+	LevelTotal       UsageLevel = "total"       // a plan's, in a quarter of an hour through a gateway
 )
 
 // MaxUsageDifferences is how many differences Verify names.
@@ -569,8 +601,11 @@ func (a *Authority) VerifyUsage(ctx context.Context) (UsageVerdict, error) {
 		}
 		for after, first := "", true; room() > 0; first = false {
 			ids, err := tx.UsageSubscriptions(ctx, after, first, verifyPart)
-			if err != nil || len(ids) == 0 {
+			if err != nil {
 				return err
+			}
+			if len(ids) == 0 {
+				break
 			}
 			from, to := ids[0], ids[len(ids)-1]
 			if err := note(tx.SessionDifferences(ctx, from, to, room())); err != nil {
@@ -580,6 +615,9 @@ func (a *Authority) VerifyUsage(ctx context.Context) (UsageVerdict, error) {
 				return err
 			}
 			after = to
+		}
+		if room() > 0 {
+			return note(tx.TotalDifferences(ctx, room()))
 		}
 		return nil
 	})

@@ -271,7 +271,10 @@ func TestVerifyNamesEachDifferenceOnBothEngines(t *testing.T) {
 			UsageKey: control.UsageKey{GatewayID: a.gateway.ID, BootID: "b", SessionID: "0000000000000000000000000000000f"},
 			Traffic:  control.Traffic{Up: 5}, Sequence: 1, CountedAt: at, ReceivedAt: at,
 		}
-		var session control.UsageSession
+		var (
+			session control.UsageSession
+			total   control.UsageTotal
+		)
 		spoil := func(change func(ctx context.Context, tx control.Tx) error) {
 			t.Helper()
 			if err := a.records.Write(t.Context(), change); err != nil {
@@ -297,11 +300,21 @@ func TestVerifyNamesEachDifferenceOnBothEngines(t *testing.T) {
 		}
 		spoil(func(ctx context.Context, tx control.Tx) error {
 			sum.Traffic = control.Traffic{Down: 1}
-			return tx.AddUsage(ctx, sum)
+			plan, err := tx.AddUsage(ctx, sum)
+			if err != nil {
+				return err
+			}
+			total = control.UsageTotal{Bucket: sum.Bucket, GatewayID: sum.GatewayID, PlanID: plan, Traffic: sum.Traffic}
+			return tx.AddUsageTotal(ctx, total)
 		})
 		expect(control.UsageDifference{
 			Level: control.LevelBucket, GatewayID: a.gateway.ID, SubscriptionID: sum.SubscriptionID, Bucket: at,
 			Want: control.Traffic{Up: 30, Down: 40}, Have: control.Traffic{Up: 30, Down: 41},
+		})
+		spoil(func(ctx context.Context, tx control.Tx) error { return tx.AddUsageTotal(ctx, total) })
+		expect(control.UsageDifference{
+			Level: control.LevelTotal, GatewayID: a.gateway.ID, PlanID: total.PlanID, Bucket: at,
+			Want: control.Traffic{Up: 30, Down: 41}, Have: control.Traffic{Up: 30, Down: 42},
 		})
 		spoil(func(ctx context.Context, tx control.Tx) error {
 			session.Up--

@@ -42,6 +42,7 @@ var rights = map[string]control.Right{
 	"show-usage":           control.RightRead,
 	"why-device":           control.RightRead,
 	"why-user":             control.RightRead,
+	"show-usage-series":    control.RightRead,
 
 	"update-user":       control.RightSupport,
 	"create-invitation": control.RightSupport,

@@ -124,11 +124,12 @@ type UsageVerdict struct {
 
 // UsageDifference is a total that the reports do not lead to.
 type UsageDifference struct {
-	Level          string     `json:"level" enum:"session,bucket,attribution,reports" doc:"attribution: the session's row names others than the account. reports: there is no total at all."`
+	Level          string     `json:"level" enum:"session,bucket,attribution,reports,total" doc:"attribution: the session's row names others than the account. reports: there is no total at all. total: the sum of the buckets of a plan and a gateway."`
 	GatewayID      string     `json:"gateway_id"`
 	BootID         string     `json:"boot_id,omitempty"`
 	SessionID      string     `json:"session_id,omitempty"`
 	SubscriptionID string     `json:"subscription_id,omitempty"`
+	PlanID         string     `json:"plan_id,omitempty" doc:"Of a total; absent there: unknown."`
 	Bucket         *time.Time `json:"bucket,omitempty" doc:"When the quarter of an hour begins."`
 	Want           Traffic    `json:"want" doc:"As the reports say."`
 	Have           Traffic    `json:"have" doc:"As the total says."`
@@ -154,6 +155,48 @@ type usageInput struct {
 	To       time.Time `query:"to" doc:"A moment of the last day, at most 400 days after from; now unless given."`
 }
 
+// UsagePoint is the traffic of a part of a series.
+type UsagePoint struct {
+	BeginsAt time.Time `json:"begins_at" doc:"In the offset of the time zone."`
+	EndsAt   time.Time `json:"ends_at" doc:"When the next one begins."`
+	Up       int64     `json:"up"`
+	Down     int64     `json:"down"`
+}
+
+// UsageSeries is traffic over time.
+type UsageSeries struct {
+	By       string       `json:"by"`
+	TimeZone string       `json:"time_zone"`
+	Items    []UsagePoint `json:"items" doc:"Oldest first and without a gap: those without traffic too."`
+	Total    Traffic      `json:"total"`
+}
+
+type usageSeriesInput struct {
+	By        string    `query:"by" enum:"hour,day,week,month" default:"day" doc:"How long a point is. Weeks begin on Monday."`
+	TimeZone  string    `query:"time_zone" maxLength:"100" default:"UTC" doc:"IANA name of the zone in whose calendar points are."`
+	From      time.Time `query:"from" doc:"A moment of the first point; 30 points in all unless given."`
+	To        time.Time `query:"to" doc:"When the span ends, which is in the last point or at its end; now unless given. At most 400 points."`
+	UserID    string    `query:"user_id" maxLength:"36" pattern:"^[0-9a-f-]*$" doc:"Whose. At most one of the five; none: everything."`
+	DeviceID  string    `query:"device_id" maxLength:"36" pattern:"^[0-9a-f-]*$" doc:"Which device's."`
+	GatewayID string    `query:"gateway_id" maxLength:"36" pattern:"^[0-9a-f-]*$" doc:"Through which gateway."`
+	RegionID  string    `query:"region_id" maxLength:"36" pattern:"^[0-9a-f-]*$" doc:"Through the gateways of which region."`
+	PlanID    string    `query:"plan_id" maxLength:"36" pattern:"^[0-9a-f-]*$" doc:"Of the subscriptions that had which plan."`
+}
+
+// Resolve implements huma.Resolver.
+func (in *usageSeriesInput) Resolve(huma.Context) []error {
+	given := ""
+	for _, one := range []struct{ name, id string }{
+		{"user_id", in.UserID}, {"device_id", in.DeviceID}, {"gateway_id", in.GatewayID}, {"region_id", in.RegionID}, {"plan_id", in.PlanID},
+	} {
+		if one.id != "" && given != "" {
+			return []error{&huma.ErrorDetail{Location: "query." + one.name, Message: notTogether}}
+		}
+		given += one.id
+	}
+	return nil
+}
+
 // usageDays is how many days are shown unless said otherwise.
 const usageDays = 30
 
@@ -166,6 +209,7 @@ func (s *server) registerAccount(api huma.API) {
 		v, err := s.authority.VerifyUsage(ctx)
 		return &body[UsageVerdict]{showVerdict(v)}, err
 	})
+	register(s, api, s.admin("show-usage-series", http.MethodGet, "/usage/series", "Show the traffic of everything, or of one thing, over time"), s.usageSeries)
 	register(s, api, s.admin("show-usage", http.MethodGet, "/usage", "Show a user's or a device's usage by day"),
 		func(ctx context.Context, in *usageInput) (*body[UsageDays], error) {
 			if (in.UserID == "") == (in.DeviceID == "") {
@@ -192,6 +236,24 @@ func (s *server) registerAccount(api huma.API) {
 		})
 }
 
+func (s *server) usageSeries(ctx context.Context, in *usageSeriesInput) (*body[UsageSeries], error) {
+	series, err := s.authority.UsageSeries(ctx, control.SeriesRequest{
+		Step: control.SeriesStep(in.By), TimeZone: in.TimeZone, From: in.From, To: in.To,
+		UsageFilter: control.UsageFilter{UserID: in.UserID, DeviceID: in.DeviceID, GatewayID: in.GatewayID, RegionID: in.RegionID, PlanID: in.PlanID},
+	})
+	if err != nil {
+		return nil, err
+	}
+	out := UsageSeries{By: in.By, TimeZone: in.TimeZone, Items: make([]UsagePoint, 0, len(series.Points))}
+	var total control.Traffic
+	for _, p := range series.Points {
+		out.Items = append(out.Items, UsagePoint{BeginsAt: p.From.In(series.Zone), EndsAt: p.To.In(series.Zone), Up: p.Up, Down: p.Down})
+		total = total.Plus(p.Traffic)
+	}
+	out.Total = Traffic(total)
+	return &body[UsageSeries]{out}, nil
+}
+
 func showVerdict(v control.UsageVerdict) UsageVerdict {
 	out := UsageVerdict{
 		OK: len(v.Differences) == 0, Reports: v.Reports, Sessions: v.Sessions, Buckets: v.Buckets, Total: Traffic(v.Total),
@@ -199,7 +261,7 @@ func showVerdict(v control.UsageVerdict) UsageVerdict {
 	}
 	for _, d := range v.Differences {
 		shown := UsageDifference{
-			Level: string(d.Level), GatewayID: d.GatewayID, BootID: d.BootID, SessionID: d.SessionID, SubscriptionID: d.SubscriptionID,
+			Level: string(d.Level), GatewayID: d.GatewayID, BootID: d.BootID, SessionID: d.SessionID, SubscriptionID: d.SubscriptionID, PlanID: d.PlanID,
 			Want: Traffic(d.Want), Have: Traffic(d.Have),
 		}
 		if !d.Bucket.IsZero() {

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"time"
@@ -107,17 +108,38 @@ func (t *tx) UsageOwner(ctx context.Context, sessionID string) (control.Session,
 // it, so no sum leaves 64 bits.
 const maxBucket = 1 << 62
 
-func (t *tx) AddUsage(ctx context.Context, s control.UsageSum) error {
+// beyondMeasure says that a sum has no room for more.
+const beyondMeasure = "the usage of a quarter of an hour is beyond all measure: the gateway's counters are wrong"
+
+func (t *tx) AddUsage(ctx context.Context, s control.UsageSum) (planID string, err error) {
 	if s.Up < 0 || s.Down < 0 { // what moves to another bucket is in this one
-		return t.execOne(ctx, "", `UPDATE usage_buckets SET up = up + $4, down = down + $5
-			WHERE subscription_id = $1 AND bucket = $2 AND gateway_id = $3`, s.SubscriptionID, s.Bucket, s.GatewayID, s.Up, s.Down)
+		return one(ctx, t, scanText, `UPDATE usage_buckets SET up = up + $4, down = down + $5, totalled = totalled + 1
+			WHERE subscription_id = $1 AND bucket = $2 AND gateway_id = $3 RETURNING plan_id`, s.SubscriptionID, s.Bucket, s.GatewayID, s.Up, s.Down)
 	}
-	done, err := t.execIf(ctx, "", `INSERT INTO usage_buckets (subscription_id, bucket, gateway_id, up, down) VALUES ($1, $2, $3, $4, $5)
-		ON CONFLICT (subscription_id, bucket, gateway_id) DO UPDATE SET up = usage_buckets.up + excluded.up, down = usage_buckets.down + excluded.down
-		WHERE usage_buckets.up <= $6 AND usage_buckets.down <= $6`,
+	planID, err = one(ctx, t, scanText, `INSERT INTO usage_buckets (subscription_id, bucket, gateway_id, up, down, totalled, plan_id)
+		VALUES ($1, $2, $3, $4, $5, 1, COALESCE((SELECT s.plan_id FROM subscriptions s WHERE s.id = $1), ''))
+		ON CONFLICT (subscription_id, bucket, gateway_id) DO UPDATE SET up = usage_buckets.up + excluded.up, down = usage_buckets.down + excluded.down,
+			totalled = usage_buckets.totalled + 1
+		WHERE usage_buckets.up <= $6 AND usage_buckets.down <= $6 RETURNING plan_id`,
 		s.SubscriptionID, s.Bucket, s.GatewayID, s.Up, s.Down, int64(maxBucket))
+	if errors.Is(err, control.ErrNotFound) {
+		return "", &control.ConflictError{Detail: beyondMeasure}
+	}
+	return planID, err
+}
+
+func (t *tx) AddUsageTotal(ctx context.Context, u control.UsageTotal) error {
+	if u.Up < 0 || u.Down < 0 {
+		return t.execOne(ctx, "", "UPDATE usage_totals SET up = up + $4, down = down + $5 WHERE bucket = $1 AND gateway_id = $2 AND plan_id = $3",
+			u.Bucket, u.GatewayID, u.PlanID, u.Up, u.Down)
+	}
+	done, err := t.execIf(ctx, "", `INSERT INTO usage_totals (bucket, gateway_id, plan_id, region_id, up, down)
+		VALUES ($1, $2, $3, COALESCE((SELECT g.region_id FROM gateways g WHERE g.id = $2), ''), $4, $5)
+		ON CONFLICT (bucket, gateway_id, plan_id) DO UPDATE SET up = usage_totals.up + excluded.up, down = usage_totals.down + excluded.down
+		WHERE usage_totals.up <= $6 AND usage_totals.down <= $6`,
+		u.Bucket, u.GatewayID, u.PlanID, u.Up, u.Down, int64(maxBucket))
 	if err == nil && !done {
-		return &control.ConflictError{Detail: "the usage of a quarter of an hour is beyond all measure: the gateway's counters are wrong"}
+		return &control.ConflictError{Detail: beyondMeasure}
 	}
 	return err
 }
@@ -167,6 +189,38 @@ func (t *tx) UsageDays(ctx context.Context, f control.UsageFilter, from, to time
 		owner, micros(from), micros(to), day.Microseconds())
 }
 
+func (t *tx) UsageQuarters(ctx context.Context, f control.UsageFilter, from, to int64, add func(bucket int64, u control.Traffic)) error {
+	// A span has more quarters of an hour than are worth keeping: nothing is kept.
+	fold := func(r row) (none struct{}, err error) {
+		var bucket int64
+		var up, down halved
+		if err := r.Scan(&bucket, &up.high, &up.low, &down.high, &down.low); err != nil {
+			return none, err
+		}
+		add(bucket, control.Traffic{Up: up.whole(), Down: down.whole()})
+		return none, nil
+	}
+	sums := halves("up") + ", " + halves("down")
+	quarter := control.UsageBucket.Microseconds()
+	for _, owner := range []struct{ id, condition string }{{f.DeviceID, "s.device_id = $1"}, {f.UserID, "s.user_id = $1"}} {
+		if owner.id == "" {
+			continue
+		}
+		_, err := many(ctx, t, fold, "WITH "+recount(owner.condition)+"SELECT counted_at / $4 AS bucket, "+sums+` FROM added
+			WHERE counted_at >= $2 AND counted_at < $3 GROUP BY 1`, owner.id, from*quarter, to*quarter, quarter)
+		return err
+	}
+	condition, args := "", []any{from, to}
+	for _, owner := range []struct{ id, column string }{{f.GatewayID, "gateway_id"}, {f.RegionID, "region_id"}, {f.PlanID, "plan_id"}} {
+		if owner.id != "" {
+			condition, args = " AND "+owner.column+" = $3", append(args, owner.id)
+			break
+		}
+	}
+	_, err := many(ctx, t, fold, "SELECT bucket, "+sums+" FROM usage_totals WHERE bucket >= $1 AND bucket < $2"+condition+" GROUP BY bucket", args...)
+	return err
+}
+
 func scanAccount(r row) (v control.UsageVerdict, err error) {
 	var up, down, strayUp, strayDown halved
 	err = r.Scan(&v.Reports, &v.Sessions, &v.Buckets, &v.Faults, &up.high, &up.low, &down.high, &down.low,
@@ -200,15 +254,15 @@ func (t *tx) UsageSubscriptions(ctx context.Context, after string, first bool, l
 
 func scanDifference(r row) (d control.UsageDifference, err error) {
 	var bucket int64
-	err = r.Scan(&d.Level, &d.GatewayID, &d.BootID, &d.SessionID, &d.SubscriptionID, &bucket, &d.Want.Up, &d.Want.Down, &d.Have.Up, &d.Have.Down)
-	if d.Level == control.LevelBucket {
+	err = r.Scan(&d.Level, &d.GatewayID, &d.BootID, &d.SessionID, &d.SubscriptionID, &d.PlanID, &bucket, &d.Want.Up, &d.Want.Down, &d.Have.Up, &d.Have.Down)
+	if d.Level == control.LevelBucket || d.Level == control.LevelTotal {
 		d.Bucket = time.UnixMicro(bucket * control.UsageBucket.Microseconds()).UTC()
 	}
 	return d, err
 }
 
 func (t *tx) UsageOrphans(ctx context.Context, limit int) ([]control.UsageDifference, error) {
-	return many(ctx, t, scanDifference, `SELECT 'reports', r.gateway_id, r.boot_id, r.session_id, '', 0, MAX(r.up), MAX(r.down), 0, 0
+	return many(ctx, t, scanDifference, `SELECT 'reports', r.gateway_id, r.boot_id, r.session_id, '', '', 0, MAX(r.up), MAX(r.down), 0, 0
 		FROM usage_reports r WHERE NOT EXISTS (SELECT 1 FROM usage_sessions s
 			WHERE s.gateway_id = r.gateway_id AND s.boot_id = r.boot_id AND s.session_id = r.session_id)
 		GROUP BY r.gateway_id, r.boot_id, r.session_id ORDER BY 2, 3, 4 LIMIT $1`, limit)
@@ -216,7 +270,7 @@ func (t *tx) UsageOrphans(ctx context.Context, limit int) ([]control.UsageDiffer
 
 func (t *tx) SessionDifferences(ctx context.Context, from, to string, limit int) ([]control.UsageDifference, error) {
 	return many(ctx, t, scanDifference, `SELECT CASE WHEN w.up = w.have_up AND w.down = w.have_down THEN 'attribution' ELSE 'session' END,
-			w.gateway_id, w.boot_id, w.session_id, w.subscription_id, 0, w.up, w.down, w.have_up, w.have_down
+			w.gateway_id, w.boot_id, w.session_id, w.subscription_id, '', 0, w.up, w.down, w.have_up, w.have_down
 		FROM (
 			SELECT s.gateway_id, s.boot_id, s.session_id, s.device_id, s.user_id, s.subscription_id, s.up AS have_up, s.down AS have_down,
 				COALESCE((SELECT MAX(r.up) FROM usage_reports r
@@ -235,7 +289,7 @@ func (t *tx) SessionDifferences(ctx context.Context, from, to string, limit int)
 // joining them, for which SQLite would look at all of one for each of the other.
 func (t *tx) BucketDifferences(ctx context.Context, from, to string, limit int) ([]control.UsageDifference, error) {
 	return many(ctx, t, scanDifference, "WITH "+recount("s.subscription_id >= $1 AND s.subscription_id <= $2")+`
-		SELECT 'bucket', gateway_id, '', '', subscription_id, bucket,
+		SELECT 'bucket', gateway_id, '', '', subscription_id, '', bucket,
 			CAST(SUM(up) AS BIGINT), CAST(SUM(down) AS BIGINT), CAST(SUM(have_up) AS BIGINT), CAST(SUM(have_down) AS BIGINT)
 		FROM (
 			SELECT subscription_id, counted_at / $4 AS bucket, gateway_id, up, down, 0 AS have_up, 0 AS have_down FROM added
@@ -243,7 +297,19 @@ func (t *tx) BucketDifferences(ctx context.Context, from, to string, limit int) 
 			SELECT subscription_id, bucket, gateway_id, 0, 0, up, down FROM usage_buckets WHERE subscription_id >= $1 AND subscription_id <= $2
 		) AS booked
 		GROUP BY subscription_id, bucket, gateway_id HAVING SUM(up) <> SUM(have_up) OR SUM(down) <> SUM(have_down)
-		ORDER BY 5, 6, 2 LIMIT $3`, from, to, limit, control.UsageBucket.Microseconds())
+		ORDER BY 5, 7, 2 LIMIT $3`, from, to, limit, control.UsageBucket.Microseconds())
+}
+
+func (t *tx) TotalDifferences(ctx context.Context, limit int) ([]control.UsageDifference, error) {
+	return many(ctx, t, scanDifference, `SELECT 'total', gateway_id, '', '', '', plan_id, bucket,
+			CAST(SUM(up) AS BIGINT), CAST(SUM(down) AS BIGINT), CAST(SUM(have_up) AS BIGINT), CAST(SUM(have_down) AS BIGINT)
+		FROM (
+			SELECT bucket, gateway_id, plan_id, up, down, 0 AS have_up, 0 AS have_down FROM usage_buckets
+			UNION ALL
+			SELECT bucket, gateway_id, plan_id, 0, 0, up, down FROM usage_totals
+		) AS booked
+		GROUP BY bucket, gateway_id, plan_id HAVING SUM(up) <> SUM(have_up) OR SUM(down) <> SUM(have_down)
+		ORDER BY 7, 2, 6 LIMIT $1`, limit)
 }
 
 func scanKey(r row) (k control.UsageKey, err error) {

@@ -26,6 +26,22 @@ type UsageDays struct {
 	Total Traffic    `json:"total"`
 }
 
+// UsagePoint is the traffic of a part of a series.
+type UsagePoint struct {
+	BeginsAt time.Time `json:"begins_at"` // in the offset of the series' time zone
+	EndsAt   time.Time `json:"ends_at"`
+	Up       int64     `json:"up"`
+	Down     int64     `json:"down"`
+}
+
+// UsageSeries is traffic over time, oldest first and without a gap.
+type UsageSeries struct {
+	By       string       `json:"by"`
+	TimeZone string       `json:"time_zone"`
+	Items    []UsagePoint `json:"items"`
+	Total    Traffic      `json:"total"`
+}
+
 // UsageVerdict is what a recomputation of the account has found.
 type UsageVerdict struct {
 	OK           bool              `json:"ok"`
@@ -46,6 +62,7 @@ type UsageDifference struct {
 	BootID         string     `json:"boot_id"`
 	SessionID      string     `json:"session_id"`
 	SubscriptionID string     `json:"subscription_id"`
+	PlanID         string     `json:"plan_id"`
 	Bucket         *time.Time `json:"bucket"` // when it begins, nil: not of a bucket
 	Want           Traffic    `json:"want"`
 	Have           Traffic    `json:"have"`
@@ -54,6 +71,11 @@ type UsageDifference struct {
 // VerifyUsage has the service recompute its account.
 func (c *Client) VerifyUsage(ctx context.Context) (Object[UsageVerdict], error) {
 	return one[UsageVerdict](ctx, c, call{method: http.MethodGet, path: "usage/verify", what: Thing{Kind: "usage"}})
+}
+
+// UsageSeries asks for traffic over time; the query says of what.
+func (c *Client) UsageSeries(ctx context.Context, query url.Values) (Object[UsageSeries], error) {
+	return one[UsageSeries](ctx, c, call{method: http.MethodGet, path: "usage/series", query: query, what: Thing{Kind: "usage"}})
 }
 
 // UsageOfUser is a user's usage from one day to another, which may be zero.
