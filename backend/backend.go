@@ -321,7 +321,7 @@ func prune(ctx context.Context, authority *control.Authority, measured *metrics.
 		for kind, n := range map[string]int{
 			"invitation": pruned.Invitations, "session": pruned.Sessions, "lost_session": pruned.LostSessions,
 			"idempotency_key": pruned.OnceResults, "api_token": pruned.APITokens, "event": pruned.Events,
-			"usage_report": pruned.UsageReports, "quota_lease": pruned.QuotaLeases, "login": pruned.Logins,
+			"usage_report": pruned.UsageReports, "quota_lease": pruned.QuotaLeases, "login": pruned.Logins, "bulk": pruned.BulkJobs,
 		} {
 			measured.Pruned(kind, n)
 		}

@@ -29,7 +29,7 @@ var unaudited = map[string]string{
 	"DropKnownClients": "follows from a login", "TouchLogin": "frequent",
 	// what has been over for long
 	"PruneEvents": "pruning", "PruneInvitations": "pruning", "PruneSessions": "pruning", "PruneOnceResults": "pruning", "PruneAPITokens": "pruning", "PruneLogins": "pruning",
-	"PruneQuotaLeases": "pruning", "CompactUsage": "pruning",
+	"PruneQuotaLeases": "pruning", "PruneBulkJobs": "pruning", "CompactUsage": "pruning",
 	// what only looks
 	"LastRefusal": "", "AuditHead": "", "AuditEntry": "", "AuditEntries": "", "LockService": "", "Setting": "", "Secrets": "", "OnceResult": "", "User": "", "LockUser": "",
 	"UserByName": "", "Users": "", "SearchUsers": "", "Plan": "", "Plans": "", "Subscription": "", "Subscriptions": "", "Entitlements": "", "Entitlement": "",
@@ -41,6 +41,7 @@ var unaudited = map[string]string{
 	"OperatorByToken": "", "KnockKeys": "", "SealedValues": "", "Events": "", "GatewaysOfUser": "", "UsageSession": "", "UsageOwner": "", "UsageReport": "",
 	"UsageBefore": "", "UsageAfter": "", "UsedBytes": "", "UsageDays": "", "UsageQuarters": "", "TotalDifferences": "", "TakeTime": "", "UsageAccount": "", "UsageSubscriptions": "", "UsageOrphans": "",
 	"SessionDifferences": "", "BucketDifferences": "", "OutlineServer": "", "PeekOutlineServer": "", "OutlineServers": "", "OutlineKey": "",
+	"EndBulkObject": "follows from a change", "BulkObjects": "", "BulkJob": "", "BulkJobs": "", "NextBulkObject": "", "BulkFailures": "",
 	"Quota": "", "QuotaLease": "", "QuotaReserved": "", "UsageOfProcess": "", "OutlineChoices": "", "CountOutlineSessions": "", "SessionExit": "", "OutlineProbe": "", "OutlineProbes": "", "OutlineSummary": "",
 }
 

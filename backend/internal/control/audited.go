@@ -254,6 +254,10 @@ func (u *audited) DeleteOperator(ctx context.Context, id string) error {
 	return change(ctx, u, "operator.deleted", id, u.Operator, showOperator, func() error { return u.Tx.DeleteOperator(ctx, id) })
 }
 
+func (u *audited) InsertBulkJob(ctx context.Context, o BulkJob, objects []BulkObject) error {
+	return insert(ctx, u, "bulk", o.ID, showBulkJob(o), u.Tx.InsertBulkJob(ctx, o, objects))
+}
+
 func showAPIToken(o APIToken) view {
 	return view{"operator_id": o.OperatorID, "role": o.Role, "expires_at": moment(&o.ExpiresAt)}
 }

@@ -357,13 +357,15 @@ func (a *Authority) RenameDevice(ctx context.Context, id, name string) (Device, 
 // RevokeDevice ends a device for good: its key is refused from now on, and
 // gateways are told to close its sessions.
 func (a *Authority) RevokeDevice(ctx context.Context, id string) (Device, error) {
-	return a.changeDevice(ctx, id, func(ctx context.Context, tx Tx) error {
-		device, err := tx.Device(ctx, id)
-		if err != nil || device.RevokedAt != nil {
-			return err
-		}
-		return a.revoke(ctx, tx, device)
-	})
+	return a.changeDevice(ctx, id, func(ctx context.Context, tx Tx) error { return a.revokeDevice(ctx, tx, id) })
+}
+
+func (a *Authority) revokeDevice(ctx context.Context, tx Tx, id string) error {
+	device, err := tx.Device(ctx, id)
+	if err != nil || device.RevokedAt != nil {
+		return err
+	}
+	return a.revoke(ctx, tx, device)
 }
 
 func (a *Authority) revoke(ctx context.Context, tx Tx, device Device) error {

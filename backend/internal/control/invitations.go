@@ -30,20 +30,27 @@ func (a *Authority) Invite(ctx context.Context, userID string, ttl time.Duration
 	if err := c.err(); err != nil {
 		return Invitation{}, "", false, err
 	}
-	code, hash := newCode()
-	now := a.now()
-	invitation := Invitation{ID: newID(), UserID: userID, CodeHash: hash, ExpiresAt: now.Add(ttl), CreatedAt: now}
-	insert := func(ctx context.Context, tx Tx) error {
-		if _, err := tx.User(ctx, userID); err != nil {
-			return err
-		}
-		return tx.InsertInvitation(ctx, invitation)
-	}
-	invitation, replayed, err := create(ctx, a, once, invitation.ID, insert, Tx.Invitation)
+	id, link := newID(), ""
+	invitation, replayed, err := create(ctx, a, once, id, func(ctx context.Context, tx Tx) error {
+		var err error
+		link, err = a.inviteAs(ctx, tx, id, userID, ttl)
+		return err
+	}, Tx.Invitation)
 	if err != nil || replayed {
 		return invitation, "", replayed, err
 	}
-	return invitation, a.link(a.APIBase(), "join", code), false, nil
+	return invitation, link, false, nil
+}
+
+// inviteAs makes the invitation with an id, and returns the link that carries its code.
+func (a *Authority) inviteAs(ctx context.Context, tx Tx, id, userID string, ttl time.Duration) (string, error) {
+	if _, err := tx.User(ctx, userID); err != nil {
+		return "", err
+	}
+	code, hash := newCode()
+	now := a.now()
+	invitation := Invitation{ID: id, UserID: userID, CodeHash: hash, ExpiresAt: now.Add(ttl), CreatedAt: now}
+	return a.link(a.APIBase(), "join", code), tx.InsertInvitation(ctx, invitation)
 }
 
 // Invitations lists a user's invitations.

@@ -33,6 +33,7 @@ type Pruned struct {
 	UsageReports int
 	QuotaLeases  int
 	Logins       int
+	BulkJobs     int // and their objects
 }
 
 // Prune deletes what has been over for long, in bounded batches until nothing is
@@ -77,6 +78,9 @@ func (a *Authority) Prune(ctx context.Context) (p Pruned, err error) {
 		{&p.Logins, func(ctx context.Context, tx Tx) (int, error) { return tx.PruneLogins(ctx, now, pruneBatch) }},
 		{&p.QuotaLeases, func(ctx context.Context, tx Tx) (int, error) {
 			return tx.PruneQuotaLeases(ctx, now.Add(-keepLeases), now.Add(-keepUnreported), pruneBatch)
+		}},
+		{&p.BulkJobs, func(ctx context.Context, tx Tx) (int, error) {
+			return tx.PruneBulkJobs(ctx, now.Add(-keepBulkJobs), pruneBatch)
 		}},
 		{&p.Events, func(ctx context.Context, tx Tx) (int, error) {
 			return tx.PruneEvents(ctx, now.Add(-keepEvents), keepEventCount, pruneBatch)

@@ -41,6 +41,7 @@ type Tx interface {
 	outlineRows
 	quotaRows
 	refusalRows
+	bulkRows
 	pruning
 }
 

@@ -79,6 +79,7 @@ type NewSubscription struct {
 type SubscriptionFields struct {
 	StartsAt *time.Time
 	EndsAt   *time.Time
+	PlanID   *string // its limits hold at once, its duration does not move the end
 }
 
 // normalize writes the times as they are kept: in UTC, to the microsecond. A
@@ -151,38 +152,50 @@ func (a *Authority) Subscriptions(ctx context.Context, userID string, page Page)
 	return list(ctx, a, func(ctx context.Context, tx Tx) ([]Subscription, error) { return tx.Subscriptions(ctx, userID, page) })
 }
 
-// UpdateSubscription moves a subscription's times. One that awaits its first use
-// begins, when it is given a start, at that.
+// UpdateSubscription moves a subscription's times, or to another plan. One that awaits
+// its first use begins, when it is given a start, at that.
 func (a *Authority) UpdateSubscription(ctx context.Context, id string, f SubscriptionFields) (Subscription, error) {
 	var sub Subscription
 	err := a.store.Write(ctx, func(ctx context.Context, tx Tx) error {
 		var err error
-		if sub, err = tx.Subscription(ctx, id); err != nil {
-			return err
+		sub, err = a.updateSubscription(ctx, tx, id, f)
+		return err
+	})
+	return sub, err
+}
+
+func (a *Authority) updateSubscription(ctx context.Context, tx Tx, id string, f SubscriptionFields) (Subscription, error) {
+	sub, err := tx.Subscription(ctx, id)
+	if err != nil {
+		return Subscription{}, err
+	}
+	wasActive := sub.Status(a.now()) == Active
+	set(&sub.PlanID, f.PlanID)
+	set(&sub.StartsAt, f.StartsAt)
+	if f.EndsAt != nil {
+		sub.EndsAt = f.EndsAt
+	}
+	if f.PlanID != nil || sub.AwaitsUse && f.StartsAt != nil {
+		plan, err := tx.Plan(ctx, sub.PlanID)
+		if errors.Is(err, ErrNotFound) {
+			return Subscription{}, &InvalidError{Fields: []FieldError{{Field: "plan_id", Detail: "no such plan"}}}
 		}
-		wasActive := sub.Status(a.now()) == Active
-		set(&sub.StartsAt, f.StartsAt)
-		if f.EndsAt != nil {
-			sub.EndsAt = f.EndsAt
+		if err != nil {
+			return Subscription{}, err
 		}
 		if sub.AwaitsUse && f.StartsAt != nil {
-			plan, err := tx.Plan(ctx, sub.PlanID)
-			if err != nil {
-				return err
-			}
 			sub.AwaitsUse = false
 			sub.endByPlan(plan)
 		}
-		sub.normalize()
-		if err := sub.validate(); err != nil {
-			return err
-		}
-		if err := tx.UpdateSubscription(ctx, sub); err != nil {
-			return err
-		}
-		return a.tellSubscription(ctx, tx, sub, wasActive, sub.Status(a.now()))
-	})
-	return sub, err
+	}
+	sub.normalize()
+	if err := sub.validate(); err != nil {
+		return Subscription{}, err
+	}
+	if err := tx.UpdateSubscription(ctx, sub); err != nil {
+		return Subscription{}, err
+	}
+	return sub, a.tellSubscription(ctx, tx, sub, wasActive, sub.Status(a.now()))
 }
 
 // DeleteSubscription removes a subscription; gateways are told to look at

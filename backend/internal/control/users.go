@@ -98,19 +98,25 @@ func (a *Authority) UpdateUser(ctx context.Context, id string, f UserFields) (Us
 	var user User
 	err := a.store.Write(ctx, func(ctx context.Context, tx Tx) error {
 		var err error
-		if user, err = tx.User(ctx, id); err != nil {
-			return err
-		}
-		wasDisabled := user.DisabledAt != nil
-		if err := user.apply(f, a.now()); err != nil {
-			return err
-		}
-		if err := tx.UpdateUser(ctx, user); err != nil {
-			return err
-		}
-		return a.tellUser(ctx, tx, user, wasDisabled)
+		user, err = a.updateUser(ctx, tx, id, f)
+		return err
 	})
 	return user, err
+}
+
+func (a *Authority) updateUser(ctx context.Context, tx Tx, id string, f UserFields) (User, error) {
+	user, err := tx.User(ctx, id)
+	if err != nil {
+		return User{}, err
+	}
+	wasDisabled := user.DisabledAt != nil
+	if err := user.apply(f, a.now()); err != nil {
+		return User{}, err
+	}
+	if err := tx.UpdateUser(ctx, user); err != nil {
+		return User{}, err
+	}
+	return user, a.tellUser(ctx, tx, user, wasDisabled)
 }
 
 // DeleteUser removes a user with its devices, subscriptions and invitations;

@@ -157,4 +157,5 @@ func (s *server) registerAdmin(api huma.API) {
 	s.registerOutlineServers(api)
 	s.registerSessions(api)
 	s.registerAccount(api)
+	s.registerBulk(api)
 }

@@ -257,10 +257,11 @@ type NewSubscription struct {
 	EndsAt   *time.Time `json:"ends_at,omitempty" nullable:"true" doc:"Null or absent: what the plan's duration says."`
 }
 
-// SubscriptionChange moves a subscription's times.
+// SubscriptionChange moves a subscription's times, or to another plan.
 type SubscriptionChange struct {
 	StartsAt *time.Time `json:"starts_at,omitempty"`
 	EndsAt   *time.Time `json:"ends_at,omitempty"`
+	PlanID   *string    `json:"plan_id,omitempty" minLength:"36" maxLength:"36" pattern:"^[0-9a-f-]*$" doc:"To another plan. Its limits hold at once, its duration does not move the end."`
 }
 
 type ofUserInput struct {
@@ -294,7 +295,7 @@ func (s *server) registerSubscriptions(api huma.API) {
 				Subscription: s.showSubscription(e.Subscription), Quota: showQuotaUse(e.Plan, used),
 			}}, nil
 		})
-	register(s, api, s.admin("update-subscription", http.MethodPatch, "/subscriptions/{id}", "Move a subscription's times"),
+	register(s, api, s.admin("update-subscription", http.MethodPatch, "/subscriptions/{id}", "Move a subscription's times, or to another plan"),
 		func(ctx context.Context, in *subscriptionChangeInput) (*body[Subscription], error) {
 			sub, err := s.authority.UpdateSubscription(ctx, in.ID, control.SubscriptionFields(in.Body))
 			return &body[Subscription]{s.showSubscription(sub)}, err

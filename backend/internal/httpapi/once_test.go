@@ -111,6 +111,17 @@ func (f *fixture) example(t *testing.T, c creation) (path, body, other string) {
 		return path, of + `}`, of + `,"ends_at":"2040-01-01T00:00:00Z"}`
 	case "create-invitation":
 		return path, `{}`, `{"ttl_seconds":60}`
+	case "create-bulk":
+		of := func(more string) string {
+			request := `{"action":"invite","filter":{"all":true}` + more
+			var preview struct{ Token string }
+			w := f.do(t.Context(), http.MethodPost, "/api/v1/admin/bulk/preview", request+"}")
+			if err := json.Unmarshal(w.Body.Bytes(), &preview); err != nil || preview.Token == "" {
+				t.Fatalf("no preview: %d %s", w.Code, w.Body)
+			}
+			return request + `,"token":"` + preview.Token + `"}`
+		}
+		return path, of(""), of(`,"ttl_seconds":60`)
 	case "create-token":
 		return path, `{}`, `{"ttl_days":1}`
 	case "create-operator":

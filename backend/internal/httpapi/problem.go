@@ -26,6 +26,7 @@ const (
 	codeNotFound             = "not_found"
 	codeConflict             = "conflict"
 	codeIdempotencyKeyReused = "idempotency_key_reused"
+	codeChanged              = "changed"
 	codeRateLimited          = "rate_limited"
 	codeMethodNotAllowed     = "method_not_allowed"
 	codeTooLarge             = "request_too_large"
@@ -111,6 +112,8 @@ func problemOf(err error) *Problem {
 		return newProblem(http.StatusUnauthorized, codeInvalidProof, "the signature or the challenge is not valid: ask for a new challenge")
 	case errors.Is(err, control.ErrIdempotencyKeyReused):
 		return newProblem(http.StatusConflict, codeIdempotencyKeyReused, "this Idempotency-Key came with another request before")
+	case errors.Is(err, control.ErrBulkChanged):
+		return newProblem(http.StatusConflict, codeChanged, "what was previewed has changed: look at another preview")
 	case control.IsTokenExpired(err):
 		return newProblem(http.StatusUnauthorized, string(reason.TokenExpired), refusals[reason.TokenExpired])
 	case errors.Is(err, control.ErrUnauthorized):

@@ -43,6 +43,9 @@ var rights = map[string]control.Right{
 	"why-device":           control.RightRead,
 	"why-user":             control.RightRead,
 	"show-usage-series":    control.RightRead,
+	"preview-bulk":         control.RightRead,
+	"list-bulk":            control.RightRead,
+	"show-bulk":            control.RightRead,
 
 	"update-user":       control.RightSupport,
 	"create-invitation": control.RightSupport,
@@ -69,6 +72,8 @@ var rights = map[string]control.Right{
 	"create-outline-server": control.RightManage,
 	"update-outline-server": control.RightManage,
 	"delete-outline-server": control.RightManage,
+	"create-bulk":           control.RightManage,
+	"run-bulk":              control.RightManage,
 
 	"verify-usage":   control.RightAudit,
 	"list-audit":     control.RightAudit,

@@ -26,6 +26,7 @@ func TestEveryErrorOfTheDomainHasItsAnswer(t *testing.T) {
 		{control.ErrBadLogin, http.StatusForbidden, "invalid_login"},
 		{control.ErrLimitedToken, http.StatusForbidden, "forbidden"},
 		{control.ErrIdempotencyKeyReused, http.StatusConflict, "idempotency_key_reused"},
+		{control.ErrBulkChanged, http.StatusConflict, "changed"},
 		{&control.ConflictError{Detail: "taken"}, http.StatusConflict, "conflict"},
 		{&control.InvalidError{Fields: []control.FieldError{{Field: "a", Detail: "b"}}}, http.StatusUnprocessableEntity, "invalid_request"},
 		{&control.RateLimitedError{}, http.StatusTooManyRequests, "rate_limited"},

@@ -169,8 +169,8 @@ func (t *tx) Entitlements(ctx context.Context, userID string, limit int) ([]cont
 }
 
 func (t *tx) UpdateSubscription(ctx context.Context, s control.Subscription) error {
-	return t.execOne(ctx, "", "UPDATE subscriptions SET starts_at = $2, ends_at = $3, awaits_use = $4 WHERE id = $1",
-		s.ID, startOf(s), nullMicros(s.EndsAt), oneIf(s.AwaitsUse))
+	return t.execOne(ctx, "the plan is gone", "UPDATE subscriptions SET starts_at = $2, ends_at = $3, awaits_use = $4, plan_id = $5 WHERE id = $1",
+		s.ID, startOf(s), nullMicros(s.EndsAt), oneIf(s.AwaitsUse), s.PlanID)
 }
 
 func (t *tx) BeginSubscription(ctx context.Context, s control.Subscription) (bool, error) {

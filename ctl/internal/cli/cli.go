@@ -161,7 +161,7 @@ The address and the token are taken from the flags, else from the environment
 	root.AddCommand(
 		a.bootstrapCommand(), a.acceptCommand(), a.loginCommand(), a.logoutCommand(), a.whoamiCommand(), a.versionCommand(),
 		a.userCommand(), a.planCommand(), a.subscriptionCommand(), a.deviceCommand(),
-		a.regionCommand(), a.gatewayCommand(), a.outlineCommand(), a.sessionCommand(), a.usageCommand(), a.whyCommand(), a.operatorCommand(), a.tokenCommand(), a.auditCommand(),
+		a.regionCommand(), a.gatewayCommand(), a.outlineCommand(), a.sessionCommand(), a.usageCommand(), a.bulkCommand(), a.whyCommand(), a.operatorCommand(), a.tokenCommand(), a.auditCommand(),
 	)
 	return root
 }

@@ -106,12 +106,17 @@ func (a *app) subscriptionCreate() *cobra.Command {
 }
 
 func (a *app) subscriptionUpdate() *cobra.Command {
-	var starts, ends string
-	cmd := &cobra.Command{Use: "update ID", Short: "Move a subscription's times", Args: exactly(1)}
+	var starts, ends, plan string
+	cmd := &cobra.Command{Use: "update ID", Short: "Move a subscription's times, or to another plan", Args: exactly(1)}
+	cmd.Flags().StringVar(&plan, "plan", "", "to this plan (id or name); its duration does not move the end")
 	cmd.Flags().StringVar(&starts, "starts-at", "", "`TIME` like 2027-01-31 or 2027-01-31T12:00:00Z")
 	cmd.Flags().StringVar(&ends, "ends-at", "", "`TIME` likewise")
-	cmd.RunE = updating(a, subscriptions, func(cmd *cobra.Command, _ *api.Client) (map[string]any, error) {
-		return period(cmd, starts, ends)
+	cmd.RunE = updating(a, subscriptions, func(cmd *cobra.Command, c *api.Client) (map[string]any, error) {
+		fields, err := period(cmd, starts, ends)
+		if err == nil && plan != "" {
+			fields["plan_id"], err = findPlan(cmd.Context(), c, plan)
+		}
+		return fields, err
 	})
 	return cmd
 }
