@@ -44,6 +44,8 @@ func testAudited(t *testing.T, f *fixture) {
 		{"update-device", "devices", `{"name":"x"}`},
 		{"close-session", "sessions", `{}`},
 		{"revoke-device", "devices", `{}`},
+		{"create-bulk", "", `{"action":"invite","filter":{"all":true},"token":"BULK"}`},
+		{"run-bulk", "bulk", ""},
 		{"create-token", "", `{}`},
 		{"create-operator", "", `{"name":"ann","role":"support"}`},
 		{"update-operator", "operators", `{"role":"auditor"}`},
@@ -71,6 +73,7 @@ func testAudited(t *testing.T, f *fixture) {
 			left[id] = true
 		}
 	}
+	delete(left, "preview-bulk") // it is asked with a body, and only looks
 	newest := func() control.AuditEntry {
 		entries, err := f.authority.AuditEntries(t.Context(), control.AuditFilter{Limit: 1})
 		if err != nil || len(entries) == 0 {
@@ -92,6 +95,14 @@ func testAudited(t *testing.T, f *fixture) {
 			}
 			path = strings.ReplaceAll(op.path, "{id}", in.Login.ID)
 		}
+		if step.id == "create-bulk" {
+			var preview struct{ Token string }
+			w := f.do(t.Context(), http.MethodPost, path+"/preview", `{"action":"invite","filter":{"all":true}}`)
+			if err := json.Unmarshal(w.Body.Bytes(), &preview); err != nil {
+				t.Fatal(err)
+			}
+			body = strings.ReplaceAll(body, "BULK", preview.Token)
+		}
 		before := newest().Number
 		w := f.do(t.Context(), op.method, path, body, "Audit-Reason", "why "+step.id)
 		if w.Code >= http.StatusBadRequest {
@@ -102,12 +113,12 @@ func testAudited(t *testing.T, f *fixture) {
 			e.Actor.Reason != "why "+step.id {
 			t.Errorf("%s: entry %d after %d is %+v", step.id, e.Number, before, e)
 		}
-		if step.id == "create-operator" {
+		if kind := map[string]string{"create-operator": "operators", "create-bulk": "bulk"}[step.id]; kind != "" {
 			var made struct{ ID string }
 			if err := json.Unmarshal(w.Body.Bytes(), &made); err != nil {
 				t.Fatal(err)
 			}
-			f.there["operators"] = made.ID
+			f.there[kind] = made.ID
 		}
 	}
 	if len(left) > 0 {
