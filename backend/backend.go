@@ -170,6 +170,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	g.Go(func() error { return presence.Keep(gctx) })
 	g.Go(func() error { return prune(gctx, authority, measured, cfg.Log) })
 	g.Go(func() error { return measureOutline(gctx, authority, measured, cfg.Log) })
+	g.Go(func() error { return keepBackups(gctx, cfg, measured) })
 	if ready.Bootstrap != "" {
 		cfg.Log.WarnContext(ctx, "there is no operator yet: run httvpsctl bootstrap with the one-time link within 15 minutes",
 			"bootstrap", ready.Bootstrap)

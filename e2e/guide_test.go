@@ -246,6 +246,47 @@ func TestTheGuideLeadsFromAnEmptyMachineToADevice(t *testing.T) {
 	m.must("systemctl stop httvps-server; systemctl enable --now httvps-server\n" +
 		m.here("until httvps-server health --ready --config /etc/httvps/httvps.yaml; do sleep 0.2; done"))
 	d.connect()
+	d.proc.Kill()
+	m.backUpAndRestore(string(text))
+	d.connect()
+	if got, err := d.curl(far.URL() + "/1000"); err != nil || len(got) != 1000 {
+		t.Errorf("after the restore came %d bytes, %v", len(got), err)
+	}
+}
+
+// backUpAndRestore walks that part of the guide.
+func (m *machine) backUpAndRestore(guide string) {
+	m.t.Helper()
+	_, part, _ := strings.Cut(guide, "## Back up and restore\n")
+	part, _, _ = strings.Cut(part, "\n## ")
+	blocks := guideBlock.FindAllStringSubmatch(part, -1)
+	if len(blocks) != 4 {
+		m.t.Fatalf("%d blocks of commands, want 4: key, configure, back up, restore", len(blocks))
+	}
+	step := func(n int) string {
+		return m.must("cd " + m.root + "\n" + m.here(blocks[n][1], " -o httvps", "", "chown -R httvps: ", ": "))
+	}
+	ready := m.here("until httvps-server health --ready --config /etc/httvps/httvps.yaml; do sleep 0.2; done\n")
+	if out := step(0); !strings.Contains(out, "age1") || strings.Contains(out, "AGE-SECRET") {
+		m.t.Errorf("the key's public half: %s", out)
+	}
+	step(1)
+	m.must(ready)
+	eventually(m.t, "a backup by the clock", func() bool {
+		files, _ := filepath.Glob(filepath.Join(m.root, "data/backups/httvps-*.age"))
+		return len(files) == 1
+	})
+	if out := step(2); !strings.Contains(out, "every total is what the reports lead to") || !strings.Contains(out, "entries are as they were written") {
+		m.t.Errorf("verified: %s", out)
+	}
+	m.must("httvpsctl user create --name late")
+	if out := step(3); !strings.Contains(out, "The service is as it was at ") {
+		m.t.Errorf("restored: %s", out)
+	}
+	m.must(ready)
+	if out := m.must("httvpsctl user list"); !strings.Contains(out, "anna") || strings.Contains(out, "late") {
+		m.t.Errorf("users after the restore: %s", out)
+	}
 }
 
 // A control plane and a gateway with files of their own, one of which joining

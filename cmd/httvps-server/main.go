@@ -48,7 +48,7 @@ func newRoot(environ []string) *cobra.Command {
 			func(ctx context.Context, cfg *config, ready bool) error {
 				return gateway.Health(ctx, cfg.Gateway.AdminListen, ready)
 			}),
-		command.Rescue(s.load, rescue), command.KEK(s.load, keys), command.Config(s.load), command.Version(version),
+		command.Rescue(s.load, rescue), command.KEK(s.load, keys), command.Backup(s.load, backups), command.Restore(s.load, backups), command.Config(s.load), command.Version(version),
 	)
 	return root
 }

@@ -90,7 +90,8 @@ var imports = map[string][]string{
 
 	// Control plane. Adapters know the domain; the domain knows no adapter.
 	"backend/internal/apidocs":         {},
-	"backend/internal/config":          {"backend/internal/seal", "internal/acme", "internal/certfile", "internal/configfile", "sdk/go/knock"},
+	"backend/internal/backup":          {},
+	"backend/internal/config":          {"backend/internal/backup", "backend/internal/seal", "internal/acme", "internal/certfile", "internal/configfile", "sdk/go/knock"},
 	"backend/internal/control":         {"internal/link", "internal/reason", "internal/sslink", "internal/ticket", "internal/totp", "sdk/go/knock"},
 	"backend/internal/events":          {"backend/internal/control"},
 	"backend/internal/httpapi":         {"backend/internal/apidocs", "backend/internal/control", "backend/internal/events", "internal/gate", "internal/reason"},

@@ -13,7 +13,7 @@ import (
 var owned = map[string][]string{
 	"httvps-server": {"backend", "gateway"},
 	"httvps-backend": {
-		"public_url", "admin_url", "service_name", "kek_file", "database", "replicas", "nats", "gateway_heartbeat", "knock_cookie",
+		"public_url", "admin_url", "service_name", "kek_file", "database", "backup", "replicas", "nats", "gateway_heartbeat", "knock_cookie",
 		"knock_rotation", "refusals_per_minute",
 	},
 	"httvps-gateway": {

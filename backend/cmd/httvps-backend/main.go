@@ -51,7 +51,7 @@ func newRoot(environ []string) *cobra.Command {
 	root.AddCommand(
 		newServe(s),
 		command.Health("the control plane that runs here with the same configuration", "it can serve: its database answers", load, backend.Health),
-		newMigrate(s), newRescue(s), newKnock(s), newSigning(s), command.KEK(load, keys), command.Config(load), command.Version(version),
+		newMigrate(s), newRescue(s), newKnock(s), newSigning(s), command.KEK(load, keys), command.Backup(load, backups), command.Restore(load, backups), command.Config(load), command.Version(version),
 	)
 	return root
 }
@@ -60,6 +60,15 @@ func newRoot(environ []string) *cobra.Command {
 var keys = command.KEKSteps[backend.Config]{
 	Generate: backend.NewKEK, Status: backend.KEKStatus, Rotate: backend.RotateKEK,
 	Add: backend.AddKEK, Reseal: backend.Reseal, Drop: backend.DropKEKs,
+}
+
+// backups are the commands about backups.
+var backups = command.BackupSteps[backend.Config]{
+	Key: backend.NewRecoveryKey, Backup: backend.Backup, Restore: backend.Restore, Verify: backend.VerifyBackup,
+	To: func(cfg backend.Config, recipient string) backend.Config {
+		cfg.Backup.Recipient = recipient
+		return cfg
+	},
 }
 
 // readyLine is what the program says on stdout, once. Scripts depend on it.

@@ -48,6 +48,8 @@ type Config struct {
 	KEK KEK `yaml:"-" env:"KEK"`
 	// Database says where the records are.
 	Database Database `yaml:"database" envPrefix:"DATABASE_"`
+	// Backup says how they are backed up.
+	Backup Backup `yaml:"backup" envPrefix:"BACKUP_"`
 	// Replicas is how many processes serve from the same database.
 	Replicas int `yaml:"replicas" env:"REPLICAS"`
 	// NATS says how they wake each other when there is something new.
@@ -132,6 +134,7 @@ func Default() Config {
 		ServiceName:       "HTTVPS",
 		DataDir:           "data",
 		Database:          Database{MaxConnections: defaultMaxConnections},
+		Backup:            Backup{Interval: configfile.Duration(24 * time.Hour), Keep: 7},
 		Replicas:          1,
 		GatewayHeartbeat:  configfile.Duration(5 * time.Second),
 		KnockCookie:       knock.DefaultCookie,
@@ -213,6 +216,7 @@ func (c Config) Validate() error {
 	}
 	problems = append(problems, c.keyProblems()...)
 	problems = append(problems, c.Database.problems()...)
+	problems = append(problems, c.Backup.problems()...)
 	problems = append(problems, c.replicaProblems()...)
 	if c.HTTPListen != "" {
 		check("http_listen", c.HTTPListen)
@@ -320,6 +324,7 @@ func (c Config) Check() (warnings []string, err error) {
 	if _, _, err := c.Source(); err != nil {
 		problems = append(problems, err)
 	}
+	problems = append(problems, c.Backup.check()...)
 	return warnings, errors.Join(problems...)
 }
 

@@ -20,6 +20,7 @@ var unaudited = map[string]string{
 	// the log itself, and what is written beside every change
 	"LockAudit": "log", "PutAuditHead": "log", "InsertAudit": "log", "AppendEvent": "follows from a change",
 	"InsertOnceResult": "follows from a change", "ReplaceSealed": "the setting sealing_key says it, once for all of them",
+	"SettleRestored": "the entry service.restored says it",
 	// what gateways and devices say all the time
 	"TouchDevice": "frequent", "RenewLease": "frequent", "StartSession": "frequent", "EndSessions": "frequent", "EndOtherBoots": "frequent",
 	"EndLostSessions": "frequent", "InsertUsageSession": "frequent", "UpdateUsageSession": "frequent", "PutUsageReport": "frequent", "AddUsage": "frequent", "AddUsageTotal": "frequent",

@@ -62,7 +62,7 @@ type QuotaLease struct {
 	SubscriptionID string
 	GatewayID      string
 	BootID         string
-	Version        int64 // grows with every change
+	Version        int64 // grows with every change, also of a service that was restored: no less than the time in unix microseconds
 	Allowance      int64
 	Booked         int64 // what its usage reports have told
 	Used           int64 // what it said itself, with its last word about the lease
@@ -226,7 +226,7 @@ func (q *quota) grant(ctx context.Context, r LeaseRequest) (Grant, error) {
 		*l = before
 	}
 	if q.writes && (*l != before || l.EndsAt.Sub(q.now) < QuotaLeaseTTL/2) {
-		l.Version++
+		l.Version = max(l.Version+1, q.now.UnixMicro())
 		l.EndsAt = q.now.Add(QuotaLeaseTTL).Truncate(time.Microsecond)
 		if err := q.tx.PutQuotaLease(ctx, *l); err != nil {
 			return Grant{}, err

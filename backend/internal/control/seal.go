@@ -104,6 +104,17 @@ func readSealing(ctx context.Context, tx Tx, sealer Sealer) (Sealing, error) {
 	return s, err
 }
 
+// CheckSealed returns what keeps a sealed secret of the records from being opened.
+func CheckSealed(ctx context.Context, tx Tx, sealer Sealer) error {
+	values, err := tx.SealedValues(ctx)
+	for _, v := range values {
+		if _, err := sealer.Open(v.Sealed, v.place()); err != nil {
+			return fmt.Errorf("open %s: %w", v.place(), err)
+		}
+	}
+	return err
+}
+
 // Reseal seals every secret in a store with a key, unless it is already, and makes
 // it the one that new secrets are sealed with: all of that, or on an error
 // nothing. Others may use the store. It returns how many it sealed.

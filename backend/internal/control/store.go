@@ -43,6 +43,7 @@ type Tx interface {
 	refusalRows
 	bulkRows
 	pruning
+	restoring
 }
 
 type settingRows interface {

@@ -43,6 +43,10 @@ type Metrics struct {
 	quotaLeases     *prometheus.CounterVec
 	quotaReached    *prometheus.CounterVec
 	logins          *prometheus.CounterVec
+
+	backups        *prometheus.CounterVec
+	backupMade     prometheus.Gauge
+	backupVerified prometheus.Gauge
 }
 
 // New returns metrics with a registry of their own.
@@ -127,6 +131,15 @@ func New() *Metrics {
 		logins: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "httvps_backend_logins_total", Help: "Attempts of operators to sign in, by outcome.",
 		}, []string{"outcome"}),
+		backups: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "httvps_backend_backups_total", Help: "Scheduled backups, by result of making and of verifying them.",
+		}, []string{"result"}),
+		backupMade: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "httvps_backend_backup_timestamp_seconds", Help: "When the newest backup in backup.directory was made; 0: there is none.",
+		}),
+		backupVerified: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "httvps_backend_backup_verified_timestamp_seconds", Help: "When a backup in backup.directory was verified last; 0: never.",
+		}),
 	}
 	m.registry.MustRegister(
 		m.requests, m.durations, m.decisions, m.enrolments, m.pruned, m.turnedAway, m.ready,
@@ -134,6 +147,7 @@ func New() *Metrics {
 		m.usage, m.usageLag,
 		m.exits, m.outlineFailures, m.outlineProbes, m.outlineServers, m.outlineSessions, m.outlineCapacity,
 		m.quotaLeases, m.quotaReached, m.logins,
+		m.backups, m.backupMade, m.backupVerified,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
 	return m
@@ -201,6 +215,22 @@ func (m *Metrics) QuotaReached(whole bool) {
 		part = "whole"
 	}
 	m.quotaReached.WithLabelValues(part).Inc()
+}
+
+// Backup counts a step of a scheduled backup.
+func (m *Metrics) Backup(result string) { m.backups.WithLabelValues(result).Inc() }
+
+// BackupTimes says when the newest backup was made, and when one was verified last.
+func (m *Metrics) BackupTimes(made, verified time.Time) {
+	m.backupMade.Set(unixOrZero(made))
+	m.backupVerified.Set(unixOrZero(verified))
+}
+
+func unixOrZero(t time.Time) float64 {
+	if t.IsZero() {
+		return 0
+	}
+	return float64(t.UnixMicro()) / 1e6
 }
 
 // Pruned counts records that a clean-up removed or ended.

@@ -161,6 +161,18 @@ func (r *Ring) ids() []string {
 	return ids
 }
 
+// Reveal returns the texts of all keys, the newest last: for a backup, which is
+// encrypted itself.
+func (r *Ring) Reveal() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	texts := make([]string, 0, len(r.keys))
+	for _, k := range r.keys {
+		texts = append(texts, k.text)
+	}
+	return texts
+}
+
 // Fixed reports whether nothing can be changed about the keys, which do not come
 // from a file.
 func (r *Ring) Fixed() bool { return r.source.File == "" }

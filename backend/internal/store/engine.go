@@ -29,9 +29,11 @@ type engine interface {
 	// backUp copies a database before its schema is changed and returns where to,
 	// or nothing where the engine has its own means.
 	backUp(ctx context.Context, p pools, version int64) (string, error)
-	// up applies the steps that are missing and returns them; of several processes
-	// one does.
-	up(ctx context.Context, p pools) ([]Migration, error)
+	// up applies the steps that are missing up to a version and returns them; of several
+	// processes one does.
+	up(ctx context.Context, p pools, version int64) ([]Migration, error)
+	// apply applies a step in a unit of work, and notes that it did.
+	apply(ctx context.Context, unit statements, step Migration) error
 	// judge says what an error means.
 	judge(err error) verdict
 }

@@ -101,7 +101,7 @@ func (s *Store) migrate(ctx context.Context) ([]Migration, error) {
 		}
 	}
 	begin := time.Now()
-	applied, err := s.engine.up(ctx, s.pools)
+	applied, err := s.engine.up(ctx, s.pools, s.newestStep)
 	if err != nil {
 		return nil, fmt.Errorf("update the schema: %w", err)
 	}
@@ -224,4 +224,13 @@ func latest(ctx context.Context, q queryer, table string) (int64, error) {
 	var version sql.Null[int64]
 	err := q.QueryRowContext(ctx, "SELECT MAX(version_id) FROM "+table).Scan(&version)
 	return version.V, err
+}
+
+// applyStep runs a step and adds it to goose's table.
+func applyStep(ctx context.Context, unit statements, step Migration, table string) error {
+	if _, err := unit.ExecContext(ctx, step.SQL); err != nil {
+		return err
+	}
+	_, err := unit.ExecContext(ctx, "INSERT INTO "+table+" (version_id, is_applied) VALUES ($1, $2)", step.Version, true)
+	return err
 }

@@ -178,7 +178,7 @@ func (e *postgresEngine) backUp(context.Context, pools, int64) (string, error) {
 
 // up uses a connection of its own: a step may take longer than any request, but
 // must not wait for a table while all others wait behind it.
-func (e *postgresEngine) up(ctx context.Context, _ pools) (steps []Migration, err error) {
+func (e *postgresEngine) up(ctx context.Context, _ pools, version int64) (steps []Migration, err error) {
 	config := e.config.Copy()
 	config.RuntimeParams["statement_timeout"] = "0"
 	config.RuntimeParams["lock_timeout"] = "10s"
@@ -193,11 +193,15 @@ func (e *postgresEngine) up(ctx context.Context, _ pools) (steps []Migration, er
 	if err != nil {
 		return nil, err
 	}
-	results, err := provider.Up(ctx)
+	results, err := provider.UpTo(ctx, version)
 	if refused, ok := errors.AsType[*pgconn.PgError](err); ok && refused.Code == "42501" { // insufficient_privilege
 		err = fmt.Errorf("%w: the account may not make tables; let it own the database or its schema (%w)", ErrUnsuitable, err)
 	}
 	return applied(results), err
+}
+
+func (e *postgresEngine) apply(ctx context.Context, unit statements, step Migration) error {
+	return applyStep(ctx, unit, step, postgresVersions)
 }
 
 // presence returns a pool for the one connection that shows that a process serves.

@@ -208,13 +208,17 @@ func (e *sqliteEngine) version(ctx context.Context, q queryer) (int64, error) {
 	return latest(ctx, q, sqliteVersions)
 }
 
-func (e *sqliteEngine) up(ctx context.Context, p pools) ([]Migration, error) {
+func (e *sqliteEngine) up(ctx context.Context, p pools, version int64) ([]Migration, error) {
 	provider, err := goose.NewProvider(goose.DialectSQLite3, p.writer, e.dir, goose.WithDisableGlobalRegistry(true))
 	if err != nil {
 		return nil, err
 	}
-	results, err := provider.Up(ctx)
+	results, err := provider.UpTo(ctx, version)
 	return applied(results), err
+}
+
+func (e *sqliteEngine) apply(ctx context.Context, unit statements, step Migration) error {
+	return applyStep(ctx, unit, step, sqliteVersions)
 }
 
 func (e *sqliteEngine) judge(err error) verdict {
