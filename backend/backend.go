@@ -284,7 +284,7 @@ func newServer(handler http.Handler, tlsConfig *tls.Config, log *slog.Logger) *h
 		IdleTimeout:       2 * time.Minute,
 		MaxHeaderBytes:    maxHeader,
 		ConnContext:       gate.ConnContext,
-		ErrorLog:          anonym.Logger(log.Handler()),
+		ErrorLog:          slog.NewLogLogger(anonym.Handler(log.Handler()), slog.LevelDebug), // strangers' broken handshakes
 	}
 }
 

@@ -134,7 +134,7 @@ func (c *crowd) connect(ctx context.Context, store httvps.Store) error {
 			c.fail(e.Err)
 		case httvps.Waiting:
 			c.fail(e.Err)
-		case httvps.Connecting, httvps.Resumed, httvps.Moved, httvps.Refused: // on its way, as before, or told by Run
+		case httvps.Connecting, httvps.Resumed, httvps.Moved, httvps.Refused, httvps.Degraded, httvps.LimitsChanged, httvps.Noticed: // on its way, as before, or told by Run
 		}
 	}})
 	if err != nil {

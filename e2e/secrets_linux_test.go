@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"encoding/pem"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"os"
@@ -121,9 +122,7 @@ func TestAGatewayShowsNoSecretAndNobodysWays(t *testing.T) {
 	if len(heard.secrets) < 4 {
 		t.Fatalf("only these secrets were told: %d", len(heard.secrets))
 	}
-	for what, secret := range heard.secrets {
-		planted[what] = secret
-	}
+	maps.Copy(planted, heard.secrets)
 	key := gatewayKey(t, n)
 	planted["the gateway's key in hexadecimal"], planted["the gateway's key in base64"] = hex.EncodeToString(key), strings.TrimRight(base64.StdEncoding.EncodeToString(key), "=")
 	cmdline, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(n.PID()), "cmdline"))

@@ -82,7 +82,7 @@ func TestNothingIsLostHoweverCarriersBreak(t *testing.T) {
 				switch e.Kind {
 				case httvps.Resumed:
 					waits.resumed()
-				case httvps.Connecting, httvps.Connected, httvps.Refused:
+				case httvps.Connecting, httvps.Connected, httvps.Refused, httvps.Moved, httvps.Degraded, httvps.LimitsChanged, httvps.Noticed:
 				case httvps.Disconnected, httvps.Waiting:
 					select {
 					case <-over:

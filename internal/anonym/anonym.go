@@ -3,11 +3,10 @@
 package anonym
 
 import (
-	"log"
+	"context"
 	"log/slog"
 	"net/netip"
 	"regexp"
-	"strings"
 )
 
 // Of an address only the network is kept that many people have.
@@ -47,15 +46,23 @@ func Error(err error) string {
 	return Text(err.Error())
 }
 
-// Logger returns what an [net/http.Server] that strangers can reach complains to: they
-// cause its messages at will, so these are for those who debug.
-func Logger(handler slog.Handler) *log.Logger {
-	return log.New(writer{slog.NewLogLogger(handler, slog.LevelDebug)}, "", 0)
+// Handler returns h with the messages of its records as Text has them. What a server of
+// package net/http complains of goes through it.
+func Handler(h slog.Handler) slog.Handler { return handler{h} }
+
+type handler struct{ slog.Handler }
+
+// Handle implements [slog.Handler].
+func (h handler) Handle(ctx context.Context, r slog.Record) error {
+	r = r.Clone()
+	r.Message = Text(r.Message)
+	return h.Handler.Handle(ctx, r)
 }
 
-type writer struct{ to *log.Logger }
-
-func (w writer) Write(line []byte) (int, error) {
-	w.to.Print(Text(strings.TrimSuffix(string(line), "\n")))
-	return len(line), nil
+// WithAttrs implements [slog.Handler].
+func (h handler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return handler{h.Handler.WithAttrs(attrs)}
 }
+
+// WithGroup implements [slog.Handler].
+func (h handler) WithGroup(name string) slog.Handler { return handler{h.Handler.WithGroup(name)} }

@@ -42,10 +42,10 @@ func FuzzNoAddressIsLeft(f *testing.F) {
 	})
 }
 
-func TestALoggerOfAServerWritesAtDebugLevelWithoutAddresses(t *testing.T) {
+func TestMessagesOfAServerHaveNoAddresses(t *testing.T) {
 	var text bytes.Buffer
 	handler := slog.NewTextHandler(&text, &slog.HandlerOptions{Level: slog.LevelDebug})
-	anonym.Logger(handler).Printf("http: TLS handshake error from %s: %v", "192.0.2.9:1234", net.ErrClosed)
+	slog.NewLogLogger(anonym.Handler(handler).WithGroup("g").WithAttrs(nil), slog.LevelDebug).Printf("http: TLS handshake error from %s: %v", "192.0.2.9:1234", net.ErrClosed)
 	if got := text.String(); !strings.Contains(got, "level=DEBUG") || !strings.Contains(got, "192.0.2.0/24") || strings.Contains(got, "192.0.2.9") {
 		t.Errorf("the log has %s", got)
 	}

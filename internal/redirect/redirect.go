@@ -48,7 +48,7 @@ func Serve(ctx context.Context, l net.Listener, cfg Config) error {
 	server := &http.Server{
 		Handler: handler, ReadHeaderTimeout: headerTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout,
 		MaxHeaderBytes: maxHeader, DisableGeneralOptionsHandler: true, ConnContext: gate.ConnContext,
-		ErrorLog: anonym.Logger(cfg.Log.Handler()),
+		ErrorLog: slog.NewLogLogger(anonym.Handler(cfg.Log.Handler()), slog.LevelDebug),
 	}
 	server.SetKeepAlivesEnabled(false)
 	stopped := make(chan struct{})

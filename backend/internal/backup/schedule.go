@@ -58,10 +58,10 @@ func (s Schedule) Run(ctx context.Context) error {
 			s.look()
 		}
 		err := s.once(ctx)
-		if ctx.Err() != nil {
-			return nil
-		}
-		if err != nil {
+		switch {
+		case ctx.Err() != nil:
+			return nil //nolint:nilerr // it was to end
+		case err != nil:
 			s.Observer.Backup("not_made")
 			s.Log.ErrorContext(ctx, "backup not made", "directory", s.Dir, "error", err.Error(), "again_in_ms", retry.Milliseconds())
 			wait = retry
@@ -75,15 +75,16 @@ func (s Schedule) Run(ctx context.Context) error {
 // wait returns how long the next backup is away: the newest that is there says when
 // it is due, as far as its time can be.
 func (s Schedule) wait() time.Duration {
-	made, _ := s.look()
+	made := s.look()
 	if made.IsZero() {
 		return 0
 	}
 	return min(max(time.Until(made.Add(s.Interval)), 0), s.Interval)
 }
 
-// look says what is there.
-func (s Schedule) look() (made, verified time.Time) {
+// look says what is there, and returns when the newest was made.
+func (s Schedule) look() (made time.Time) {
+	var verified time.Time
 	files, err := List(s.Dir)
 	if err == nil && len(files) > 0 {
 		made = files[0].MadeAt
@@ -94,7 +95,7 @@ func (s Schedule) look() (made, verified time.Time) {
 		}
 	}
 	s.Observer.BackupTimes(made, verified)
-	return made, verified
+	return made
 }
 
 // once makes a backup and, when that is there, verifies it and removes the oldest.
@@ -120,7 +121,7 @@ func (s Schedule) once(ctx context.Context) error {
 		}
 		switch {
 		case ctx.Err() != nil:
-			return nil
+			return nil //nolint:nilerr // it was to end
 		case err != nil:
 			s.Observer.Backup("not_verified")
 			s.Log.ErrorContext(ctx, "backup not verified", "file", path, "error", err.Error())

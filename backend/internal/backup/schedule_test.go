@@ -54,7 +54,7 @@ func (k *keeper) Write(line []byte) (int, error) {
 // pass lets time pass.
 func (k *keeper) pass(d time.Duration) {
 	k.mu.Unlock()
-	time.Sleep(d)
+	<-time.After(d)
 	synctest.Wait()
 	k.mu.Lock()
 }

@@ -41,9 +41,9 @@ const (
 	// after how long it takes up no other one.
 	MaxBulkPiece = 500
 	maxBulkTime  = 5 * time.Second
-	// bulkSample is how many objects a preview shows, and MaxBulkFailures how many of
-	// those that failed a job does.
-	bulkSample      = 20
+	// bulkSample is how many objects a preview shows.
+	bulkSample = 20
+	// MaxBulkFailures is how many of those that failed a job shows.
 	MaxBulkFailures = 100
 	// keepBulkJobs is how long a job can be looked at, and be finished.
 	keepBulkJobs = 30 * 24 * time.Hour
@@ -194,7 +194,7 @@ func (a *Authority) selectBulk(ctx context.Context, tx Tx, r BulkRequest, keep b
 			last = o.UserID
 		}
 		o.Position = s.Objects
-		fmt.Fprintf(digest, "\x00%s\x00%s\x00%s", o.UserID, o.ObjectID, o.Before) // ids have no zero bytes
+		digest.Write(fmt.Appendf(nil, "\x00%s\x00%s\x00%s", o.UserID, o.ObjectID, o.Before)) // ids have no zero bytes
 		if len(s.Sample) < bulkSample {
 			s.Sample = append(s.Sample, o)
 		}

@@ -30,16 +30,16 @@ func (a *Authority) Invite(ctx context.Context, userID string, ttl time.Duration
 	if err := c.err(); err != nil {
 		return Invitation{}, "", false, err
 	}
-	id, link := newID(), ""
+	id, shown := newID(), ""
 	invitation, replayed, err := create(ctx, a, once, id, func(ctx context.Context, tx Tx) error {
 		var err error
-		link, err = a.inviteAs(ctx, tx, id, userID, ttl)
+		shown, err = a.inviteAs(ctx, tx, id, userID, ttl)
 		return err
 	}, Tx.Invitation)
 	if err != nil || replayed {
 		return invitation, "", replayed, err
 	}
-	return invitation, link, false, nil
+	return invitation, shown, false, nil
 }
 
 // inviteAs makes the invitation with an id, and returns the link that carries its code.

@@ -53,8 +53,8 @@ func (p *person) code() string {
 	return totp.Code(p.secret, totp.Step(p.w.now()))
 }
 
-func (p *person) request(password, code, client string) control.LoginRequest {
-	return control.LoginRequest{Name: p.name, Secrets: control.Secrets{Password: password, Code: code, Client: client}}
+func (p *person) request(typed, code, client string) control.LoginRequest {
+	return control.LoginRequest{Name: p.name, Secrets: control.Secrets{Password: typed, Code: code, Client: client}}
 }
 
 func (p *person) logIn(client string) control.LoggedIn {
@@ -394,13 +394,12 @@ func TestLoginsAndKnownClientsAreBounded(t *testing.T) {
 	w := newWorld(t)
 	ann := w.signs(w.owner())
 	first := ann.logIn("")
-	var last control.LoggedIn
 	for range 19 {
-		last = ann.logIn("")
+		ann.logIn("")
 	}
 	w.pass(time.Minute)
 	w.bearer(first.Token) // used, so another one goes
-	last = ann.logIn("")
+	last := ann.logIn("")
 	who := w.bearer(last.Token)
 	logins := ok[[]control.Login](t)(w.Logins(t.Context(), who, "", control.Page{Limit: 99}))
 	if len(logins) != 20 || !slices.ContainsFunc(logins, func(l control.Login) bool { return l.ID == first.Login.ID }) {

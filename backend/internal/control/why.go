@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -206,11 +207,12 @@ func (e *explainer) fail(name CheckName, why reason.Code, since *time.Time, next
 // about is the user as commands name him.
 func (e *explainer) about() string { return quoted(e.standing.User.Name) }
 
+// plainName is one that no shell takes for something else.
+var plainName = regexp.MustCompile(`^[A-Za-z0-9_.@][A-Za-z0-9_.@-]*$`)
+
 // quoted is a name as a shell takes it.
 func quoted(name string) string {
-	if name != "" && !strings.ContainsFunc(name, func(r rune) bool {
-		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-_.@", r))
-	}) {
+	if plainName.MatchString(name) {
 		return name
 	}
 	return "'" + strings.ReplaceAll(name, "'", `'\''`) + "'"

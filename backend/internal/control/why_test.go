@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -298,11 +299,8 @@ func (s *situation) agrees(why control.Why, tc whyCase) {
 		return // nobody has asked with the device's own key
 	}
 	cause, _ := why.Cause()
-	switch cause.Name {
-	case control.CheckGateway, control.CheckClock, control.CheckEgress:
-		return // the control plane's decision is made at a gateway
-	}
-	if why.Session != nil {
+	atGateway := []control.CheckName{control.CheckGateway, control.CheckClock, control.CheckEgress} // the decision is not about these
+	if why.Session != nil || slices.Contains(atGateway, cause.Name) {
 		return
 	}
 	key := 2000 + s.number

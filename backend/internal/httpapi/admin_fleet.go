@@ -222,18 +222,18 @@ func (s *server) registerGateways(api huma.API) {
 			return &body[Gateway]{s.showGateway(gateway)}, err
 		})
 	for _, change := range []struct {
-		id, path, summary, done string
-		do                      func(context.Context, string) (control.Gateway, error)
+		id, path, summary string
+		do                func(context.Context, string) (control.Gateway, error)
 	}{
-		{"drain-gateway", "/gateways/{id}/drain", "Have a gateway send its devices to others and begin no session", "gateway drained", s.authority.DrainGateway},
-		{"undrain-gateway", "/gateways/{id}/undrain", "Let sessions begin on a gateway again", "gateway undrained", s.authority.UndrainGateway},
+		{"drain-gateway", "/gateways/{id}/drain", "Have a gateway send its devices to others and begin no session", s.authority.DrainGateway},
+		{"undrain-gateway", "/gateways/{id}/undrain", "Let sessions begin on a gateway again", s.authority.UndrainGateway},
 	} {
 		op := s.admin(change.id, http.MethodPost, change.path, change.summary)
 		op.DefaultStatus = http.StatusOK
 		register(s, api, op, func(ctx context.Context, in *gatewayDrainInput) (*body[Gateway], error) {
 			gateway, err := change.do(ctx, in.ID)
 			if err == nil {
-				s.log.InfoContext(ctx, change.done, "gateway_id", gateway.ID, "operator_id", operatorOf(ctx).ID)
+				s.log.InfoContext(ctx, "gateway is to be left, or no longer", "operation", change.id, "gateway_id", gateway.ID, "operator_id", operatorOf(ctx).ID)
 			}
 			return &body[Gateway]{s.showGateway(gateway)}, err
 		})

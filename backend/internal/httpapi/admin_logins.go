@@ -24,7 +24,9 @@ const (
 
 // cookie makes one; life 0 takes it away.
 func cookie(name, value string, life time.Duration) http.Cookie {
-	c := http.Cookie{Name: name, Value: value, Path: "/", Secure: true, HttpOnly: true, SameSite: http.SameSiteStrictMode, MaxAge: int(life / time.Second)}
+	c := http.Cookie{ //nolint:gosec // it has all that is missed
+		Name: name, Value: value, Path: "/", Secure: true, HttpOnly: true, SameSite: http.SameSiteStrictMode, MaxAge: int(life / time.Second),
+	}
 	if life <= 0 {
 		c.MaxAge = -1
 	}

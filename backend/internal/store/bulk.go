@@ -42,6 +42,7 @@ func (t *tx) BulkObjects(ctx context.Context, r control.BulkRequest, now time.Ti
 		if r.EndsAt != nil {
 			l.that("s.ends_at < ?", micros(*r.EndsAt))
 		}
+	case control.BulkDelete, control.BulkInvite:
 	}
 	t.selectUsers(l, f)
 	l.from = "SELECT " + subject

@@ -203,7 +203,7 @@ func (f *filling) Begin(table string, columns []string) error {
 		return err
 	}
 	there, err := found.Columns()
-	if err := errors.Join(err, found.Err(), found.Close()); err != nil {
+	if err := errors.Join(err, found.Err(), found.Close()); err != nil { //nolint:sqlclosecheck // the next statement needs the connection
 		return err
 	}
 	for i, column := range columns {

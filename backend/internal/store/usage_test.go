@@ -37,7 +37,7 @@ func TestTheTotalsOfWhatWasThereFollowFromItOnBothEngines(t *testing.T) {
 	onBoth(t, func(t *testing.T, cfg Config) {
 		t.Helper()
 		older := cfg
-		older.steps = before(t, "00018")
+		older.steps = before(t, "00015")
 		openAndClose(t, older)
 		db := storetest.SQL(t, cfg.Path, cfg.URL)
 		for _, statement := range []string{
@@ -69,7 +69,11 @@ func TestTheTotalsOfWhatWasThereFollowFromItOnBothEngines(t *testing.T) {
 			up, down              int64
 		}
 		want := []total{
-			{1, "g", "p", "r", 3, 30}, {1, "g", "q", "r", 4, 40}, {2, "g", "", "r", 96, 960}, {2, "g", "p", "r", 8, 80}, {2, "gone", "p", "", 16, 160},
+			{1, "g", "p", "r", 3, 30},
+			{1, "g", "q", "r", 4, 40},
+			{2, "g", "", "r", 96, 960},
+			{2, "g", "p", "r", 8, 80},
+			{2, "gone", "p", "", 16, 160},
 			{3, "g", "", "r", 1 << 62, 7}, // beyond measure
 		}
 		for rows.Next() {

@@ -30,8 +30,11 @@ func TestWhatServicesKnowThisMachineByIsRemembered(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, tc := range []struct{ api, name, client, pin string }{
-		{"https://a", "ann", "4", "pin of https://a"}, {"https://a", "bob", "2", "pin of https://a"}, {"https://b", "ann", "3", "pin of https://b"},
-		{"https://a", "eve", "", "pin of https://a"}, {"https://c", "ann", "", ""},
+		{"https://a", "ann", "4", "pin of https://a"},
+		{"https://a", "bob", "2", "pin of https://a"},
+		{"https://b", "ann", "3", "pin of https://b"},
+		{"https://a", "eve", "", "pin of https://a"},
+		{"https://c", "ann", "", ""},
 	} {
 		if client, pin := known.Client(tc.api, tc.name); client != tc.client || pin != tc.pin {
 			t.Errorf("%s at %s: %q, %q", tc.name, tc.api, client, pin)
@@ -51,7 +54,7 @@ func TestWhatServicesKnowThisMachineByIsRemembered(t *testing.T) {
 	if client, _ := known.Client("https://many", "59"); client != "x" {
 		t.Error("the newest is not there")
 	}
-	if err := os.Chmod(file, 0o644); err != nil { //nolint:gosec // on purpose
+	if err := os.Chmod(file, 0o644); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := login.LoadKnown(path); err == nil {

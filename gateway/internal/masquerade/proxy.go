@@ -66,7 +66,7 @@ func newProxy(cfg Config, hsts string) (handler http.Handler, free func() error)
 			}
 			w.WriteHeader(http.StatusBadGateway)
 		},
-		ErrorLog: anonym.Logger(log.Handler()),
+		ErrorLog: slog.NewLogLogger(anonym.Handler(log.Handler()), slog.LevelDebug),
 	}
 	return proxy, func() error {
 		transport.CloseIdleConnections()

@@ -107,6 +107,7 @@ type Node struct {
 	heard    atomic.Int64         // unix nanoseconds of the last answered heartbeat; 0: none
 	interval atomic.Int64         // between heartbeats
 	leaving  atomic.Bool          // this gateway is about to stop
+	terse    atomic.Bool          // the control plane does not know its clock's word
 	beats    chan chan<- struct{} // a heartbeat is wanted now, and when it was sent, it is closed
 	hurried  chan struct{}        // has an item when a heartbeat is wanted soon
 	stale    chan struct{}        // has an item when the keys are to be fetched again
@@ -389,7 +390,7 @@ func (n *Node) beat(ctx context.Context) error {
 	}
 	body := map[string]any{
 		"boot_id": n.boot, "version": n.cfg.Version, "url": n.cfg.URL,
-		"sessions": load.Sessions, "streams": load.Streams, "time": asked.UTC(),
+		"sessions": load.Sessions, "streams": load.Streams,
 	}
 	if len(leases) > 0 {
 		body["leases"] = leases
@@ -397,10 +398,16 @@ func (n *Node) beat(ctx context.Context) error {
 	if n.leaving.Load() {
 		body["leaving"] = true
 	}
+	if !n.terse.Load() {
+		body["time"] = asked.UTC()
+	}
 	err := n.control.call(ctx, http.MethodPost, "/api/v1/gateway/heartbeat", body, &answer)
-	if status, ok := errors.AsType[*StatusError](err); ok && status.Status == http.StatusUnprocessableEntity && body["leaving"] != nil {
-		delete(body, "leaving") // a control plane before that does not know the word
-		err = n.control.call(ctx, http.MethodPost, "/api/v1/gateway/heartbeat", body, &answer)
+	if status, ok := errors.AsType[*StatusError](err); ok && status.Status == http.StatusUnprocessableEntity && (body["leaving"] != nil || body["time"] != nil) {
+		delete(body, "leaving") // a control plane from before these does not know the words
+		delete(body, "time")
+		if err = n.control.call(ctx, http.MethodPost, "/api/v1/gateway/heartbeat", body, &answer); err == nil {
+			n.terse.Store(true)
+		}
 	}
 	n.cfg.Observe("heartbeat", err)
 	if ctx.Err() == nil {

@@ -56,7 +56,7 @@ var fields = map[string][]string{
 	"/api/v1/auth/challenge":       {},
 	"/api/v1/gateway/join":         {"code", "public_key", "nonce", "signature", "url", "version"},
 	"/api/v1/gateway/config":       {},
-	"/api/v1/gateway/heartbeat":    {"boot_id", "version", "url", "sessions", "streams"},
+	"/api/v1/gateway/heartbeat":    {"boot_id", "version", "url", "sessions", "streams", "time"},
 	"/api/v1/auth/validate-device": {"session_id", "device_id", "key_thumbprint", "generation", "boot_id"},
 	"/api/v1/gateway/sessions/end": {"sessions"},
 	"/api/v1/usage/report":         {"reports"},

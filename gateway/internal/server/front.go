@@ -62,7 +62,8 @@ func canonicalHost(host string) string {
 func newPublic(ctx context.Context, handler http.Handler, certify func(*tls.Config), log *slog.Logger) *http.Server {
 	server := masquerade.Server(handler)
 	certify(server.TLSConfig)
-	server.ErrorLog = anonym.Logger(log.Handler())
+	// Strangers cause these at will.
+	server.ErrorLog = slog.NewLogLogger(anonym.Handler(log.Handler()), slog.LevelDebug)
 	server.BaseContext = func(net.Listener) context.Context { return ctx }
 	server.ConnContext = func(ctx context.Context, conn net.Conn) context.Context {
 		return gate.ConnContext(masquerade.ConnContext(ctx, conn), conn)

@@ -1,6 +1,7 @@
 package mux_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/hex"
 	"encoding/json"
@@ -136,6 +137,10 @@ func TestAnAckComesAfter64KiBOr64FramesOr200Milliseconds(t *testing.T) {
 		if took := time.Since(began); took != 0 {
 			t.Errorf("64 frames and 64 KiB were acknowledged after %v", took)
 		}
+		// While more is at hand it waits.
+		peer.Send(bytes.Repeat(wire.AppendData(nil, 1, []byte("x")), 200))
+		wantAck(t, peer, 270)
+		peer.WantQuiet()
 	})
 }
 
