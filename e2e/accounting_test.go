@@ -475,8 +475,9 @@ func (b *books) kill(g *node, movers []*mover) {
 	b.t.Helper()
 	written := b.written(g)
 	g.proc.Kill()
-	// A byte may be seen before the gateway has counted it.
-	kept := written.Add(-time.Second)
+	// A byte may be seen before the gateway has counted it, for longer where others use
+	// the processors.
+	kept := written.Add(-2 * time.Second)
 	for _, m := range movers {
 		if at := m.gateway.Load(); at != nil && *at != g.url {
 			continue
