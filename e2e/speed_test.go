@@ -55,3 +55,63 @@ func TestADeviceHasTheSpeedsOfItsPlan(t *testing.T) {
 		}
 	}
 }
+
+// What holds for one user instead of what his plan says holds at once, for the session
+// that lives, and so does taking it back.
+func TestASessionGetsItsUsersOwnSpeedWhileItLives(t *testing.T) {
+	s := startService(t)
+	far := startOrigin(t)
+	d := enroll(t, s.Invite)
+	d.connect()
+	var live struct {
+		Items []struct {
+			ID     string `json:"id"`
+			UserID string `json:"user_id"`
+		} `json:"items"`
+	}
+	s.ctl(&live, "session", "list")
+	if len(live.Items) != 1 {
+		t.Fatalf("%d sessions, want 1", len(live.Items))
+	}
+	user, session := live.Items[0].UserID, live.Items[0].ID
+	took := func() time.Duration {
+		t.Helper()
+		began := time.Now()
+		if _, err := d.curl("-o", os.DevNull, far.URL()+"/2MiB"); err != nil {
+			t.Fatal(err)
+		}
+		return time.Since(began)
+	}
+	until := func(what string, reached func(time.Duration) bool) {
+		t.Helper()
+		for deadline := time.Now().Add(20 * time.Second); !reached(took()); {
+			if time.Now().After(deadline) {
+				t.Fatalf("the session never became %s", what)
+			}
+		}
+	}
+	// 2 MiB at 8 Mbit/s take 2.1 s.
+	s.ctl(nil, "user", "update", user, "--speed-down-bps", "8M")
+	until("slow", func(d time.Duration) bool { return d > 1800*time.Millisecond })
+	var why struct {
+		Limits []struct {
+			Name   string `json:"name"`
+			Value  string `json:"value"`
+			Source string `json:"source"`
+		} `json:"limits"`
+	}
+	s.ctl(&why, "why", user)
+	found := false
+	for _, l := range why.Limits {
+		found = found || l.Name == "speed_down_bps" && l.Value == "8000000" && l.Source == "user"
+	}
+	if !found {
+		t.Errorf("why does not say whose limit it is: %+v", why.Limits)
+	}
+	s.ctl(nil, "user", "update", user, "--speed-down-bps", "plan")
+	until("fast again", func(d time.Duration) bool { return d < 900*time.Millisecond })
+	s.ctl(&live, "session", "list")
+	if len(live.Items) != 1 || live.Items[0].ID != session {
+		t.Errorf("it is another session: %+v", live.Items)
+	}
+}

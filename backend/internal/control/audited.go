@@ -84,7 +84,16 @@ func change[T any](
 }
 
 func showUser(o User) view {
-	return view{"name": o.Name, "note": o.Note, "disabled_at": moment(o.DisabledAt)}
+	v := view{"name": o.Name, "note": o.Note, "disabled_at": moment(o.DisabledAt)}
+	if !o.Limits.Empty() {
+		v["limits"] = showLimits(o.Limits)
+	}
+	return v
+}
+
+func (u *audited) UpdateLimits(ctx context.Context, o User) error {
+	return change(ctx, u, "user.limits_changed", o.ID, u.User, func(o User) view { return showLimits(o.Limits) },
+		func() error { return u.Tx.UpdateLimits(ctx, o) })
 }
 
 func (u *audited) InsertUser(ctx context.Context, o User) error {

@@ -25,11 +25,12 @@ const (
 	BulkRevoke  BulkAction = "revoke"  // devices that are in use
 	BulkExtend  BulkAction = "extend"  // of each user the subscription that ends last, unless one is without end
 	BulkMove    BulkAction = "move"    // subscriptions that have not ended, to another plan
+	BulkLimit   BulkAction = "limit"   // users: what holds for them whatever their plans say
 )
 
 // BulkActions returns all of them.
 func BulkActions() []BulkAction {
-	return []BulkAction{BulkDisable, BulkEnable, BulkDelete, BulkInvite, BulkRevoke, BulkExtend, BulkMove}
+	return []BulkAction{BulkDisable, BulkEnable, BulkDelete, BulkInvite, BulkRevoke, BulkExtend, BulkMove, BulkLimit}
 }
 
 const (
@@ -77,10 +78,11 @@ type BulkRequest struct {
 	Filter BulkFilter `json:"filter"`
 	// Days or EndsAt are for BulkExtend: by so many days from its end, or from now when
 	// that is past; or to a time, where the end is before that.
-	Days   int        `json:"days,omitempty"`
-	EndsAt *time.Time `json:"ends_at,omitempty"`
-	PlanID string     `json:"plan_id,omitempty"` // for BulkMove: to which
-	TTL    int        `json:"ttl,omitempty"`     // for BulkInvite, in seconds; 0: InvitationTTL
+	Days   int          `json:"days,omitempty"`
+	EndsAt *time.Time   `json:"ends_at,omitempty"`
+	PlanID string       `json:"plan_id,omitempty"` // for BulkMove: to which
+	TTL    int          `json:"ttl,omitempty"`     // for BulkInvite, in seconds; 0: InvitationTTL
+	Limits LimitsChange `json:"limits,omitzero"`   // for BulkLimit
 }
 
 func (r BulkRequest) check(ctx context.Context, tx Tx) error {
@@ -89,7 +91,7 @@ func (r BulkRequest) check(ctx context.Context, tx Tx) error {
 	for _, action := range BulkActions() {
 		known = known || action == r.Action
 	}
-	c.that(known, "action", "want disable, enable, delete, invite, revoke, extend or move")
+	c.that(known, "action", "want disable, enable, delete, invite, revoke, extend, move or limit")
 	c.that(!r.Filter.empty(), "filter", "say which users, or all: nothing is selected")
 	c.that(len(r.Filter.UserIDs) <= MaxBulkIDs, "filter.user_ids", "want at most 1000")
 	extends := r.Action == BulkExtend
@@ -111,6 +113,16 @@ func (r BulkRequest) check(ctx context.Context, tx Tx) error {
 			return err
 		}
 		c.that(err == nil, "plan_id", "no such plan")
+	}
+	c.that((r.Limits != LimitsChange{}) == (r.Action == BulkLimit), "limits", "want what to change with limit, and with nothing else")
+	if err := new(Limits).apply(ctx, tx, r.Limits); err != nil {
+		invalid, ok := errors.AsType[*InvalidError](err)
+		if !ok {
+			return err
+		}
+		for _, f := range invalid.Fields {
+			c.that(false, "limits."+f.Field, f.Detail)
+		}
 	}
 	return c.err()
 }
@@ -349,6 +361,8 @@ func (a *Authority) applyBulk(ctx context.Context, tx Tx, r BulkRequest, o BulkO
 		err = a.revokeDevice(ctx, tx, o.ObjectID)
 	case BulkMove:
 		_, err = a.updateSubscription(ctx, tx, o.ObjectID, SubscriptionFields{PlanID: &r.PlanID})
+	case BulkLimit:
+		_, err = a.updateLimits(ctx, tx, o.ObjectID, r.Limits)
 	case BulkExtend:
 		err = a.extend(ctx, tx, o.ObjectID, r)
 	default:
@@ -389,6 +403,9 @@ func showBulkJob(j BulkJob) view {
 		if value != nil && value != 0 && value != "" {
 			v[name] = value
 		}
+	}
+	if j.Request.Action == BulkLimit {
+		v["limits"] = j.Request.Limits
 	}
 	if said, err := json.Marshal(j.Request.Filter); err == nil {
 		v["filter"] = json.RawMessage(strings.TrimSpace(string(said)))

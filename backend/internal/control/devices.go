@@ -118,7 +118,7 @@ func (a *Authority) Enroll(ctx context.Context, e Enrolment) (Enrolled, error) {
 				return err
 			}
 		}
-		limit, err := deviceLimit(ctx, tx, user.ID, now)
+		limit, err := deviceLimit(ctx, tx, user, now)
 		if err != nil {
 			return err
 		}
@@ -171,9 +171,12 @@ func enrolledBefore(ctx context.Context, tx Tx, invitation Invitation, key ed255
 }
 
 // deviceLimit returns how many devices a user may have: what the running
-// subscription says, else the last one.
-func deviceLimit(ctx context.Context, tx Tx, userID string, now time.Time) (int, error) {
-	entitlements, err := tx.Entitlements(ctx, userID, maxEntitlements)
+// subscription says, else the last one. His own limit comes before all of them.
+func deviceLimit(ctx context.Context, tx Tx, user User, now time.Time) (int, error) {
+	if user.Limits.MaxDevices != nil {
+		return *user.Limits.MaxDevices, nil
+	}
+	entitlements, err := tx.Entitlements(ctx, user.ID, maxEntitlements)
 	if err != nil {
 		return 0, err
 	}

@@ -127,6 +127,11 @@ func (p *Plan) apply(ctx context.Context, tx Tx, f PlanFields) error {
 	if f.Regions != nil {
 		p.Regions = slices.Compact(slices.Sorted(slices.Values(*f.Regions)))
 	}
+	return p.verdict(ctx, tx)
+}
+
+// verdict returns everything that is wrong with a plan.
+func (p *Plan) verdict(ctx context.Context, tx Tx) error {
 	c := p.check()
 	c.that(len(p.Regions) <= MaxPlanRegions, "regions", "want at most 64")
 	for _, code := range p.Regions[:min(len(p.Regions), MaxPlanRegions)] {

@@ -77,7 +77,9 @@ type userRows interface {
 	// SearchUsers returns those whose name begins with words, in the order of their
 	// names. ASCII letters match in both cases.
 	SearchUsers(ctx context.Context, words string, page Page) ([]User, error)
+	// UpdateUser leaves the limits as they are, UpdateLimits everything else.
 	UpdateUser(ctx context.Context, u User) error
+	UpdateLimits(ctx context.Context, u User) error
 	DeleteUser(ctx context.Context, id string) error
 }
 

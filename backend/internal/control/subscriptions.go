@@ -19,10 +19,17 @@ type Subscription struct {
 	CreatedAt time.Time
 }
 
-// Entitlement is a subscription with its plan.
+// Entitlement is a subscription with its plan as it is for its user.
 type Entitlement struct {
 	Subscription
-	Plan Plan
+	Plan    Plan // with the user's own limits
+	General Plan // without
+}
+
+// Entitle joins a subscription, its plan and the limits of its user. Who decides by an
+// Entitlement cannot forget them.
+func Entitle(s Subscription, p Plan, own Limits) Entitlement {
+	return Entitlement{Subscription: s, Plan: own.Of(p), General: p}
 }
 
 // Status says where in its life a subscription is.

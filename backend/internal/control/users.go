@@ -13,6 +13,7 @@ type User struct {
 	Name       string
 	Note       string
 	DisabledAt *time.Time // nil: enabled
+	Limits     Limits     // that hold whatever his plans say
 	CreatedAt  time.Time
 }
 
@@ -21,6 +22,7 @@ type UserFields struct {
 	Name     *string
 	Note     *string
 	Disabled *bool
+	Limits   LimitsChange // only of a new user; see UpdateLimits
 }
 
 const (
@@ -75,7 +77,13 @@ func (a *Authority) CreateUser(ctx context.Context, f UserFields, once Once) (Us
 	if err := user.apply(f, a.now()); err != nil {
 		return User{}, false, err
 	}
-	return create(ctx, a, once, user.ID, func(ctx context.Context, tx Tx) error { return tx.InsertUser(ctx, user) }, Tx.User)
+	return create(ctx, a, once, user.ID, func(ctx context.Context, tx Tx) error {
+		user := user // fn may run again
+		if err := user.Limits.apply(ctx, tx, f.Limits); err != nil {
+			return err
+		}
+		return tx.InsertUser(ctx, user)
+	}, Tx.User)
 }
 
 // User returns a user.

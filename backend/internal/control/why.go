@@ -57,8 +57,9 @@ type Why struct {
 	User    User
 	Device  *Device // nil: it is about the user
 	Checks  []Check
-	Session *Session // the newest that lives; nil: none does
-	Devices []Why    // of a user: those in use, the newest ones
+	Limits  []HeldLimit // of the user, as they hold with the plan that a session would rest on
+	Session *Session    // the newest that lives; nil: none does
+	Devices []Why       // of a user: those in use, the newest ones
 }
 
 // Cause returns the first check that failed: what a device is refused for.
@@ -148,7 +149,7 @@ func (a *Authority) WhyUser(ctx context.Context, id string) (Why, error) {
 		if err := e.enrolment(ctx, devices); err != nil {
 			return err
 		}
-		why = Why{User: user, Checks: e.checks, Session: e.session}
+		why = Why{User: user, Checks: e.checks, Limits: e.limits(), Session: e.session}
 		slices.Reverse(devices)
 		for _, d := range devices[:min(len(devices), maxWhyDevices)] {
 			own, err := a.whyDevice(ctx, tx, Standing{Device: d, User: user, Entitlements: entitlements})
@@ -165,7 +166,7 @@ func (a *Authority) WhyUser(ctx context.Context, id string) (Why, error) {
 func (a *Authority) whyDevice(ctx context.Context, tx Tx, s Standing) (Why, error) {
 	e := explainer{authority: a, tx: tx, now: a.now(), standing: s}
 	err := e.run(ctx, e.credential, e.user, e.subscription, e.quota, e.region, e.gateways, e.sessions, e.egress, e.lastRefusal)
-	return Why{User: s.User, Device: &s.Device, Checks: e.checks, Session: e.session}, err
+	return Why{User: s.User, Device: &s.Device, Checks: e.checks, Limits: e.limits(), Session: e.session}, err
 }
 
 // explainer goes through what decides about a device's sessions. It follows
@@ -202,6 +203,28 @@ func (e *explainer) warn(name CheckName, since *time.Time, next, detail string, 
 
 func (e *explainer) fail(name CheckName, why reason.Code, since *time.Time, next, detail string, args ...any) {
 	e.checks = append(e.checks, Check{Name: name, State: CheckFailed, Reason: why, Since: since, Next: next, Detail: fmt.Sprintf(detail, args...)})
+}
+
+// limits are those of the first entitlement that the quota leaves, else of the one that
+// lasts longest.
+func (e *explainer) limits() []HeldLimit {
+	own := e.standing.User.Limits
+	switch {
+	case len(e.usable) > 0:
+		return heldLimits(own, &e.usable[0].General)
+	case len(e.standing.Entitlements) > 0:
+		return heldLimits(own, &e.standing.Entitlements[0].General)
+	default:
+		return heldLimits(own, nil)
+	}
+}
+
+// update is the command that changes a limit where it is from.
+func (e *explainer) update(own bool, plan Plan) string {
+	if own {
+		return "httvpsctl user update " + e.about()
+	}
+	return "httvpsctl plan update " + quoted(plan.Name)
 }
 
 // about is the user as commands name him.
@@ -310,7 +333,7 @@ func (e *explainer) quota(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			e.warn(CheckQuota, since, raiseQuota(one), "the quota of %d bytes is used up: sessions are slow%s", *one.Plan.QuotaBytes, until(used.Period))
+			e.warn(CheckQuota, since, e.raiseQuota(one), "the quota of %d bytes is used up: sessions are slow%s", *one.Plan.QuotaBytes, until(used.Period))
 		case first == nil:
 			first, none = used, one
 		}
@@ -323,15 +346,20 @@ func (e *explainer) quota(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		e.fail(CheckQuota, reason.QuotaExceeded, since, raiseQuota(none), "the quota of %d bytes is used up%s", *none.Plan.QuotaBytes, until(first.Period))
+		e.fail(CheckQuota, reason.QuotaExceeded, since, e.raiseQuota(none), "the quota of %d bytes is used up%s", *none.Plan.QuotaBytes, until(first.Period))
 		return nil // where it could go is looked at all the same
 	}
 	e.usable = left
 	return nil
 }
 
-func raiseQuota(e Entitlement) string {
-	return "httvpsctl plan update " + quoted(e.Plan.Name) + " --quota BYTES, or a subscription to another plan"
+func (e *explainer) raiseQuota(of Entitlement) string {
+	own := e.standing.User.Limits.QuotaBytes != nil
+	next := e.update(own, of.Plan) + " --quota-bytes BYTES"
+	if !own {
+		next += ", or a subscription to another plan"
+	}
+	return next
 }
 
 // until says when a period is over.
@@ -386,11 +414,19 @@ func (e *explainer) region(ctx context.Context) error {
 	case len(e.regions) == 0:
 		e.pass(CheckRegion, "all regions are allowed")
 	case len(there) == 0:
-		e.fail(CheckRegion, reason.RegionUnavailable, nil, "httvpsctl region create --code "+e.regions[0]+", or other regions for the plan", "none of the plan's regions is there: %s", strings.Join(e.regions, ", "))
+		e.fail(CheckRegion, reason.RegionUnavailable, nil, "httvpsctl region create --code "+e.regions[0]+", or other regions for the "+e.regionsOf(), "none of the "+e.regionsOf()+"'s regions is there: %s", strings.Join(e.regions, ", "))
 	default:
 		e.pass(CheckRegion, "allowed: %s", strings.Join(there, ", "))
 	}
 	return nil
+}
+
+// regionsOf says whose regions hold.
+func (e *explainer) regionsOf() string {
+	if e.standing.User.Limits.Regions != nil {
+		return "user"
+	}
+	return "plan"
 }
 
 // gateways is about those that the device would be told of, and their clocks.
@@ -483,7 +519,7 @@ func (e *explainer) sessions(ctx context.Context) error {
 	case len(live) > 0 && len(live) >= limit:
 		newest := live[0] // took the last place
 		e.fail(CheckSessions, reason.SessionLimit, &newest.StartedAt,
-			"httvpsctl session close "+newest.ID+", or httvpsctl plan update "+quoted(e.usable[0].Plan.Name)+" --max-sessions N", "the user has %d of %d sessions", len(live), limit)
+			"httvpsctl session close "+newest.ID+", or "+e.update(e.standing.User.Limits.MaxSessions != nil, e.usable[0].Plan)+" --max-sessions N", "the user has %d of %d sessions", len(live), limit)
 	default:
 		e.pass(CheckSessions, "the user has %d of %d sessions", len(live), limit)
 	}
@@ -567,7 +603,7 @@ func (e *explainer) lastRefusal(ctx context.Context) error {
 // enrolment is about one more device of a user.
 func (e *explainer) enrolment(ctx context.Context, devices []Device) error {
 	user := e.standing.User
-	limit, err := deviceLimit(ctx, e.tx, user.ID, e.now)
+	limit, err := deviceLimit(ctx, e.tx, user, e.now)
 	if err != nil {
 		return err
 	}
@@ -579,7 +615,7 @@ func (e *explainer) enrolment(ctx context.Context, devices []Device) error {
 				newest = d.CreatedAt
 			}
 		}
-		e.warn(CheckDevices, &newest, "httvpsctl device revoke DEVICE, a plan with more devices, or replace one while enrolling", "the user has %d of %d devices: another one is refused with device_limit", len(devices), limit)
+		e.warn(CheckDevices, &newest, "httvpsctl device revoke DEVICE, httvpsctl user update "+e.about()+" --max-devices N, or replace one while enrolling", "the user has %d of %d devices: another one is refused with device_limit", len(devices), limit)
 	} else {
 		e.pass(CheckDevices, "the user has %d of %d devices", len(devices), limit)
 	}

@@ -147,6 +147,7 @@ func (s *server) registerAdmin(api huma.API) {
 	s.registerAudit(api)
 	s.registerTokens(api)
 	s.registerUsers(api)
+	s.registerLimits(api)
 	s.registerPlans(api)
 	s.registerSubscriptions(api)
 	s.registerDevices(api)

@@ -16,18 +16,20 @@ type User struct {
 	Name      string    `json:"name"`
 	Disabled  bool      `json:"disabled"`
 	Note      string    `json:"note"`
+	Limits    Limits    `json:"limits" doc:"What holds for the user whatever his plans say."`
 	CreatedAt time.Time `json:"created_at"`
 }
 
 func showUser(u control.User) User {
-	return User{ID: u.ID, Name: u.Name, Disabled: u.DisabledAt != nil, Note: u.Note, CreatedAt: u.CreatedAt}
+	return User{ID: u.ID, Name: u.Name, Disabled: u.DisabledAt != nil, Note: u.Note, Limits: showLimits(u.Limits), CreatedAt: u.CreatedAt}
 }
 
 // NewUser is what an operator says about a new user.
 type NewUser struct {
-	Name     string `json:"name" minLength:"1" maxLength:"100" doc:"Unique."`
-	Note     string `json:"note,omitempty" maxLength:"1000"`
-	Disabled bool   `json:"disabled,omitempty"`
+	Name     string       `json:"name" minLength:"1" maxLength:"100" doc:"Unique."`
+	Note     string       `json:"note,omitempty" maxLength:"1000"`
+	Disabled bool         `json:"disabled,omitempty"`
+	Limits   LimitsChange `json:"limits,omitzero" doc:"What is to hold for the user whatever his plans say."`
 }
 
 // UserChange is what an operator may change about a user.
@@ -67,7 +69,7 @@ type userChangeInput struct {
 func (s *server) registerUsers(api huma.API) {
 	register(s, api, s.admin("create-user", http.MethodPost, "/users", "Add a user"),
 		func(ctx context.Context, in *Creation[NewUser]) (*created[User], error) {
-			fields := control.UserFields{Name: &in.Body.Name, Note: &in.Body.Note, Disabled: &in.Body.Disabled}
+			fields := control.UserFields{Name: &in.Body.Name, Note: &in.Body.Note, Disabled: &in.Body.Disabled, Limits: in.Body.Limits.change()}
 			user, replayed, err := s.authority.CreateUser(ctx, fields, in.once(ctx, "create-user"))
 			return createdAs(showUser(user), replayed), err
 		})

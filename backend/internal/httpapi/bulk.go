@@ -24,23 +24,26 @@ type BulkFilter struct {
 
 // BulkRequest says what is to be done, and to whom.
 type BulkRequest struct {
-	Action     string     `json:"action" enum:"disable,enable,delete,invite,revoke,extend,move" doc:"revoke: their devices in use. extend: of each the subscription that ends last. move: their subscriptions that have not ended."`
-	Filter     BulkFilter `json:"filter"`
-	Days       int        `json:"days,omitempty" minimum:"0" maximum:"36500" doc:"With extend: from the end, or from now when that is past."`
-	EndsAt     *time.Time `json:"ends_at,omitempty" doc:"With extend, instead of days: to this time, where the end is before it."`
-	PlanID     string     `json:"plan_id,omitempty" maxLength:"36" pattern:"^[0-9a-f-]*$" doc:"With move: to which plan."`
-	TTLSeconds int        `json:"ttl_seconds,omitempty" minimum:"0" maximum:"2592000" doc:"With invite: 60 or more; 86400 when absent."`
+	Action     string       `json:"action" enum:"disable,enable,delete,invite,revoke,extend,move,limit" doc:"revoke: their devices in use. extend: of each the subscription that ends last. move: their subscriptions that have not ended. limit: what holds for them whatever their plans say."`
+	Filter     BulkFilter   `json:"filter"`
+	Days       int          `json:"days,omitempty" minimum:"0" maximum:"36500" doc:"With extend: from the end, or from now when that is past."`
+	EndsAt     *time.Time   `json:"ends_at,omitempty" doc:"With extend, instead of days: to this time, where the end is before it."`
+	PlanID     string       `json:"plan_id,omitempty" maxLength:"36" pattern:"^[0-9a-f-]*$" doc:"With move: to which plan."`
+	Limits     LimitsChange `json:"limits,omitzero" doc:"With limit: what becomes of each user's."`
+	TTLSeconds int          `json:"ttl_seconds,omitempty" minimum:"0" maximum:"2592000" doc:"With invite: 60 or more; 86400 when absent."`
 }
 
 func (r BulkRequest) request() control.BulkRequest {
 	return control.BulkRequest{
 		Action: control.BulkAction(r.Action), Filter: control.BulkFilter(r.Filter), Days: r.Days, EndsAt: r.EndsAt, PlanID: r.PlanID, TTL: r.TTLSeconds,
+		Limits: r.Limits.change(),
 	}
 }
 
 func showBulkRequest(r control.BulkRequest) BulkRequest {
 	return BulkRequest{
 		Action: string(r.Action), Filter: BulkFilter(r.Filter), Days: r.Days, EndsAt: utc(r.EndsAt), PlanID: r.PlanID, TTLSeconds: r.TTL,
+		Limits: showLimitsChange(r.Limits),
 	}
 }
 

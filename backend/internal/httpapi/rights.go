@@ -56,6 +56,7 @@ var rights = map[string]control.Right{
 
 	"create-user":           control.RightManage,
 	"delete-user":           control.RightManage,
+	"update-user-limits":    control.RightManage,
 	"create-plan":           control.RightManage,
 	"update-plan":           control.RightManage,
 	"delete-plan":           control.RightManage,

@@ -23,6 +23,7 @@ type Why struct {
 	Next       string      `json:"next,omitempty" doc:"What to do about it, for people."`
 	SessionID  string      `json:"session_id,omitempty" doc:"The newest that is live."`
 	Checks     []WhyCheck  `json:"checks" doc:"In the order in which the service looks."`
+	Limits     []WhyLimit  `json:"limits" doc:"What holds for the user, and whence, with the plan that a session would rest on. Without a plan only what is the user's own."`
 	Devices    []WhyDevice `json:"devices,omitempty" doc:"Of a user: those in use, the newest 20."`
 }
 
@@ -36,6 +37,26 @@ type WhyDevice struct {
 	Next      string     `json:"next,omitempty"`
 	SessionID string     `json:"session_id,omitempty"`
 	Checks    []WhyCheck `json:"checks"`
+}
+
+// WhyLimit is a limit as it holds for a user.
+type WhyLimit struct {
+	Name   string `json:"name" enum:"max_devices,max_sessions,max_streams,max_udp,speed_up_bps,speed_down_bps,quota_bytes,quota_period,regions"`
+	Value  string `json:"value" doc:"A number, none, a period, or the codes of regions with commas, or all."`
+	Source string `json:"source" enum:"plan,user" doc:"Whose it is: user: the user's own, whatever the plan says."`
+	Plan   string `json:"plan,omitempty" doc:"With user: what the plan says."`
+}
+
+func showHeldLimits(limits []control.HeldLimit) []WhyLimit {
+	shown := make([]WhyLimit, 0, len(limits))
+	for _, l := range limits {
+		one := WhyLimit{Name: l.Name, Value: l.Value, Source: "plan", Plan: l.Plan}
+		if l.Own {
+			one.Source = "user"
+		}
+		shown = append(shown, one)
+	}
+	return shown
 }
 
 // WhyCheck is one thing that sessions depend on.
@@ -69,7 +90,7 @@ func showWhy(w control.Why) Why {
 	cause, against := w.Cause()
 	shown := Why{
 		UserID: w.User.ID, UserName: w.User.Name, Allowed: !against, Reason: string(cause.Reason), Since: utc(cause.Since), Next: cause.Next,
-		SessionID: sessionIDOf(w), Checks: showChecks(w.Checks),
+		SessionID: sessionIDOf(w), Checks: showChecks(w.Checks), Limits: showHeldLimits(w.Limits),
 	}
 	if w.Device != nil {
 		shown.DeviceID, shown.DeviceName = w.Device.ID, w.Device.Name

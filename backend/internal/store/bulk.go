@@ -42,6 +42,8 @@ func (t *tx) BulkObjects(ctx context.Context, r control.BulkRequest, now time.Ti
 		if r.EndsAt != nil {
 			l.that("s.ends_at < ?", micros(*r.EndsAt))
 		}
+	case control.BulkLimit:
+		subject = "u.id AS object, u.id AS user_id, u.name, " + limitText + " AS before FROM users u"
 	case control.BulkDelete, control.BulkInvite:
 	}
 	t.selectUsers(l, f)
@@ -57,6 +59,18 @@ func (t *tx) BulkObjects(ctx context.Context, r control.BulkRequest, now time.Ti
 	}, query, args...)
 	return err
 }
+
+// limitText is the limits of a user u as one text.
+var limitText = func() string {
+	var parts []string
+	for _, column := range []string{
+		"max_devices", "max_sessions", "max_streams", "max_udp", "speed_up_bps", "speed_down_bps", "quota_bytes", "quota_period", "own_regions",
+	} {
+		parts = append(parts, "COALESCE(CAST(u."+column+" AS TEXT), '')")
+	}
+	parts = append(parts, "COALESCE((SELECT string_agg(x.region_id, ' ' ORDER BY x.region_id) FROM user_regions x WHERE x.user_id = u.id), '')")
+	return strings.Join(parts, " || '/' || ")
+}()
 
 // selectUsers adds the conditions of a filter on users u.
 func (t *tx) selectUsers(l *listing, f control.BulkFilter) {

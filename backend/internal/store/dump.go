@@ -27,6 +27,7 @@ var dumpedTables = []dumped{
 	{name: "plans", since: 1},
 	{name: "plan_regions", since: 6},
 	{name: "users", since: 1},
+	{name: "user_regions", since: 17},
 	{name: "subscriptions", since: 1},
 	{name: "devices", since: 1},
 	{name: "invitations", since: 1},

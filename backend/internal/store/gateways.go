@@ -41,7 +41,7 @@ func (t *tx) UpdateRegion(ctx context.Context, r control.Region) error {
 }
 
 func (t *tx) DeleteRegion(ctx context.Context, id string) error {
-	return t.execOne(ctx, "the region has gateways or Outline servers, or a plan names it", "DELETE FROM regions WHERE id = $1", id)
+	return t.execOne(ctx, "the region has gateways or Outline servers, or a plan or a user's limits name it", "DELETE FROM regions WHERE id = $1", id)
 }
 
 const gatewayColumns = `g.id, g.name, g.region_id, r.code, g.join_code_hash, g.join_expires_at, g.joined_at, g.public_key,

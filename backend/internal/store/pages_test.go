@@ -87,7 +87,7 @@ func testPlans(t *testing.T, s *Store, explain string, sort, scan string) {
 	sessions := func(f control.SessionFilter, page control.Page) *listing { return sessionsThat(f, now, page) }
 	unit := &tx{sql: s.engine.dialect()}
 	usersLike := func(page control.Page) *listing {
-		return unit.search("SELECT "+userColumns+" FROM users", "users", "user", page)
+		return unit.search("SELECT "+userColumns+" FROM users u", "users", "user", page)
 	}
 	devicesLike := func(page control.Page) *listing {
 		return unit.search("SELECT "+deviceColumns+" FROM devices", "devices", "pho", page)

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -122,10 +123,17 @@ func read(s control.Subscription) control.Subscription {
 }
 
 func scanEntitlement(r row) (e control.Entitlement, err error) {
-	err = r.Scan(append(subscriptionFields(&e.Subscription), planFields(&e.Plan)...)...)
-	e.Subscription = read(e.Subscription)
-	return e, err
+	var (
+		sub  control.Subscription
+		plan control.Plan
+		own  control.Limits
+	)
+	err = r.Scan(slices.Concat(subscriptionFields(&sub), planFields(&plan), limitFields(&own))...)
+	return control.Entitle(read(sub), plan, own), err
 }
+
+const entitlements = "SELECT " + subscriptionColumns + ", " + planColumns + ", " + limitColumns +
+	" FROM subscriptions s JOIN plans p ON p.id = s.plan_id JOIN users u ON u.id = s.user_id"
 
 func (t *tx) InsertSubscription(ctx context.Context, s control.Subscription) error {
 	_, err := t.exec(ctx, "the user or the plan is gone", `INSERT INTO subscriptions
@@ -139,8 +147,7 @@ func (t *tx) InsertSubscription(ctx context.Context, s control.Subscription) err
 }
 
 func (t *tx) Entitlement(ctx context.Context, id string) (control.Entitlement, error) {
-	return one(ctx, t, scanEntitlement, "SELECT "+subscriptionColumns+", "+planColumns+
-		" FROM subscriptions s JOIN plans p ON p.id = s.plan_id WHERE s.id = $1", id)
+	return one(ctx, t, scanEntitlement, entitlements+" WHERE s.id = $1", id)
 }
 
 func (t *tx) Subscription(ctx context.Context, id string) (control.Subscription, error) {
@@ -158,13 +165,13 @@ func subscriptionsOf(userID string, page control.Page) *listing {
 }
 
 func (t *tx) Entitlements(ctx context.Context, userID string, limit int) ([]control.Entitlement, error) {
-	const entitlements = "SELECT " + subscriptionColumns + ", " + planColumns + " FROM subscriptions s JOIN plans p ON p.id = s.plan_id WHERE s.user_id = $1"
-	list, err := many(ctx, t, scanEntitlement, entitlements+` AND s.awaits_use = 0
+	const ofUser = entitlements + " WHERE s.user_id = $1"
+	list, err := many(ctx, t, scanEntitlement, ofUser+` AND s.awaits_use = 0
 		ORDER BY CASE WHEN s.ends_at IS NULL THEN 0 ELSE 1 END, s.ends_at DESC, s.id DESC LIMIT $2`, userID, limit)
 	if err != nil {
 		return nil, err
 	}
-	waiting, err := many(ctx, t, scanEntitlement, entitlements+" AND s.awaits_use = 1 ORDER BY s.id LIMIT 1", userID)
+	waiting, err := many(ctx, t, scanEntitlement, ofUser+" AND s.awaits_use = 1 ORDER BY s.id LIMIT 1", userID)
 	return append(list, waiting...), err
 }
 

@@ -91,6 +91,8 @@ var everyRow = []string{
 	"INSERT INTO plans (id, name, max_devices, max_sessions, max_streams, max_udp, duration_days, created_at) VALUES ('p', 'plan', 1, 2, 3, 0, NULL, 9007199254740993)",
 	"INSERT INTO plan_regions (plan_id, region_id) VALUES ('p', 'r')",
 	"INSERT INTO users (id, name, note, disabled_at, created_at) VALUES ('u', 'anna', '', NULL, 1), ('v', 'bob', 'n', 5, 1)",
+	"UPDATE users SET max_devices = 3, quota_bytes = 0, quota_period = 'day', own_regions = 1 WHERE id = 'v'",
+	"INSERT INTO user_regions (user_id, region_id) VALUES ('v', 'r')",
 	"INSERT INTO subscriptions (id, user_id, plan_id, starts_at, ends_at, created_at) VALUES ('s', 'u', 'p', 1, NULL, 1)",
 	"INSERT INTO devices (id, user_id, name, platform, public_key, generation, created_at) VALUES ('d', 'u', 'laptop', 'linux', %x'0a', 1, 1)",
 	"INSERT INTO invitations (id, user_id, code_hash, expires_at, used_at, device_id, created_at) VALUES ('i', 'u', %x'01', 1, 2, 'd', 1), ('j', 'u', %x'02', 9000000000000000, NULL, NULL, 1)",

@@ -7,23 +7,26 @@ import (
 	"github.com/httvps/httvps/backend/internal/control"
 )
 
-const userColumns = "id, name, note, disabled_at, created_at"
+const userColumns = "u.id, u.name, u.note, u.disabled_at, u.created_at, " + limitColumns
 
 func scanUser(r row) (u control.User, err error) {
-	err = r.Scan(&u.ID, &u.Name, &u.Note, maybeMoment{&u.DisabledAt}, moment{&u.CreatedAt})
+	err = r.Scan(append([]any{&u.ID, &u.Name, &u.Note, maybeMoment{&u.DisabledAt}, moment{&u.CreatedAt}}, limitFields(&u.Limits)...)...)
 	return u, err
 }
 
 const userClash = "there is a user with this name"
 
 func (t *tx) InsertUser(ctx context.Context, u control.User) error {
-	_, err := t.exec(ctx, userClash, "INSERT INTO users ("+userColumns+") VALUES ($1, $2, $3, $4, $5)",
+	_, err := t.exec(ctx, userClash, "INSERT INTO users (id, name, note, disabled_at, created_at) VALUES ($1, $2, $3, $4, $5)",
 		u.ID, u.Name, u.Note, nullMicros(u.DisabledAt), micros(u.CreatedAt))
-	return err
+	if err != nil || u.Limits.Empty() {
+		return err
+	}
+	return t.UpdateLimits(ctx, u)
 }
 
 func (t *tx) User(ctx context.Context, id string) (control.User, error) {
-	return one(ctx, t, scanUser, "SELECT "+userColumns+" FROM users WHERE id = $1"+t.held("users"), id)
+	return one(ctx, t, scanUser, "SELECT "+userColumns+" FROM users u WHERE u.id = $1"+t.held("u"), id)
 }
 
 func (t *tx) LockUser(ctx context.Context, id string) (control.User, error) {
@@ -31,7 +34,7 @@ func (t *tx) LockUser(ctx context.Context, id string) (control.User, error) {
 }
 
 func (t *tx) UserByName(ctx context.Context, name string) (control.User, error) {
-	return one(ctx, t, scanUser, "SELECT "+userColumns+" FROM users WHERE name = $1"+t.held("users"), name)
+	return one(ctx, t, scanUser, "SELECT "+userColumns+" FROM users u WHERE u.name = $1"+t.held("u"), name)
 }
 
 func (t *tx) Users(ctx context.Context, name string, page control.Page) ([]control.User, error) {
@@ -39,13 +42,13 @@ func (t *tx) Users(ctx context.Context, name string, page control.Page) ([]contr
 }
 
 func usersNamed(name string, page control.Page) *listing {
-	l := ordered("SELECT "+userColumns+" FROM users", "id", page)
-	l.equal("name", name)
+	l := ordered("SELECT "+userColumns+" FROM users u", "u.id", page)
+	l.equal("u.name", name)
 	return l
 }
 
 func (t *tx) SearchUsers(ctx context.Context, words string, page control.Page) ([]control.User, error) {
-	return part(ctx, t, scanUser, t.search("SELECT "+userColumns+" FROM users", "users", words, page), page)
+	return part(ctx, t, scanUser, t.search("SELECT "+userColumns+" FROM users u", "users", words, page), page)
 }
 
 func (t *tx) UpdateUser(ctx context.Context, u control.User) error {

@@ -153,6 +153,15 @@ func one[T any](ctx context.Context, c *Client, r call) (Object[T], error) {
 	return decode[T](c, body)
 }
 
+// UpdateLimits changes those limits of a user that are given; nil gives one back to his
+// plans.
+func (c *Client) UpdateLimits(ctx context.Context, user string, limits map[string]any) (Object[User], error) {
+	return one[User](ctx, c, call{
+		method: http.MethodPatch, path: c.Users().pathOf(user) + "/limits", body: limits,
+		what: Thing{"user", user},
+	})
+}
+
 // RevokeDevice ends a device for good: its sessions close and its key is never
 // accepted again.
 func (c *Client) RevokeDevice(ctx context.Context, id string) (Object[Device], error) {

@@ -8,7 +8,21 @@ type User struct {
 	Name      string    `json:"name"`
 	Disabled  bool      `json:"disabled"`
 	Note      string    `json:"note"`
+	Limits    Limits    `json:"limits"`
 	CreatedAt time.Time `json:"created_at"`
+}
+
+// Limits are what holds for one user whatever his plans say; nil: what they say.
+type Limits struct {
+	MaxDevices   *int      `json:"max_devices"`
+	MaxSessions  *int      `json:"max_sessions"`
+	MaxStreams   *int      `json:"max_streams"`
+	MaxUDP       *int      `json:"max_udp"`
+	SpeedUpBPS   *int64    `json:"speed_up_bps"` // 0, here and in the next two: none
+	SpeedDownBPS *int64    `json:"speed_down_bps"`
+	QuotaBytes   *int64    `json:"quota_bytes"`
+	QuotaPeriod  *string   `json:"quota_period"`
+	Regions      *[]string `json:"regions"` // codes; empty: all
 }
 
 // Plan is a set of limits on offer.

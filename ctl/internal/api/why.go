@@ -17,6 +17,7 @@ type Why struct {
 	Since      *time.Time  `json:"since"`
 	Next       string      `json:"next"`
 	Checks     []WhyCheck  `json:"checks"`
+	Limits     []WhyLimit  `json:"limits"`
 	Devices    []WhyDevice `json:"devices"`
 }
 
@@ -28,6 +29,14 @@ type WhyDevice struct {
 	Reason  string     `json:"reason"`
 	Since   *time.Time `json:"since"`
 	Next    string     `json:"next"`
+}
+
+// WhyLimit is a limit as it holds for a user.
+type WhyLimit struct {
+	Name   string `json:"name"`
+	Value  string `json:"value"`
+	Source string `json:"source"` // plan or user
+	Plan   string `json:"plan"`   // what the plan says, of one that is the user's own
 }
 
 // WhyCheck is one thing that sessions depend on.

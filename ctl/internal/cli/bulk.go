@@ -69,7 +69,7 @@ func (a *app) bulkCommand() *cobra.Command {
 		a.bulkAction("enable", "Let disabled users in again", "users"),
 		a.bulkAction("delete", "Delete users for good, with all devices and subscriptions", "users"),
 		a.bulkAction("revoke", "Revoke all devices of users for good", "devices"),
-		extend, move, invite,
+		extend, move, invite, a.bulkLimit(),
 		listCommand(a, bulkJobs), a.bulkShow(), a.bulkResume())
 }
 

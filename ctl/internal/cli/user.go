@@ -19,6 +19,7 @@ var users = kind[api.User]{
 	},
 	details: []column[api.User]{
 		{"NOTE", func(u api.User) string { return u.Note }},
+		{"OWN LIMITS", ownLimitsOf},
 	},
 }
 
@@ -34,27 +35,21 @@ func (a *app) userCommand() *cobra.Command {
 
 func (a *app) userCreate() *cobra.Command {
 	var name, note string
+	limits := ownLimits{}
 	cmd := &cobra.Command{Use: "create --name NAME", Short: "Make a user", Args: exactly(0), PreRunE: needs("name")}
 	cmd.Flags().StringVar(&name, "name", "", "what to call the user: `NAME`")
 	cmd.Flags().StringVar(&note, "note", "", "anything to remember about the user")
+	limits.add(cmd.Flags())
 	key := keyFlag(cmd)
 	cmd.RunE = a.asking(func(cmd *cobra.Command, c *api.Client, _ []string) error {
 		fields := map[string]any{"name": name}
 		if cmd.Flags().Changed("note") {
 			fields["note"] = note
 		}
+		if own := limits.fields(cmd); len(own) > 0 {
+			fields["limits"] = own
+		}
 		return creating(a, cmd, c, users, fields, key)
-	})
-	return cmd
-}
-
-func (a *app) userUpdate() *cobra.Command {
-	var name, note string
-	cmd := &cobra.Command{Use: "update USER", Short: "Change a user", Args: exactly(1)}
-	cmd.Flags().StringVar(&name, "name", "", "the new name")
-	cmd.Flags().StringVar(&note, "note", "", "the new note")
-	cmd.RunE = updating(a, users, func(cmd *cobra.Command, _ *api.Client) (map[string]any, error) {
-		return changed(cmd, map[string]any{"name": name, "note": note}), nil
 	})
 	return cmd
 }

@@ -116,8 +116,8 @@ func (a *app) printWhy(why api.Why) error {
 			}
 		}
 	}
-	if len(why.Devices) == 0 {
-		return nil
+	if err := a.printLimits(why.Limits); err != nil || len(why.Devices) == 0 {
+		return err
 	}
 	rows = [][]string{{"DEVICE", "NAME", "ALLOWED", "REASON", "SINCE"}}
 	for _, d := range why.Devices {

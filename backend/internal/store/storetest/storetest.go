@@ -49,6 +49,7 @@ func Run(t *testing.T, open func(t *testing.T) control.Store) {
 		"entitlements come longest first":               testEntitlements,
 		"a subscription begins with its first use once": testFirstUse,
 		"live gateways are found by their regions":      testLiveGateways,
+		"limits of users are kept, and go with them":    testUserLimits,
 		"gateways that are left are no live ones":       testDrained,
 		"who counts a quota is alone with it":           testQuotaHeld,
 		"leases of quotas are summed and forgotten":     testQuotaLeases,
@@ -248,7 +249,7 @@ func testRoundTrip(f fixture) {
 		same(t, user, byName)
 		same(t, plan, gotPlan)
 		same(t, sub, gotSub)
-		same(t, []control.Entitlement{{Subscription: sub, Plan: plan}}, entitlements)
+		same(t, []control.Entitlement{control.Entitle(sub, plan, control.Limits{})}, entitlements)
 		same(t, device, gotDevice)
 		same(t, invitation, gotInvitation)
 		same(t, gateway, gotGateway)
@@ -520,7 +521,7 @@ func testEntitlements(f fixture) {
 	f.write(t, func(ctx context.Context, tx control.Tx) error {
 		got, err := tx.Entitlements(ctx, user.ID, 10)
 		same(t, []control.Entitlement{
-			{Subscription: endless, Plan: plan}, {Subscription: long, Plan: plan}, {Subscription: short, Plan: plan},
+			control.Entitle(endless, plan, control.Limits{}), control.Entitle(long, plan, control.Limits{}), control.Entitle(short, plan, control.Limits{}),
 		}, got)
 		return err
 	})

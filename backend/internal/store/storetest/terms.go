@@ -36,7 +36,7 @@ func testFirstUse(f fixture) {
 		if err != nil {
 			return err
 		}
-		same(t, []control.Entitlement{{Subscription: over, Plan: plan}, {Subscription: first, Plan: plan}}, got)
+		same(t, []control.Entitlement{control.Entitle(over, plan, control.Limits{}), control.Entitle(first, plan, control.Limits{})}, got)
 		unwanted, err := tx.UnwantedSessions(ctx, gateway.ID, now.AddDate(100, 0, 0), 10)
 		if err != nil {
 			return err
@@ -61,7 +61,7 @@ func testFirstUse(f fixture) {
 		}
 		begun := first
 		begun.EndsAt, begun.AwaitsUse = &ends, false
-		same(t, []control.Entitlement{{Subscription: begun, Plan: plan}, {Subscription: second, Plan: plan}}, got)
+		same(t, []control.Entitlement{control.Entitle(begun, plan, control.Limits{}), control.Entitle(second, plan, control.Limits{})}, got)
 		second.AwaitsUse, second.StartsAt = false, now.Add(time.Minute)
 		if err := tx.UpdateSubscription(ctx, second); err != nil {
 			return err
@@ -184,4 +184,62 @@ func testDrained(f fixture) {
 		}
 		return nil
 	})
+}
+
+func testUserLimits(f fixture) {
+	t := f.t
+	user, other, plan := f.user(t), f.user(t), f.plan(t)
+	gateway := f.gateway(t, "b")
+	sub := f.subscription(t, user, plan, now, nil)
+	for name, limits := range map[string]control.Limits{
+		"all": {
+			MaxDevices: new(1), MaxSessions: new(2), MaxStreams: new(3), MaxUDP: new(0), SpeedUpBPS: new(int64(0)), SpeedDownBPS: new(int64(1e12)),
+			QuotaBytes: new(int64(1 << 50)), QuotaPeriod: new(control.PeriodRolling), Regions: &[]string{gateway.Region},
+		},
+		"every region": {Regions: &[]string{}},
+		"none":         {},
+	} {
+		user.Limits = limits
+		changed := user
+		changed.Name, changed.Note = "not", "changed"
+		f.write(t, func(ctx context.Context, tx control.Tx) error { return tx.UpdateLimits(ctx, changed) })
+		f.write(t, func(ctx context.Context, tx control.Tx) error {
+			noLimits := user
+			noLimits.Limits = control.Limits{MaxDevices: new(9)}
+			return tx.UpdateUser(ctx, noLimits) // which is not about them
+		})
+		f.write(t, func(ctx context.Context, tx control.Tx) error {
+			got, err := tx.User(ctx, user.ID)
+			same(t, user, got)
+			untouched, err2 := tx.User(ctx, other.ID)
+			same(t, other, untouched)
+			one, err3 := tx.Entitlement(ctx, sub.ID)
+			same(t, control.Entitle(sub, plan, limits), one)
+			all, err4 := tx.Entitlements(ctx, user.ID, 5)
+			same(t, []control.Entitlement{control.Entitle(sub, plan, limits)}, all)
+			if t.Failed() {
+				t.Logf("with limits: %s", name)
+			}
+			return errors.Join(err, err2, err3, err4)
+		})
+	}
+	made := control.User{ID: id(), Name: "made with " + id(), CreatedAt: now, Limits: control.Limits{MaxUDP: new(4), Regions: &[]string{gateway.Region}}}
+	f.write(t, func(ctx context.Context, tx control.Tx) error { return tx.InsertUser(ctx, made) })
+	f.write(t, func(ctx context.Context, tx control.Tx) error {
+		got, err := tx.User(ctx, made.ID)
+		same(t, made, got)
+		return err
+	})
+	var clash *control.ConflictError
+	err := f.Write(t.Context(), func(ctx context.Context, tx control.Tx) error { return tx.DeleteRegion(ctx, gateway.RegionID) })
+	if !errors.As(err, &clash) {
+		t.Errorf("a region that a user's limits name is deleted: %v", err)
+	}
+	unknown := made
+	unknown.Limits.Regions = &[]string{"nowhere"}
+	err = f.Write(t.Context(), func(ctx context.Context, tx control.Tx) error { return tx.UpdateLimits(ctx, unknown) })
+	if !errors.Is(err, control.ErrNotFound) {
+		t.Errorf("a region that there is not: %v", err)
+	}
+	f.write(t, func(ctx context.Context, tx control.Tx) error { return tx.DeleteUser(ctx, made.ID) })
 }
