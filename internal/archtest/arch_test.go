@@ -108,6 +108,7 @@ var imports = map[string][]string{
 	"ctl/cmd/httvpsctl":     {"ctl/internal/cli", "ctl/internal/terminal"},
 	"ctl/internal/api":      {"internal/link", "sdk/go/tlspin"},
 	"ctl/internal/cli":      {"ctl/internal/", "internal/totp", "sdk/go/tlspin"},
+	"ctl/internal/desired":  {},
 	"ctl/internal/login":    {},
 	"ctl/internal/qrcode":   {},
 	"ctl/internal/terminal": {},
@@ -162,7 +163,7 @@ var links = map[string][]string{
 		// QR codes, with what they bring along
 		"github.com/makiuchi-d/gozxing", "golang.org/x/text", "golang.org/x/xerrors",
 	},
-	"ctl/cmd/httvpsctl": {"github.com/google/uuid", "github.com/spf13/cobra", "github.com/spf13/pflag", "golang.org/x/sys", "rsc.io/qr"},
+	"ctl/cmd/httvpsctl": {"github.com/google/uuid", "github.com/spf13/cobra", "github.com/spf13/pflag", "go.yaml.in/yaml", "golang.org/x/sys", "rsc.io/qr"},
 	// A frame brings no configuration and no service of its own.
 	"internal/command": {"github.com/spf13/cobra", "github.com/spf13/pflag", "go.yaml.in/yaml/v3"},
 	"gateway/cmd/httvps-gateway": {

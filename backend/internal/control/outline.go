@@ -1,6 +1,7 @@
 package control
 
 import (
+	"bytes"
 	"context"
 	"crypto/hmac"
 	"crypto/sha256"
@@ -322,8 +323,11 @@ func (a *Authority) UpdateOutlineServer(ctx context.Context, id string, f Outlin
 			server.RegionID = region.ID
 		}
 		if link != nil {
-			if err := a.replaceOutlineKey(ctx, tx, id, *link); err != nil {
+			switch replaced, err := a.replaceOutlineKey(ctx, tx, id, *link); {
+			case err != nil:
 				return err
+			case !replaced && server.Host == before.Host && server.Port == before.Port:
+				link = nil // nobody has to ask again
 			}
 		}
 		if err := tx.UpdateOutlineServer(ctx, server); err != nil {
@@ -338,16 +342,25 @@ func (a *Authority) UpdateOutlineServer(ctx context.Context, id string, f Outlin
 	return server, err
 }
 
-func (a *Authority) replaceOutlineKey(ctx context.Context, tx Tx, serverID string, l sslink.Link) error {
+// replaceOutlineKey gives a server another key, and reports false when it is the one that
+// the server has: who says the same again changes nothing.
+func (a *Authority) replaceOutlineKey(ctx context.Context, tx Tx, serverID string, l sslink.Link) (bool, error) {
 	old, err := tx.OutlineKey(ctx, serverID)
 	if err != nil {
-		return err
+		return false, err
+	}
+	password, err := a.openOutlineKey(old)
+	if err != nil {
+		return false, err
+	}
+	if password == l.Password && old.Cipher == l.Cipher && bytes.Equal(old.Prefix, l.Prefix) {
+		return false, nil
 	}
 	key, err := a.sealOutlineKey(ctx, tx, serverID, old.Generation+1, l)
 	if err != nil {
-		return err
+		return false, err
 	}
-	return tx.PutOutlineKey(ctx, key)
+	return true, tx.PutOutlineKey(ctx, key)
 }
 
 // DeleteOutlineServer removes a server. Gateways are told to ask for another one

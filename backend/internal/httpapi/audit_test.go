@@ -31,6 +31,7 @@ func testAudited(t *testing.T, f *fixture) {
 	steps := []struct{ id, kind, body string }{
 		{"create-user", "", `{"name":"ann"}`},
 		{"update-user", "users", `{"note":"x"}`},
+		{"update-user-limits", "users", `{"max_devices":7}`},
 		{"create-plan", "", `{"name":"ann"}`},
 		{"update-plan", "plans", `{"max_devices":9}`},
 		{"create-subscription", "", `{"user_id":"USER","plan_id":"PLAN"}`},

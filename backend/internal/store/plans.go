@@ -122,14 +122,17 @@ func read(s control.Subscription) control.Subscription {
 	return s
 }
 
-func scanEntitlement(r row) (e control.Entitlement, err error) {
-	var (
-		sub  control.Subscription
-		plan control.Plan
-		own  control.Limits
-	)
-	err = r.Scan(slices.Concat(subscriptionFields(&sub), planFields(&plan), limitFields(&own))...)
-	return control.Entitle(read(sub), plan, own), err
+// entitled is an entitlement before the user's own regions are there.
+type entitled struct {
+	sub  control.Subscription
+	plan control.Plan
+	own  control.Limits
+}
+
+func scanEntitled(r row) (e entitled, err error) {
+	err = r.Scan(slices.Concat(subscriptionFields(&e.sub), planFields(&e.plan), limitFields(&e.own))...)
+	e.sub = read(e.sub)
+	return e, err
 }
 
 const entitlements = "SELECT " + subscriptionColumns + ", " + planColumns + ", " + limitColumns +
@@ -147,7 +150,11 @@ func (t *tx) InsertSubscription(ctx context.Context, s control.Subscription) err
 }
 
 func (t *tx) Entitlement(ctx context.Context, id string) (control.Entitlement, error) {
-	return one(ctx, t, scanEntitlement, entitlements+" WHERE s.id = $1", id)
+	e, err := one(ctx, t, scanEntitled, entitlements+" WHERE s.id = $1", id)
+	if err == nil {
+		err = t.fillRegions(ctx, map[string]*control.Limits{e.sub.UserID: &e.own})
+	}
+	return control.Entitle(e.sub, e.plan, e.own), err
 }
 
 func (t *tx) Subscription(ctx context.Context, id string) (control.Subscription, error) {
@@ -166,13 +173,28 @@ func subscriptionsOf(userID string, page control.Page) *listing {
 
 func (t *tx) Entitlements(ctx context.Context, userID string, limit int) ([]control.Entitlement, error) {
 	const ofUser = entitlements + " WHERE s.user_id = $1"
-	list, err := many(ctx, t, scanEntitlement, ofUser+` AND s.awaits_use = 0
+	list, err := many(ctx, t, scanEntitled, ofUser+` AND s.awaits_use = 0
 		ORDER BY CASE WHEN s.ends_at IS NULL THEN 0 ELSE 1 END, s.ends_at DESC, s.id DESC LIMIT $2`, userID, limit)
 	if err != nil {
 		return nil, err
 	}
-	waiting, err := many(ctx, t, scanEntitlement, ofUser+" AND s.awaits_use = 1 ORDER BY s.id LIMIT 1", userID)
-	return append(list, waiting...), err
+	waiting, err := many(ctx, t, scanEntitled, ofUser+" AND s.awaits_use = 1 ORDER BY s.id LIMIT 1", userID)
+	if err != nil {
+		return nil, err
+	}
+	list = append(list, waiting...)
+	if len(list) == 0 {
+		return nil, nil
+	}
+	own := list[0].own // one user's
+	if err := t.fillRegions(ctx, map[string]*control.Limits{userID: &own}); err != nil {
+		return nil, err
+	}
+	entitlements := make([]control.Entitlement, 0, len(list))
+	for _, e := range list {
+		entitlements = append(entitlements, control.Entitle(e.sub, e.plan, own))
+	}
+	return entitlements, nil
 }
 
 func (t *tx) UpdateSubscription(ctx context.Context, s control.Subscription) error {

@@ -91,8 +91,6 @@ var everyRow = []string{
 	"INSERT INTO plans (id, name, max_devices, max_sessions, max_streams, max_udp, duration_days, created_at) VALUES ('p', 'plan', 1, 2, 3, 0, NULL, 9007199254740993)",
 	"INSERT INTO plan_regions (plan_id, region_id) VALUES ('p', 'r')",
 	"INSERT INTO users (id, name, note, disabled_at, created_at) VALUES ('u', 'anna', '', NULL, 1), ('v', 'bob', 'n', 5, 1)",
-	"UPDATE users SET max_devices = 3, quota_bytes = 0, quota_period = 'day', own_regions = 1 WHERE id = 'v'",
-	"INSERT INTO user_regions (user_id, region_id) VALUES ('v', 'r')",
 	"INSERT INTO subscriptions (id, user_id, plan_id, starts_at, ends_at, created_at) VALUES ('s', 'u', 'p', 1, NULL, 1)",
 	"INSERT INTO devices (id, user_id, name, platform, public_key, generation, created_at) VALUES ('d', 'u', 'laptop', 'linux', %x'0a', 1, 1)",
 	"INSERT INTO invitations (id, user_id, code_hash, expires_at, used_at, device_id, created_at) VALUES ('i', 'u', %x'01', 1, 2, 'd', 1), ('j', 'u', %x'02', 9000000000000000, NULL, NULL, 1)",
@@ -113,6 +111,8 @@ var everyRow = []string{
 	"INSERT INTO outline_servers (id, name, region_id, host, port, weight, priority, capacity, managed, fallback, health, created_at) VALUES ('e', 'exit', 'r', 'h', 1, 1, 1, 1, 0, 0, 'up', 1)",
 	"INSERT INTO outline_keys (server_id, generation, cipher, prefix, sealed, created_at) VALUES ('e', 1, 'c', %x'', %x'0d', 1)",
 	"INSERT INTO audit (number, at, action, object_id, actor_kind, actor_id, actor_name, token_id, address, reason, before, after, hash, signature) VALUES (1, 1, 'a', 'o', 'system', '', '', '', '', '', '', '', %x'01', %x'02')",
+	"UPDATE users SET max_devices = 3, quota_bytes = 0, quota_period = 'day', own_regions = 1 WHERE id = 'v'",
+	"INSERT INTO user_regions (user_id, region_id) VALUES ('v', 'r')",
 }
 
 // everything fills a database with everyRow and more users than go in one statement.
@@ -360,8 +360,14 @@ func TestABackupOfAnOlderSchemaIsBroughtUpToDate(t *testing.T) {
 		if len(restored.rows["quotas"]) != 1 || !strings.Contains(strings.Join(restored.rows["settings"], " "), settingOldestSchema) {
 			t.Errorf("quotas: %v, settings: %v", restored.rows["quotas"], restored.rows["settings"])
 		}
-		if diff := cmp.Diff(dumped.rows["users"], restored.rows["users"]); diff != "" {
-			t.Errorf("users: %s", diff)
+		// Later steps have more columns of users.
+		for i, was := range dumped.rows["users"] {
+			now := strings.Fields(restored.rows["users"][i])
+			for _, cell := range strings.Fields(was) {
+				if !slices.Contains(now, cell) {
+					t.Errorf("of a user %s is gone: %s", cell, restored.rows["users"][i])
+				}
+			}
 		}
 		if steps, err := Pending(t.Context(), cfg); err != nil || len(steps) > 0 {
 			t.Errorf("pending: %v, %v", steps, err)

@@ -26,7 +26,7 @@ func (t *tx) InsertUser(ctx context.Context, u control.User) error {
 }
 
 func (t *tx) User(ctx context.Context, id string) (control.User, error) {
-	return one(ctx, t, scanUser, "SELECT "+userColumns+" FROM users u WHERE u.id = $1"+t.held("u"), id)
+	return t.user(ctx, "u.id", id)
 }
 
 func (t *tx) LockUser(ctx context.Context, id string) (control.User, error) {
@@ -34,11 +34,21 @@ func (t *tx) LockUser(ctx context.Context, id string) (control.User, error) {
 }
 
 func (t *tx) UserByName(ctx context.Context, name string) (control.User, error) {
-	return one(ctx, t, scanUser, "SELECT "+userColumns+" FROM users u WHERE u.name = $1"+t.held("u"), name)
+	return t.user(ctx, "u.name", name)
+}
+
+// user returns the one whose column has a value.
+func (t *tx) user(ctx context.Context, column, value string) (control.User, error) {
+	u, err := one(ctx, t, scanUser, "SELECT "+userColumns+" FROM users u WHERE "+column+" = $1"+t.held("u"), value)
+	if err == nil {
+		err = t.fillRegions(ctx, map[string]*control.Limits{u.ID: &u.Limits})
+	}
+	return u, err
 }
 
 func (t *tx) Users(ctx context.Context, name string, page control.Page) ([]control.User, error) {
-	return part(ctx, t, scanUser, usersNamed(name, page), page)
+	users, err := part(ctx, t, scanUser, usersNamed(name, page), page)
+	return t.withRegions(ctx, users, err)
 }
 
 func usersNamed(name string, page control.Page) *listing {
@@ -48,7 +58,8 @@ func usersNamed(name string, page control.Page) *listing {
 }
 
 func (t *tx) SearchUsers(ctx context.Context, words string, page control.Page) ([]control.User, error) {
-	return part(ctx, t, scanUser, t.search("SELECT "+userColumns+" FROM users u", "users", words, page), page)
+	users, err := part(ctx, t, scanUser, t.search("SELECT "+userColumns+" FROM users u", "users", words, page), page)
+	return t.withRegions(ctx, users, err)
 }
 
 func (t *tx) UpdateUser(ctx context.Context, u control.User) error {

@@ -63,6 +63,9 @@ func Run(ctx context.Context, p Process) int {
 		return ExitOK
 	}
 	a.say("httvpsctl: %s", api.Hide(sentence(err)))
+	if errors.Is(err, errPending) {
+		return ExitPending
+	}
 	if wrong, ok := errors.AsType[*usageError](err); ok {
 		if wrong.command != "" {
 			a.say("Run '%s --help' for what it takes.", wrong.command)
@@ -161,7 +164,7 @@ The address and the token are taken from the flags, else from the environment
 	root.AddCommand(
 		a.bootstrapCommand(), a.acceptCommand(), a.loginCommand(), a.logoutCommand(), a.whoamiCommand(), a.versionCommand(),
 		a.userCommand(), a.planCommand(), a.subscriptionCommand(), a.deviceCommand(),
-		a.regionCommand(), a.gatewayCommand(), a.outlineCommand(), a.sessionCommand(), a.usageCommand(), a.bulkCommand(), a.whyCommand(), a.operatorCommand(), a.tokenCommand(), a.auditCommand(),
+		a.regionCommand(), a.gatewayCommand(), a.outlineCommand(), a.sessionCommand(), a.usageCommand(), a.bulkCommand(), a.applyCommand(), a.whyCommand(), a.operatorCommand(), a.tokenCommand(), a.auditCommand(),
 	)
 	return root
 }
