@@ -117,7 +117,7 @@ func (w *Wanted) references(is map[Kind]map[string]Is, prune bool) {
 	exists := func(kind Kind, name string) bool {
 		_, wanted := w.seen[kind][name]
 		_, there := is[kind][name]
-		return wanted || there && !(prune && w.Said[kind])
+		return wanted || there && (!prune || !w.Said[kind])
 	}
 	for _, o := range w.Objects {
 		need := func(kind Kind, key string, names ...string) {

@@ -81,14 +81,14 @@ type Wanted struct {
 	seen     map[Kind]map[string]string // where the object with a name is
 }
 
-// Problem is a mistake in a file.
-type Problem struct {
+// MistakeError is a mistake in a file.
+type MistakeError struct {
 	At     string // the file and the line
 	Key    string // dotted; empty: it is about the whole
 	Detail string
 }
 
-func (p *Problem) Error() string {
+func (p *MistakeError) Error() string {
 	if p.Key == "" {
 		return p.At + ": " + p.Detail
 	}
@@ -135,7 +135,7 @@ func (w *Wanted) Err() error {
 }
 
 func (w *Wanted) problem(at, key, format string, args ...any) {
-	w.problems = append(w.problems, &Problem{At: at, Key: key, Detail: fmt.Sprintf(format, args...)})
+	w.problems = append(w.problems, &MistakeError{At: at, Key: key, Detail: fmt.Sprintf(format, args...)})
 }
 
 // reader goes through one file.

@@ -37,7 +37,7 @@ func problems(err error) []string {
 func TestEveryMistakeIsToldAtOnceWithItsLine(t *testing.T) {
 	w := read(t, `regions:
   - code: eu
-    nmae: Europe
+    titel: Europe
   - {name: no code}
 plans:
   - name: basic
@@ -65,7 +65,7 @@ users:
 teams: []
 `, "regions: {}\n---\nplans:\n - [1]\n", "users:\n  - name: x\n bad: indent\n")
 	want := []string{
-		"f0:3: regions[0].nmae: unknown key: want code or name",
+		"f0:3: regions[0].titel: unknown key: want code or name",
 		"f0:4: regions[1]: has no code",
 		"f0:7: plans[0].max_devices: want 1 to 1000",
 		"f0:8: plans[0].quota_bytes: want a whole number, with a unit or without, like 20MiB",
@@ -96,9 +96,8 @@ teams: []
 	if strings.Contains(w.Err().Error(), "planted") {
 		t.Error("a message repeats a secret")
 	}
-	var problem *desired.Problem
-	if !errors.As(w.Err(), &problem) {
-		t.Error("a mistake is no Problem")
+	if _, is := errors.AsType[*desired.MistakeError](w.Err()); !is {
+		t.Error("a mistake is no MistakeError")
 	}
 }
 

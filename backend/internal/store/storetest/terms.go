@@ -230,9 +230,8 @@ func testUserLimits(f fixture) {
 		same(t, made, got)
 		return err
 	})
-	var clash *control.ConflictError
 	err := f.Write(t.Context(), func(ctx context.Context, tx control.Tx) error { return tx.DeleteRegion(ctx, gateway.RegionID) })
-	if !errors.As(err, &clash) {
+	if _, clashes := errors.AsType[*control.ConflictError](err); !clashes {
 		t.Errorf("a region that a user's limits name is deleted: %v", err)
 	}
 	unknown := made
