@@ -89,7 +89,7 @@ type Handlers struct {
 func New(opts Options) (Handlers, error) {
 	s := &server{
 		authority: opts.Authority, hub: opts.Hub, log: opts.Log, observer: opts.Observer,
-		attempts: newAttempts(opts.RefusalsPerMinute, opts.Authority.Now),
+		attempts: newAttempts(opts.RefusalsPerMinute, opts.Authority.Now), devices: make(turns, devicesAtOnce),
 	}
 	if opts.Bus == nil {
 		opts.Bus = func() string { return "none" }
@@ -146,6 +146,7 @@ type server struct {
 	log       *slog.Logger
 	observer  Observer
 	attempts  *attempts
+	devices   turns
 	origins   http.CrossOriginProtection
 }
 

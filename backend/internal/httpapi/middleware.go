@@ -242,6 +242,11 @@ func (s *server) asGateway() huma.Middlewares {
 func (s *server) asDevice() huma.Middlewares {
 	return s.authenticate(func(hc huma.Context, credential string) (context.Context, error) {
 		ctx := hc.Context()
+		leave, err := s.devices.take(ctx)
+		if err != nil {
+			return ctx, err
+		}
+		defer leave()
 		device, err := s.authority.AuthenticateDevice(ctx, credential)
 		return control.ByDevice(context.WithValue(ctx, keyDevice, device), device), err
 	})
@@ -289,6 +294,9 @@ func register[I, O any](s *server, api huma.API, op huma.Operation, handle func(
 		Content: map[string]*huma.MediaType{
 			"application/problem+json": {Schema: api.OpenAPI().Components.Schemas.Schema(problemType, true, "Problem")},
 		},
+	}
+	if ofDevices(op) {
+		handle = inTurn(s.devices, handle)
 	}
 	huma.Register(api, op, func(ctx context.Context, in *I) (*O, error) {
 		out, err := handle(ctx, in)

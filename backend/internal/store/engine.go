@@ -82,8 +82,8 @@ type dialect struct {
 
 // pools are an open database.
 type pools struct {
-	writer  *sql.DB
-	reader  *sql.DB        // may be the same
+	writer  pool
+	reader  pool           // may be the same
 	reading *sql.TxOptions // of units of work that only read
 	renew   func()         // gives up idle connections, which lead nowhere any more; nil: there are none
 	close   func() error

@@ -113,12 +113,11 @@ func (e *postgresEngine) dialect() dialect {
 func (e *postgresEngine) steps() ([]Migration, error) { return readSteps(e.dir) }
 
 func (e *postgresEngine) connect(ctx context.Context, _ access) (pools, error) {
-	db := sql.OpenDB(stdlib.GetConnector(*e.config))
-	db.SetMaxOpenConns(e.limit)
+	db := newPool(sql.OpenDB(stdlib.GetConnector(*e.config)), e.limit)
 	db.SetMaxIdleConns(e.limit)
 	db.SetConnMaxIdleTime(idleTime)
 	db.SetConnMaxLifetime(connectionLife)
-	if err := e.inspect(ctx, db); err != nil {
+	if err := e.inspect(ctx, db.DB); err != nil {
 		return pools{}, errors.Join(err, db.Close())
 	}
 	return pools{

@@ -78,17 +78,16 @@ func (e *sqliteEngine) connect(ctx context.Context, wanted access) (pools, error
 		return pools{}, withoutPath(err)
 	}
 	p := pools{}
-	if p.writer, err = e.open("rw", "immediate", "journal_mode(WAL)"); err != nil {
+	// Writers queue for the one connection instead of failing in SQLite.
+	if p.writer, err = e.open("rw", "immediate", 1, "journal_mode(WAL)"); err != nil {
 		return pools{}, errors.Join(err, lock.release())
 	}
-	if p.reader, err = e.open("rw", "deferred", "query_only(1)"); err != nil {
+	if p.reader, err = e.open("rw", "deferred", readers, "query_only(1)"); err != nil {
 		return pools{}, errors.Join(err, p.writer.Close(), lock.release())
 	}
-	p.writer.SetMaxOpenConns(1) // writers queue here instead of failing in SQLite
-	p.reader.SetMaxOpenConns(readers)
 	p.reader.SetMaxIdleConns(readers)
 	p.close = func() error { return errors.Join(p.reader.Close(), p.writer.Close(), lock.release()) }
-	if err := e.check(ctx, p.writer); err != nil {
+	if err := e.check(ctx, p.writer.DB); err != nil {
 		return pools{}, errors.Join(err, p.close())
 	}
 	return p, nil
@@ -105,12 +104,12 @@ func (e *sqliteEngine) look(ctx context.Context) (pools, error) {
 		mode = "ro&immutable=1" // or SQLite would make the files that belong to an open database
 	}
 	p := pools{close: func() error { return lock.release() }}
-	if p.writer, err = e.open(mode, "deferred", "query_only(1)"); err != nil {
+	if p.writer, err = e.open(mode, "deferred", readers, "query_only(1)"); err != nil {
 		return pools{}, errors.Join(err, lock.release())
 	}
 	p.reader = p.writer
 	p.close = func() error { return errors.Join(p.writer.Close(), lock.release()) }
-	if err := quickCheck(ctx, p.reader); err != nil {
+	if err := quickCheck(ctx, p.reader.DB); err != nil {
 		return pools{}, errors.Join(err, p.close())
 	}
 	return p, nil
@@ -143,7 +142,7 @@ func (e *sqliteEngine) inspect() error {
 
 // open returns a handle whose connections all have the same settings. The mode
 // is rw, or ro with what else the file's URI is to say.
-func (e *sqliteEngine) open(mode, lock string, pragmas ...string) (*sql.DB, error) {
+func (e *sqliteEngine) open(mode, lock string, connections int, pragmas ...string) (pool, error) {
 	query := url.Values{"_txlock": {lock}}
 	pragmas = append([]string{fmt.Sprintf("busy_timeout(%d)", e.busy.Milliseconds())}, pragmas...)
 	// What is deleted or replaced is overwritten: a copy of the file has nothing that
@@ -153,9 +152,9 @@ func (e *sqliteEngine) open(mode, lock string, pragmas ...string) (*sql.DB, erro
 	dsn := url.URL{Scheme: "file", Path: e.path, RawQuery: query.Encode() + "&mode=" + mode}
 	connector, err := sqlite.NewConnector(dsn.String())
 	if err != nil {
-		return nil, err
+		return pool{}, err
 	}
-	return sql.OpenDB(preparing{connector}), nil
+	return newPool(sql.OpenDB(preparing{connector}), connections), nil
 }
 
 // check marks a new file as ours and refuses one that is damaged.
@@ -191,7 +190,7 @@ func (e *sqliteEngine) create(ctx context.Context) error {
 	if err := file.Close(); err != nil {
 		return withoutPath(err)
 	}
-	plain, err := e.open("rw", "immediate", "journal_mode(DELETE)")
+	plain, err := e.open("rw", "immediate", 1, "journal_mode(DELETE)")
 	if err != nil {
 		return err
 	}
@@ -209,7 +208,7 @@ func (e *sqliteEngine) version(ctx context.Context, q queryer) (int64, error) {
 }
 
 func (e *sqliteEngine) up(ctx context.Context, p pools, version int64) ([]Migration, error) {
-	provider, err := goose.NewProvider(goose.DialectSQLite3, p.writer, e.dir, goose.WithDisableGlobalRegistry(true))
+	provider, err := goose.NewProvider(goose.DialectSQLite3, p.writer.DB, e.dir, goose.WithDisableGlobalRegistry(true))
 	if err != nil {
 		return nil, err
 	}

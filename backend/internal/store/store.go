@@ -64,7 +64,7 @@ const (
 // run runs a unit of work, again when others were in its way. An error that says
 // that the database is out of reach is control.ErrUnavailable, or ErrStorageFull.
 func (s *Store) run(
-	ctx context.Context, db *sql.DB, opts *sql.TxOptions, d dialect, fn func(context.Context, control.Tx) error,
+	ctx context.Context, db pool, opts *sql.TxOptions, d dialect, fn func(context.Context, control.Tx) error,
 ) error {
 	for runs, pause := 1, firstPause; ; runs, pause = runs+1, min(2*pause, maxPause) {
 		err := s.runOnce(ctx, db, opts, d, fn)
@@ -108,8 +108,13 @@ func sleep(ctx context.Context, d time.Duration) bool {
 }
 
 func (s *Store) runOnce(
-	ctx context.Context, db *sql.DB, opts *sql.TxOptions, d dialect, fn func(context.Context, control.Tx) error,
+	ctx context.Context, db pool, opts *sql.TxOptions, d dialect, fn func(context.Context, control.Tx) error,
 ) (err error) {
+	leave, err := db.enter(ctx)
+	if err != nil {
+		return fmt.Errorf("begin transaction: %w", err)
+	}
+	defer leave()
 	conn, err := s.begin(ctx, db, opts)
 	if err != nil {
 		return fmt.Errorf("begin transaction: %w", err)
@@ -141,7 +146,7 @@ func (s *Store) runOnce(
 
 // begin begins a transaction. A connection that broke unnoticed, as all do when
 // the server starts again, is no reason to fail: nothing has been asked for yet.
-func (s *Store) begin(ctx context.Context, db *sql.DB, opts *sql.TxOptions) (*sql.Tx, error) {
+func (s *Store) begin(ctx context.Context, db pool, opts *sql.TxOptions) (*sql.Tx, error) {
 	conn, err := db.BeginTx(ctx, opts)
 	if err == nil || s.renew == nil || ctx.Err() != nil || s.engine.judge(err) != away {
 		return conn, err
