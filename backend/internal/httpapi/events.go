@@ -255,5 +255,12 @@ func (s *sse) send(m events.Message) error {
 	if _, err := s.w.Write(s.text.Bytes()); err != nil {
 		return err
 	}
-	return s.control.Flush()
+	if err := s.control.Flush(); err != nil {
+		return err
+	}
+	// A deadline that passes ends a stream of HTTP/2, also when nothing is being sent.
+	if err := s.control.SetWriteDeadline(time.Time{}); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return err
+	}
+	return nil
 }
