@@ -3,6 +3,7 @@ package e2e
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -113,5 +114,37 @@ func TestASessionGetsItsUsersOwnSpeedWhileItLives(t *testing.T) {
 	s.ctl(&live, "session", "list")
 	if len(live.Items) != 1 || live.Items[0].ID != session {
 		t.Errorf("it is another session: %+v", live.Items)
+	}
+}
+
+// What a device moves is seen by the operator while it moves.
+func TestTopShowsWhoMovesHowMuch(t *testing.T) {
+	s := startService(t)
+	far := startOrigin(t)
+	d := enroll(t, s.Invite)
+	d.connect()
+	if _, err := d.curl("-o", os.DevNull, far.URL()+"/8MiB"); err != nil {
+		t.Fatal(err)
+	}
+	var shown struct {
+		Items []struct {
+			Name     string `json:"name"`
+			Sessions int    `json:"sessions"`
+			Down     int64  `json:"down"`
+			DownBPS  int64  `json:"down_bps"`
+		} `json:"items"`
+	}
+	for deadline := time.Now().Add(time.Minute); ; {
+		s.ctl(&shown, "top", "--once")
+		if len(shown.Items) == 1 && shown.Items[0].Down >= 8<<20 && shown.Items[0].DownBPS > 100_000 && shown.Items[0].Sessions == 1 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("it never shows 8 MiB: %+v", shown)
+		}
+	}
+	table, err := s.tryCtl("top", "--by", "session")
+	if err != nil || !strings.Contains(table, "DOWN/S") || !strings.Contains(table, "bit/s") || !strings.Contains(table, "8.0 MiB") {
+		t.Errorf("%v:\n%s", err, table)
 	}
 }

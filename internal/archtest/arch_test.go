@@ -112,6 +112,7 @@ var imports = map[string][]string{
 	"ctl/internal/login":    {},
 	"ctl/internal/qrcode":   {},
 	"ctl/internal/terminal": {},
+	"ctl/internal/top":      {},
 
 	// Both servers in one process, over the same API as when they are apart.
 	"cmd/httvps-server": {"backend", "gateway", "internal/acme", "internal/command", "internal/configfile", "internal/devca", "internal/inproc", "internal/memlimit"},

@@ -40,7 +40,7 @@ var unaudited = map[string]string{
 	"SignIn": "", "AccountByName": "", "AccountOf": "", "HasRecoveryCode": "", "CountRecoveryCodes": "", "KnownClient": "", "OperatorInvitation": "",
 	"Login": "", "Logins": "", "OperatorByLogin": "",
 	"OperatorByToken": "", "KnockKeys": "", "SealedValues": "", "Events": "", "GatewaysOfUser": "", "UsageSession": "", "UsageOwner": "", "UsageReport": "",
-	"UsageBefore": "", "UsageAfter": "", "UsedBytes": "", "UsageDays": "", "UsageQuarters": "", "TotalDifferences": "", "TakeTime": "", "UsageAccount": "", "UsageSubscriptions": "", "UsageOrphans": "",
+	"UsageBefore": "", "UsageAfter": "", "UsedBytes": "", "UsageDays": "", "Counters": "", "UsageQuarters": "", "TotalDifferences": "", "TakeTime": "", "UsageAccount": "", "UsageSubscriptions": "", "UsageOrphans": "",
 	"SessionDifferences": "", "BucketDifferences": "", "OutlineServer": "", "PeekOutlineServer": "", "OutlineServers": "", "OutlineKey": "",
 	"EndBulkObject": "follows from a change", "BulkObjects": "", "BulkJob": "", "BulkJobs": "", "NextBulkObject": "", "BulkFailures": "",
 	"Quota": "", "QuotaLease": "", "QuotaReserved": "", "UsageOfProcess": "", "OutlineChoices": "", "CountOutlineSessions": "", "SessionExit": "", "OutlineProbe": "", "OutlineProbes": "", "OutlineSummary": "",

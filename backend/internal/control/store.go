@@ -38,6 +38,7 @@ type Tx interface {
 	eventRows
 	auditRows
 	usageRows
+	movingRows
 	outlineRows
 	quotaRows
 	refusalRows

@@ -152,6 +152,7 @@ func (s *server) registerAdmin(api huma.API) {
 	s.registerSubscriptions(api)
 	s.registerDevices(api)
 	s.registerWhy(api)
+	s.registerMoving(api)
 	s.registerInvitations(api)
 	s.registerRegions(api)
 	s.registerGateways(api)

@@ -38,6 +38,7 @@ var rights = map[string]control.Right{
 	"list-outline-servers": control.RightRead,
 	"show-outline-server":  control.RightRead,
 	"list-sessions":        control.RightRead,
+	"list-traffic":         control.RightRead,
 	"show-session":         control.RightRead,
 	"show-usage":           control.RightRead,
 	"why-device":           control.RightRead,

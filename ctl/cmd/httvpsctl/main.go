@@ -26,8 +26,9 @@ func run() int {
 		Stderr:  os.Stderr,
 		Getenv:  os.Getenv,
 		Version: version,
-
-		StdoutIsTerminal: terminal.Of(os.Stdout) != nil,
+	}
+	if out := terminal.Of(os.Stdout); out != nil {
+		process.StdoutIsTerminal, process.StdoutSize = true, out.Size
 	}
 	if t := terminal.Of(os.Stdin); t != nil {
 		process.Person = t

@@ -30,7 +30,7 @@ func TestFieldsAreThoseOfTheService(t *testing.T) {
 		t.Fatal(err)
 	}
 	for schema, of := range map[string]any{
-		"User": api.User{}, "Limits": api.Limits{}, "WhyLimit": api.WhyLimit{}, "Plan": api.Plan{}, "SubscriptionWithQuota": api.Subscription{}, "QuotaUse": api.QuotaUse{}, "Device": api.Device{},
+		"User": api.User{}, "Limits": api.Limits{}, "Moving": api.Moving{}, "WhyLimit": api.WhyLimit{}, "Plan": api.Plan{}, "SubscriptionWithQuota": api.Subscription{}, "QuotaUse": api.QuotaUse{}, "Device": api.Device{},
 		"Region": api.Region{}, "Gateway": api.Gateway{}, "NewGateway": api.NewGateway{}, "Session": api.Session{},
 		"OutlineServer": api.OutlineServer{}, "OutlineKey": api.OutlineKey{},
 		"NewInvitation": api.Invitation{}, "Traffic": api.Traffic{}, "UsageDay": api.UsageDay{}, "UsageDays": api.UsageDays{},

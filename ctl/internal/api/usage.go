@@ -98,3 +98,24 @@ func (c *Client) usage(ctx context.Context, kind, id string, from, to time.Time)
 	}
 	return one[UsageDays](ctx, c, call{method: http.MethodGet, path: "usage", query: query, what: Thing{kind, id}})
 }
+
+// Moving is a live session with what it has moved, in bytes, and moves, in bits per
+// second on average over the last minute.
+type Moving struct {
+	ID          string    `json:"id"`
+	UserID      string    `json:"user_id"`
+	UserName    string    `json:"user_name"`
+	DeviceID    string    `json:"device_id"`
+	DeviceName  string    `json:"device_name"`
+	GatewayID   string    `json:"gateway_id"`
+	GatewayName string    `json:"gateway_name"`
+	Region      string    `json:"region"`
+	StartedAt   time.Time `json:"started_at"`
+	Up          int64     `json:"up"`
+	Down        int64     `json:"down"`
+	UpBPS       int64     `json:"up_bps"`
+	DownBPS     int64     `json:"down_bps"`
+}
+
+// Traffic is every live session with what it moves.
+func (c *Client) Traffic() Collection[Moving] { return Collection[Moving]{c, "traffic", "traffic"} }

@@ -48,6 +48,8 @@ type Process struct {
 
 	// StdoutIsTerminal says that Stdout is shown to a person as it is.
 	StdoutIsTerminal bool
+	// StdoutSize returns how many characters and lines it has; nil, and zeros: unknown.
+	StdoutSize func() (width, height int)
 }
 
 // Run does what p.Args say and returns the exit code.
@@ -164,7 +166,7 @@ The address and the token are taken from the flags, else from the environment
 	root.AddCommand(
 		a.bootstrapCommand(), a.acceptCommand(), a.loginCommand(), a.logoutCommand(), a.whoamiCommand(), a.versionCommand(),
 		a.userCommand(), a.planCommand(), a.subscriptionCommand(), a.deviceCommand(),
-		a.regionCommand(), a.gatewayCommand(), a.outlineCommand(), a.sessionCommand(), a.usageCommand(), a.bulkCommand(), a.applyCommand(), a.whyCommand(), a.operatorCommand(), a.tokenCommand(), a.auditCommand(),
+		a.regionCommand(), a.gatewayCommand(), a.outlineCommand(), a.sessionCommand(), a.usageCommand(), a.topCommand(), a.bulkCommand(), a.applyCommand(), a.whyCommand(), a.operatorCommand(), a.tokenCommand(), a.auditCommand(),
 	)
 	return root
 }

@@ -149,3 +149,13 @@ func TestFilesAreNoTerminals(t *testing.T) {
 		t.Errorf("%s passes for a terminal", os.DevNull)
 	}
 }
+
+func TestATerminalSaysHowLargeItIs(t *testing.T) {
+	person, program := open(t)
+	if err := unix.IoctlSetWinsize(int(person.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Col: 91, Row: 17}); err != nil {
+		t.Fatal(err)
+	}
+	if width, height := terminal.Of(program).Size(); width != 91 || height != 17 {
+		t.Errorf("%d characters and %d lines, want 91 and 17", width, height)
+	}
+}

@@ -19,3 +19,6 @@ func Of(*os.File) *Terminal { return nil }
 func (t *Terminal) ReadSecret(context.Context) (string, error) { return "", errors.ErrUnsupported }
 
 func (t *Terminal) readLine(context.Context) (string, error) { return "", errors.ErrUnsupported }
+
+// Size returns zeros: it is not known.
+func (t *Terminal) Size() (width, height int) { return 0, 0 }

@@ -30,6 +30,15 @@ func Of(f *os.File) *Terminal {
 	return &Terminal{fd: fd}
 }
 
+// Size returns how many characters and lines the terminal has; zeros: it does not say.
+func (t *Terminal) Size() (width, height int) {
+	size, err := unix.IoctlGetWinsize(t.fd, unix.TIOCGWINSZ)
+	if err != nil {
+		return 0, 0
+	}
+	return int(size.Col), int(size.Row)
+}
+
 // ReadSecret reads one line that is not shown while it is typed. The terminal
 // is as before when it returns, also when ctx ends first.
 func (t *Terminal) ReadSecret(ctx context.Context) (line string, err error) {
