@@ -52,7 +52,7 @@ var imports = map[string][]string{
 	"sdk/cli/internal/picture":    {},
 	"sdk/cli/internal/relay":      {"sdk/go/lazy"},
 	"sdk/cli/internal/socks":      {"sdk/cli/internal/credential", "sdk/cli/internal/relay", "sdk/go/httvps"},
-	"sdk/cli/cmd/httvps":          {"sdk/cli/internal/", "sdk/go/httvps"},
+	"sdk/cli/cmd/httvps":          {"internal/manpage", "sdk/cli/internal/", "sdk/go/httvps"},
 
 	// What backend and gateway agree on, and what all servers share.
 	"internal/acme":       {},
@@ -65,6 +65,7 @@ var imports = map[string][]string{
 	"internal/inproc":     {},
 	"internal/devca":      {"sdk/go/tlspin"},
 	"internal/link":       {"sdk/go/tlspin"},
+	"internal/manpage":    {},
 	"internal/memlimit":   {},
 	"internal/redirect":   {"internal/anonym", "internal/gate"},
 	"internal/reason":     {"sdk/go/wire"},
@@ -107,7 +108,7 @@ var imports = map[string][]string{
 	// The operator's command is a client of the API and knows no server.
 	"ctl/cmd/httvpsctl":     {"ctl/internal/cli", "ctl/internal/terminal"},
 	"ctl/internal/api":      {"internal/link", "sdk/go/tlspin"},
-	"ctl/internal/cli":      {"ctl/internal/", "internal/totp", "sdk/go/tlspin"},
+	"ctl/internal/cli":      {"ctl/internal/", "internal/manpage", "internal/totp", "sdk/go/tlspin"},
 	"ctl/internal/desired":  {},
 	"ctl/internal/login":    {},
 	"ctl/internal/qrcode":   {},
