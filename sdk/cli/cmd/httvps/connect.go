@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/url"
 	"sync"
 	"time"
@@ -111,6 +112,7 @@ The ready line names each of them, in the order of the flags, as
 					return port.Serve(ctx, client.DialContext)
 				}})
 			}
+			parts = append(parts, part{"network", func(ctx context.Context) error { return watchNetwork(ctx, net.InterfaceAddrs, client.NetworkChanged) }})
 			parts = append(parts, part{"sleep", func(ctx context.Context) error { return watchSleep(ctx, client.NetworkChanged) }})
 			door, err := control.Listen(store.Path())
 			if err != nil {
