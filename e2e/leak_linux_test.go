@@ -182,9 +182,9 @@ func (w *world) program(name string, args ...string) string {
 	return string(out)
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t *testing.T, link linkem.Config) *world {
 	t.Helper()
-	w := &world{t: t, link: linkem.New(t, linkem.Config{}), dir: t.TempDir(), nameServer: "203.0.113.53"}
+	w := &world{t: t, link: linkem.New(t, link), dir: t.TempDir(), nameServer: "203.0.113.53"}
 	if err := w.command(w.link.Client, w.nameServer, "true").Run(); err != nil {
 		t.Skipf("no mount namespaces here: %v", err)
 	}
@@ -237,7 +237,7 @@ func (w *world) serve(address string) (port string) {
 // what leaves goes to the service, unless a rule says otherwise, and then exactly that.
 func TestNothingLeavesTheDeviceBesideTheTunnel(t *testing.T) {
 	need(t, "dig", "dnsutils")
-	w := newWorld(t)
+	w := newWorld(t, linkem.Config{})
 	inside, outside := w.serve("127.0.0.1:0"), w.serve(w.link.Server.Addr().String()+":0")
 	home := filepath.Join(w.dir, "home")
 	w.program(filepath.Join(bin, "httvps"), "enroll", w.ready.Invite, "--home", home)

@@ -35,7 +35,7 @@ func TestALostAddressIsToldWhenThereIsOneAgain(t *testing.T) {
 					if tc.seen[looks] == "error" {
 						return nil, errors.New("busy")
 					}
-					for _, text := range strings.Fields(local + tc.seen[looks]) {
+					for text := range strings.FieldsSeq(local + tc.seen[looks]) {
 						ip, network, err := net.ParseCIDR(text)
 						if err != nil {
 							t.Fatal(err)
