@@ -92,7 +92,7 @@ func TestReadmesHaveTheSameCommands(t *testing.T) {
 		return comment.ReplaceAllString(text, "")
 	}
 	for english, russian := range map[string]string{
-		"Try it on one machine": "Попробовать на одной машине", "A real server": "Настоящий сервер", "Gateways elsewhere": "Шлюзы в других местах",
+		"Try it on one machine": "Попробовать на одной машине", "A real server": "Настоящий сервер", "Day to day": "Каждый день", "Gateways elsewhere": "Шлюзы в других местах",
 	} {
 		sh, yaml := blocks(t, "README.md", english)
 		shRu, yamlRu := blocks(t, "README.ru.md", russian)
