@@ -89,7 +89,7 @@ func TestFiguresAndTargetsFitTogether(t *testing.T) {
 		if elsewhere && figures[other].name == "" {
 			t.Errorf("%s is divided by %s, which is not measured", f.name, other)
 		}
-		if contender != "" && contender != raw && contender != direct && contender != alone && contender != unresumable {
+		if contender != "" && contender != raw && contender != direct && contender != alone && contender != unresumable && contender != unpadded {
 			t.Errorf("%s is divided by that of %s, who does not exist", f.name, contender)
 		}
 	}

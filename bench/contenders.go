@@ -64,6 +64,8 @@ func (e *environment) contender(ctx context.Context, name string) (contender, er
 		c, err = e.startHTTVPS(ctx, service.Options{Limits: unlimited})
 	case unresumable:
 		c, err = e.startHTTVPS(ctx, service.Options{Limits: "{open_burst: 65536, open_rate: 65536, resume: 0s}"})
+	case unpadded:
+		c, err = e.startHTTVPS(ctx, service.Options{Limits: unlimited, Padding: noPadding})
 	case raw:
 		c, err = e.startRelay(ctx)
 	case throughOutline:

@@ -61,7 +61,7 @@ func (f *findings) err() error { return errors.Join(f.failed...) }
 
 // measurements lists everything that can be measured, in the order in which it is.
 func measurements() []measurement {
-	return slices.Concat(streamMeasurements(), aloneMeasurements(), openMeasurements(), echoMeasurements(), stalledMeasurements(), memoryMeasurements(), crowdMeasurements(), speedMeasurements(), outlineMeasurements(), attackMeasurements(), linkMeasurements())
+	return slices.Concat(streamMeasurements(), aloneMeasurements(), paddingMeasurements(), openMeasurements(), echoMeasurements(), stalledMeasurements(), memoryMeasurements(), crowdMeasurements(), speedMeasurements(), outlineMeasurements(), attackMeasurements(), linkMeasurements())
 }
 
 // choose returns the measurements that yield a figure which pattern finds.

@@ -36,6 +36,7 @@ var roles = map[string]role{
 	"hostile":      playHostile,
 	"switch":       playSwitch,
 	"alone":        playAlone,
+	"pages":        playPages,
 }
 
 // line is where a part listens, or what it has found.
@@ -47,6 +48,7 @@ type line struct {
 	Attack  *hostile.Result `json:"attack,omitempty"`
 	Crowd   *crowdResult    `json:"crowd,omitempty"`
 	Switch  *switchResult   `json:"switch,omitempty"`
+	Pages   []pageResult    `json:"pages,omitempty"`
 }
 
 // originSpec is what an origin is told.

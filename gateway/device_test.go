@@ -44,6 +44,7 @@ type device struct {
 
 	leaves  bool     // it knows what a gateway says that goes away
 	lasting bool     // it wants sessions that can be resumed
+	padded  bool     // it knows padding
 	hears   *hearing // it wants to be told what changes; nil: it does not
 }
 
@@ -76,6 +77,9 @@ func (d device) capabilities() wire.Capabilities {
 	known := wire.Capabilities(0).With(wire.ChannelBinding)
 	if d.lasting {
 		known = known.With(wire.Resume)
+	}
+	if d.padded {
+		known = known.With(wire.Padding)
 	}
 	if d.leaves {
 		known = known.With(wire.Drain)
@@ -185,8 +189,13 @@ func (d device) connect(t *testing.T, gatewayURL string, trust *tls.Config) *tun
 	}
 	_ = conn.SetDeadline(time.Time{})
 	tun := &tunnel{ready: ready, ended: make(chan error, 1), said: make(chan wire.GoAway, 2), conn: conn}
+	var padding *wire.PaddingPolicy
+	if ready.Capabilities.Has(wire.Padding) {
+		padding = &ready.PaddingPolicy
+	}
 	tun.Session = mux.New(conn, mux.Config{
-		Role: mux.Client, Limits: ready.Limits, Resume: mux.Resume{Within: ready.ResumeWindow}, Terms: d.hears.terms(),
+		Padding: padding,
+		Role:    mux.Client, Limits: ready.Limits, Resume: mux.Resume{Within: ready.ResumeWindow}, Terms: d.hears.terms(),
 		Drain: mux.Drain{Agreed: ready.Capabilities.Has(wire.Drain), OnGoAway: func(g wire.GoAway) {
 			select {
 			case tun.said <- g:

@@ -38,6 +38,8 @@ type Options struct {
 	// Limits is the section "limits" of the gateway's configuration, in the
 	// form that YAML gives to it in one line; empty: the defaults.
 	Limits string
+	// Padding is the section "padding", likewise.
+	Padding string
 
 	// Upstream returns the fields of the section "upstream" of the gateway's
 	// configuration, likewise, beside those that let it reach Host. It is told the
@@ -188,6 +190,9 @@ func (s *Service) startGateway(ctx context.Context, tlsSection, join string) err
 		listen, listen, filepath.Join(s.opts.Dir, "gateway"), s.metrics, s.opts.Host, upstream)
 	if s.opts.Limits != "" {
 		text += "limits: " + s.opts.Limits + "\n"
+	}
+	if s.opts.Padding != "" {
+		text += "padding: " + s.opts.Padding + "\n"
 	}
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return err

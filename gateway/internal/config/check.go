@@ -44,6 +44,7 @@ func (c Config) Reloaded(next Config) Config {
 		c.TLS.CertFile, c.TLS.KeyFile = next.TLS.CertFile, next.TLS.KeyFile
 	}
 	c.Masquerade, c.Knock, c.DrainTimeout = next.Masquerade, next.Knock, next.DrainTimeout
+	c.Padding = next.Padding
 	if c.SetLevel != nil {
 		c.LogLevel = next.LogLevel
 	}

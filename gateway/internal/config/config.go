@@ -66,7 +66,9 @@ type Config struct {
 	Knock    Knock    `yaml:"knock" envPrefix:"KNOCK_"`
 	Upstream Upstream `yaml:"upstream" envPrefix:"UPSTREAM_"`
 	Limits   Limits   `yaml:"limits" envPrefix:"LIMITS_"`
-	Usage    Usage    `yaml:"usage" envPrefix:"USAGE_"`
+	// Padding is what devices and gateway add to what they send.
+	Padding Padding `yaml:"padding" envPrefix:"PADDING_"`
+	Usage   Usage   `yaml:"usage" envPrefix:"USAGE_"`
 	// MemoryLimit in bytes is what the process keeps to, for whoever runs it to set.
 	// 0: what its control group allows, or GOMEMLIMIT.
 	MemoryLimit int64 `yaml:"memory_limit" env:"MEMORY_LIMIT"`
@@ -241,6 +243,7 @@ func Default() Config {
 		Usage: Usage{
 			Interval: configfile.Duration(5 * time.Second), ReportInterval: configfile.Duration(15 * time.Second), MaxRows: 500_000,
 		},
+		Padding:               defaultPadding(),
 		RequireChannelBinding: true,
 		DrainTimeout:          configfile.Duration(30 * time.Second),
 		OutageGrace:           configfile.Duration(4 * time.Hour),
@@ -290,6 +293,7 @@ func (c Config) Validate() error {
 	c.Knock.validate(&p)
 	c.Upstream.validate(&p)
 	c.Limits.validate(&p)
+	c.Padding.validate(&p)
 	p.duration("usage.interval", c.Usage.Interval, 100*time.Millisecond, time.Minute)
 	p.duration("usage.report_interval", c.Usage.ReportInterval, 100*time.Millisecond, time.Hour)
 	p.number("usage.max_rows", c.Usage.MaxRows, 1_000, 100_000_000)

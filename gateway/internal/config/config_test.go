@@ -113,13 +113,14 @@ func TestTheEnvironmentOverridesTheFile(t *testing.T) {
 		"HTTVPS_GATEWAY_LIMITS_MAX_STREAMS=10",
 		"HTTVPS_GATEWAY_TLS_CERT_FILE=/c",
 		"HTTVPS_GATEWAY_UPSTREAM_DENIED_PORTS=1,2",
+		"HTTVPS_GATEWAY_PADDING_SIZES=300,700",
 		"HTTVPS_BACKEND_LISTEN=ignored",
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := []any{cfg.Listen, cfg.Limits.MaxStreams, cfg.TLS.CertFile, cfg.Upstream.DeniedPorts}
-	want := []any{"127.0.0.1:9443", 10, "/c", []uint16{1, 2}}
+	got := []any{cfg.Listen, cfg.Limits.MaxStreams, cfg.TLS.CertFile, cfg.Upstream.DeniedPorts, cfg.Padding.Sizes}
+	want := []any{"127.0.0.1:9443", 10, "/c", []uint16{1, 2}, []int{300, 700}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
@@ -166,7 +167,7 @@ func TestValidateTellsEveryMistakeAtOnce(t *testing.T) {
 		"listen is", "url: is empty", "data_dir", "tls.cert_file", "admin_listen", "upstream.mode", "limits.sessions",
 		"limits.max_streams", "limits.open_burst", "limits.open_rate", "limits.early_window", "limits.session_budget",
 		"limits.dials", "limits.idle_timeout", "limits.handshake_timeout", "limits.unauthenticated is",
-		"limits.unauthenticated_per_prefix",
+		"limits.unauthenticated_per_prefix", "padding.messages", "padding.share", "padding.sizes",
 	} {
 		if !strings.Contains(err.Error(), key) {
 			t.Errorf("no word about %s in:\n%v", key, err)
@@ -227,6 +228,17 @@ func TestValidateRefuses(t *testing.T) {
 		"usage never reported":            {func(c *Config) { c.Usage.ReportInterval = 0 }, "usage.report_interval"},
 		"a ledger without rows":           {func(c *Config) { c.Usage.MaxRows = 0 }, "usage.max_rows"},
 		"less than no UDP":                {func(c *Config) { c.Limits.MaxUDP = -1 }, "limits.max_udp"},
+		"padding of nothing":              {func(c *Config) { c.Padding.Messages = 0 }, "padding.messages is 0, want 1 to 64"},
+		"padding of everything":           {func(c *Config) { c.Padding.Messages = 65 }, "padding.messages is 65"},
+		"padding without sizes":           {func(c *Config) { c.Padding.Sizes = nil }, "padding.enabled: false is for none"},
+		"padding to too many sizes":       {func(c *Config) { c.Padding.Sizes = make([]int, 17) }, "padding.sizes are 17, want 1 to 16"},
+		"padding to less than a word":     {func(c *Config) { c.Padding.Sizes = []int{63} }, "padding.sizes: 63 is not 64 to 16000 bytes"},
+		"padding to more than a record":   {func(c *Config) { c.Padding.Sizes = []int{256, 16001} }, "padding.sizes: 16001 is not"},
+		"padding to sizes that descend":   {func(c *Config) { c.Padding.Sizes = []int{512, 256} }, "padding.sizes: 256 comes behind 512"},
+		"padding to a size twice":         {func(c *Config) { c.Padding.Sizes = []int{256, 256} }, "padding.sizes: 256 comes behind 256"},
+		"a negative spread":               {func(c *Config) { c.Padding.Spread = -1 }, "padding.spread is -1, want 0 to 4096"},
+		"padding as no share":             {func(c *Config) { c.Padding.Share = 0 }, "padding.share is 0, want 1 to 100"},
+		"more padding than payload":       {func(c *Config) { c.Padding.Share = 101 }, "padding.share is 101"},
 		"draining for longer than anyone": {func(c *Config) { c.DrainTimeout *= -1; c.DrainTimeout-- }, "drain_timeout"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -381,6 +393,9 @@ func TestLimitsAreThoseOfTheProtocolDocument(t *testing.T) {
 	if got := l.Resume.Std(); got != wire.ResumeWindow {
 		t.Errorf("a session is kept for %v, the document says %v", got, wire.ResumeWindow)
 	}
+	if diff := cmp.Diff(wire.DefaultPadding(), *Default().Padding.Policy()); diff != "" {
+		t.Errorf("padding (-document +gateway):\n%s", diff)
+	}
 }
 
 func TestTheCertificateIsFromFilesOrFromAnAuthority(t *testing.T) {
@@ -454,12 +469,13 @@ func TestWhatCanBeReloadedIsMarkedInTheExample(t *testing.T) {
 		"drain_timeout", "knock.cookie", "knock.keys",
 		"limits.early_window", "limits.max_udp", "limits.open_burst", "limits.open_rate", "limits.sessions", "limits.silence",
 		"limits.unauthenticated", "limits.unauthenticated_per_prefix",
-		"log_level", "masquerade.dir", "masquerade.hsts", "masquerade.url", "tls.cert_file", "tls.key_file",
+		"log_level", "masquerade.dir", "masquerade.hsts", "masquerade.url",
+		"padding.enabled", "padding.messages", "padding.share", "padding.sizes", "padding.spread", "tls.cert_file", "tls.key_file",
 	}
 	if diff := cmp.Diff(want, configfile.Changed(before, after)); diff != "" {
 		t.Errorf("what is taken over (-want +got):\n%s", diff)
 	}
-	if n := strings.Count(string(text), "(r)"); n != 12 {
+	if n := strings.Count(string(text), "(r)"); n != 13 {
 		t.Errorf("the example marks %d places", n)
 	}
 }

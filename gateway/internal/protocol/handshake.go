@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/httvps/httvps/sdk/go/padding"
 	"github.com/httvps/httvps/sdk/go/wire"
 )
 
@@ -68,8 +69,10 @@ type Resume struct {
 type Handshake struct {
 	// Timeout is what the other end has for its HELLO.
 	Timeout time.Duration
-	// Offer are the capabilities that CHALLENGE names.
+	// Offer are the capabilities that CHALLENGE names, but for padding.
 	Offer wire.Capabilities
+	// Padding is offered with this policy; nil: it is not.
+	Padding *wire.PaddingPolicy
 }
 
 // Admission decides about who comes.
@@ -98,6 +101,8 @@ type Accepted struct {
 	Grant
 	// First are the frames that came behind HELLO in its message.
 	First []byte
+	// Padding is what READY told of it; nil: the session has none.
+	Padding *wire.PaddingPolicy
 	// Resumed is set when the carrier went to a session that was there before, which
 	// the Grant is not about.
 	Resumed bool
@@ -111,6 +116,9 @@ type Accepted struct {
 func (h Handshake) Run(ctx context.Context, conn Carrier, admission Admission) (Accepted, error) {
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() }) // unblocks reads
 	defer stop()
+	if h.Padding != nil {
+		h.Offer = h.Offer.With(wire.Padding)
+	}
 	s := shaking{Handshake: h, conn: conn, admission: admission, decided: func() { stop() }}
 	accepted, err := s.run(ctx)
 	if err != nil {
@@ -139,12 +147,13 @@ func (s *shaking) run(ctx context.Context) (Accepted, error) {
 	}
 	s.challenge = wire.Challenge{Capabilities: s.Offer, Time: time.Now()}
 	_, _ = rand.Read(s.challenge.Nonce[:]) // never fails (crypto/rand)
+	s.challenge.Padding = s.pad(wire.AppendChallenge(nil, s.challenge))
 	if err := send(s.conn, wire.AppendChallenge(nil, s.challenge)); err != nil {
 		return Accepted{}, fmt.Errorf("send CHALLENGE: %w", err)
 	}
 	frame, rest, err := readFirst(s.conn)
 	if err != nil {
-		return Accepted{}, tell(s.conn, err)
+		return Accepted{}, s.tell(err)
 	}
 	if frame.Type == wire.TypeResume && s.Offer.Has(wire.Resume) {
 		err := s.resume(ctx, frame, rest)
@@ -152,11 +161,11 @@ func (s *shaking) run(ctx context.Context) (Accepted, error) {
 			return Accepted{Resumed: true}, nil
 		}
 		if refusal, ok := errors.AsType[*RefusedError](err); !ok || refusal.Code != wire.CodeSessionUnknown {
-			return Accepted{}, tell(s.conn, err)
+			return Accepted{}, s.tell(err)
 		}
-		_ = tell(s.conn, err)
+		_ = s.tell(err)
 		if frame, rest, err = readFirst(s.conn); err != nil {
-			return Accepted{}, tell(s.conn, err)
+			return Accepted{}, s.tell(err)
 		}
 	}
 	return s.hello(ctx, frame, rest)
@@ -166,11 +175,11 @@ func (s *shaking) run(ctx context.Context) (Accepted, error) {
 func (s *shaking) hello(ctx context.Context, frame wire.Frame, rest []byte) (Accepted, error) {
 	hello, err := s.parseHello(frame)
 	if err != nil {
-		return Accepted{}, tell(s.conn, err)
+		return Accepted{}, s.tell(err)
 	}
 	grant, err := s.admission.Admit(ctx, hello, s.challenge.Nonce)
 	if err != nil {
-		return Accepted{}, tell(s.conn, err)
+		return Accepted{}, s.tell(err)
 	}
 	s.decided()
 	ready := wire.Ready{
@@ -184,10 +193,15 @@ func (s *shaking) hello(ctx context.Context, frame wire.Frame, rest []byte) (Acc
 	if grant.Resume != nil {
 		ready.ResumeSecret, ready.ResumeWindow = grant.Resume.Secret, grant.Resume.Window
 	}
+	accepted := Accepted{Grant: grant, First: rest}
+	if ready.Capabilities.Has(wire.Padding) {
+		accepted.Padding, ready.PaddingPolicy = s.Padding, *s.Padding
+	}
+	ready.Padding = s.pad(wire.AppendReady(nil, ready))
 	if err := send(s.conn, wire.AppendReady(nil, ready)); err != nil {
 		return Accepted{}, fmt.Errorf("send READY: %w", err)
 	}
-	return Accepted{Grant: grant, First: rest}, s.undeadline()
+	return accepted, s.undeadline()
 }
 
 // resume acts on the first frame of a device that has a session.
@@ -201,6 +215,7 @@ func (s *shaking) resume(ctx context.Context, frame wire.Frame, rest []byte) err
 		return err
 	}
 	s.decided()
+	session.Answer.Padding = s.pad(wire.AppendResumed(nil, session.Answer))
 	if err := send(s.conn, wire.AppendResumed(nil, session.Answer)); err != nil {
 		session.Abandon()
 		return &carrierError{fmt.Errorf("send RESUMED: %w", err)}
@@ -210,6 +225,14 @@ func (s *shaking) resume(ctx context.Context, frame wire.Frame, rest []byte) err
 		return &carrierError{err}
 	}
 	return session.Attach(rest)
+}
+
+// pad says how much padding a frame of the handshake gets; its own has none yet.
+func (s *shaking) pad(frame []byte) int {
+	if s.Padding == nil {
+		return 0
+	}
+	return padding.Handshake(len(frame))
 }
 
 func (s *shaking) undeadline() error {
@@ -246,7 +269,7 @@ func (s *shaking) parseHello(frame wire.Frame) (wire.Hello, error) {
 
 // tell sends what the other end may know of err, and returns err as a type of
 // this package where it is one.
-func tell(conn Carrier, err error) error {
+func (s *shaking) tell(err error) error {
 	var (
 		refusal   *RefusedError
 		violation *ViolationError
@@ -259,7 +282,9 @@ func tell(conn Carrier, err error) error {
 	var answer []byte
 	switch {
 	case errors.As(err, &refusal):
-		answer = wire.AppendReject(nil, wire.Reject{Code: refusal.Code, RetryAfter: refusal.RetryAfter})
+		reject := wire.Reject{Code: refusal.Code, RetryAfter: refusal.RetryAfter}
+		reject.Padding = s.pad(wire.AppendReject(nil, reject))
+		answer = wire.AppendReject(nil, reject)
 	case errors.As(err, &violation):
 		answer = wire.AppendClose(nil, wire.Close{Code: violation.Code, Reason: violation.What})
 	case errors.As(err, &broken):
@@ -267,7 +292,7 @@ func tell(conn Carrier, err error) error {
 	default:
 		answer = wire.AppendClose(nil, wire.Close{Code: wire.CodeInternal})
 	}
-	_ = send(conn, answer) // err is what matters, and the carrier is closed anyway
+	_ = send(s.conn, answer) // err is what matters, and the carrier is closed anyway
 	return err
 }
 

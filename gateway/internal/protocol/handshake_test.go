@@ -44,7 +44,8 @@ func newCarrier(t *testing.T) (*carrier, *muxtest.Peer, *muxtest.End) {
 }
 
 var (
-	handshake = Handshake{Timeout: wire.HelloTimeout, Offer: wire.KnownCapabilities}
+	policy    = wire.DefaultPadding()
+	handshake = Handshake{Timeout: wire.HelloTimeout, Offer: wire.KnownCapabilities, Padding: &policy}
 	grant     = Grant{
 		Session:  [16]byte{7},
 		Limits:   wire.Limits{MaxStreams: 3, EarlyWindow: 1024, OpenBurst: 4, OpenRate: 5, Silence: 9 * time.Second},
@@ -122,6 +123,7 @@ func TestAnAdmittedDeviceGetsItsSession(t *testing.T) {
 		}
 		want := wire.Ready{
 			Capabilities: wire.KnownCapabilities, SessionID: grant.Session, Time: ready.Time, Limits: grant.Limits, Deadline: grant.Deadline,
+			PaddingPolicy: policy,
 		}
 		if diff := cmp.Diff(want, ready, cmp.Comparer(time.Time.Equal)); diff != "" {
 			t.Errorf("READY (-want +got):\n%s", diff)
@@ -334,5 +336,79 @@ func TestReadyTellsOnlyWhatHelloWanted(t *testing.T) {
 			}
 			<-ended
 		})
+	}
+}
+
+// lengths plays a device that asks to resume and then says HELLO, and returns how long the
+// gateway's messages were.
+func lengths(t *testing.T, h Handshake, wanted wire.Capabilities, verdict error) (all map[wire.FrameType]int, accepted Accepted) {
+	t.Helper()
+	all = make(map[wire.FrameType]int)
+	synctest.Test(t, func(t *testing.T) {
+		c, _, end := newCarrier(t)
+		defer c.Close()
+		ended := make(chan outcome, 1)
+		go func() {
+			accepted, err := h.Run(t.Context(), c, admission{admit: func(context.Context, wire.Hello, [32]byte) (Grant, error) { return grant, verdict }})
+			ended <- outcome{accepted, err}
+		}()
+		read := func() {
+			msg, err := end.ReadMessage(nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all[wire.FrameType(msg[0])] = len(msg)
+		}
+		read()
+		if err := end.WriteMessage(wire.AppendResume(nil, wire.Resumption{Attempt: 1})); err != nil {
+			t.Fatal(err)
+		}
+		read()
+		said := hello()
+		said.Capabilities = wanted
+		if err := end.WriteMessage(wire.AppendHello(nil, said)); err != nil {
+			t.Fatal(err)
+		}
+		read()
+		accepted = (<-ended).accepted
+	})
+	return all, accepted
+}
+
+func TestTheHandshakeIsPaddedWherePaddingIsOffered(t *testing.T) {
+	seen := make(map[int]bool)
+	for range 40 {
+		all, accepted := lengths(t, handshake, wire.KnownCapabilities, nil)
+		for _, frame := range []wire.FrameType{wire.TypeChallenge, wire.TypeReject, wire.TypeReady} {
+			if n := all[frame]; n < wire.MinPadHandshake || n > wire.MaxPadHandshake {
+				t.Errorf("a %v of %d bytes", frame, n)
+			}
+			seen[all[frame]] = true
+		}
+		if accepted.Padding != &policy {
+			t.Error("the session is not padded")
+		}
+	}
+	if len(seen) < 80 {
+		t.Errorf("120 messages have only %d lengths", len(seen))
+	}
+	all, _ := lengths(t, handshake, wire.KnownCapabilities, &RefusedError{Code: wire.CodeInvalidToken})
+	if n := all[wire.TypeReject]; n < wire.MinPadHandshake || n > wire.MaxPadHandshake {
+		t.Errorf("a refusal of %d bytes", n)
+	}
+}
+
+// The device of an earlier release does not know padding, and a gateway without padding
+// says nothing of it.
+func TestSessionsArePaddedOnlyWhereBothWantIt(t *testing.T) {
+	_, accepted := lengths(t, handshake, wire.Capabilities(0).With(wire.Resume), nil)
+	if accepted.Padding != nil {
+		t.Error("the session of a device that does not know padding is padded")
+	}
+	off := handshake
+	off.Offer, off.Padding = wire.Capabilities(0).With(wire.Resume), nil
+	all, accepted := lengths(t, off, off.Offer, nil)
+	if accepted.Padding != nil || all[wire.TypeChallenge] > 60 || all[wire.TypeReject] > 10 || all[wire.TypeReady] > 200 {
+		t.Errorf("without padding there is padding: %v, %v", all, accepted.Padding)
 	}
 }

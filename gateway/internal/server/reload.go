@@ -99,6 +99,7 @@ func (g *gateway) prepare(ctx context.Context, before, after, next config.Config
 		g.knocks.set(after.Knock)
 		g.registry.Limit(after.Limits.Sessions)
 		g.tunnels.limits.Store(&after.Limits)
+		g.tunnels.padding.Store(after.Padding.Policy())
 		for _, guarded := range []*gate.Gate{g.gate, g.plain} {
 			if guarded != nil {
 				guarded.Limit(after.Limits.Unauthenticated, after.Limits.UnauthenticatedPerPrefix)

@@ -263,6 +263,7 @@ func (g *gateway) build(member nodes.Config) error {
 		site:      &g.site,
 	}
 	g.tunnels.limits.Store(&limits)
+	g.tunnels.padding.Store(g.cfg.Padding.Policy())
 	return nil
 }
 

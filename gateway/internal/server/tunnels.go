@@ -42,6 +42,7 @@ const (
 // tunnels serves carriers from the upgrade to the end of their sessions.
 type tunnels struct {
 	limits    atomic.Pointer[config.Limits]
+	padding   atomic.Pointer[wire.PaddingPolicy] // nil: none
 	handshake protocol.Handshake
 	checker   *auth.Checker
 	node      *nodes.Node
@@ -130,7 +131,9 @@ type arrival struct {
 // shake does the handshake. When it succeeds there is a live session, here and
 // at the control plane.
 func (t *tunnels) shake(ctx context.Context, comes *arrival) (protocol.Accepted, error) {
-	accepted, err := t.handshake.Run(ctx, comes.conn, comes)
+	handshake := t.handshake
+	handshake.Padding = t.padding.Load()
+	accepted, err := handshake.Run(ctx, comes.conn, comes)
 	if err != nil && comes.live != nil {
 		t.gone(comes.live, carrierLost)
 	}
@@ -314,6 +317,8 @@ func (t *tunnels) carry(ctx context.Context, came *arrival, accepted protocol.Ac
 		Memory: t.memory,
 		First:  accepted.First,
 		Drain:  mux.Drain{Agreed: accepted.Drain},
+
+		Padding: accepted.Padding,
 	}
 	var kept *lasting // nil: it ends with its carrier
 	if accepted.Resume != nil {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/httvps/httvps/sdk/go/carrier"
+	"github.com/httvps/httvps/sdk/go/padding"
 	"github.com/httvps/httvps/sdk/go/wire"
 )
 
@@ -209,6 +210,9 @@ func (c credentials) hello(conn messages, challenge wire.Challenge, host, token 
 		AccessToken:  token,
 		Time:         time.Now(),
 		DeviceKey:    c.public,
+	}
+	if hello.Capabilities.Has(wire.Padding) {
+		hello.Padding = padding.Handshake(len(wire.AppendHello(nil, hello)))
 	}
 	_, _ = rand.Read(hello.ClientNonce[:]) // never fails (crypto/rand)
 	var binding []byte

@@ -232,3 +232,40 @@ func (c credentials) handshake(conn messages, host, token string) (welcome, erro
 	}
 	return c.greet(conn, challenge, host, token)
 }
+
+// docs/03, part 8.6: where the gateway offers it. The padding is under the signature, like
+// everything else in a HELLO.
+func TestHelloIsPaddedWhereTheGatewayOffersIt(t *testing.T) {
+	c := testCredentials()
+	greet := func(offered wire.Capabilities) (length int) {
+		ready := wire.Ready{Limits: wire.DefaultLimits(), PaddingPolicy: wire.DefaultPadding(), Capabilities: offered}
+		challenge := wire.Challenge{Nonce: [32]byte{7}, Capabilities: offered}
+		gateway := &script{says: [][]byte{wire.AppendChallenge(nil, challenge), wire.AppendReady(nil, ready)}}
+		if _, err := c.handshake(gateway, "vpn.test", "the-token"); err != nil {
+			t.Fatal(err)
+		}
+		frame, _, err := wire.ConsumeFrame(gateway.heard[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		hello, err := wire.ParseHello(frame.Payload)
+		if err != nil || !ed25519.Verify(c.public[:], hello.SigningInput(challenge.Nonce, "vpn.test", nil), hello.Signature[:]) {
+			t.Errorf("the signature does not verify, %v", err)
+		}
+		return len(gateway.heard[0])
+	}
+	lengths := make(map[int]bool)
+	for range 50 {
+		n := greet(wire.Capabilities(0).With(wire.Padding))
+		if n < wire.MinPadHandshake || n > wire.MaxPadHandshake {
+			t.Errorf("a HELLO of %d bytes", n)
+		}
+		lengths[n] = true
+	}
+	if len(lengths) < 25 {
+		t.Errorf("50 HELLOs have %d lengths", len(lengths))
+	}
+	if n := greet(0); n > 300 {
+		t.Errorf("without padding a HELLO has %d bytes", n)
+	}
+}

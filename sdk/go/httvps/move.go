@@ -86,6 +86,9 @@ func (r *runner) begin(ctx context.Context, at admission, before *departure) *st
 		Resume: mux.Resume{Within: at.ready.ResumeWindow, OnLost: s.keep.loses},
 		Drain:  mux.Drain{Agreed: at.ready.Capabilities.Has(wire.Drain), OnGoAway: s.hears},
 	}
+	if at.ready.Capabilities.Has(wire.Padding) {
+		cfg.Padding = &at.ready.PaddingPolicy
+	}
 	if at.ready.Capabilities.Has(wire.Terms) {
 		cfg.Terms = s.keep.news.terms()
 	}

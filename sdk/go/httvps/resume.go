@@ -10,6 +10,7 @@ import (
 
 	"github.com/httvps/httvps/sdk/go/carrier"
 	"github.com/httvps/httvps/sdk/go/mux"
+	"github.com/httvps/httvps/sdk/go/padding"
 	"github.com/httvps/httvps/sdk/go/wire"
 )
 
@@ -327,6 +328,9 @@ func (k *keeper) ask(ctx context.Context, next *opened, asked wire.Resumption) (
 		}
 		nonce := next.challenge.Nonce
 		asked.Proof = asked.Prove(k.ready.ResumeSecret, nonce, binding)
+		if next.challenge.Capabilities.Has(wire.Padding) {
+			asked.Padding = padding.Handshake(len(wire.AppendResume(nil, asked)))
+		}
 		if err := next.conn.WriteMessage(wire.AppendResume(nil, asked)); err != nil {
 			return err
 		}

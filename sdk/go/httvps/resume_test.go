@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -57,6 +58,24 @@ func TestASessionGoesOnOverAnotherConnection(t *testing.T) {
 				t.Errorf("it took %v", took)
 			}
 			echoed(t, conn, "after")
+		}
+		d.stop()
+		_ = d.wait()
+		s.Close()
+	})
+}
+
+// Padding that the gateway asks for stands in nobody's way, whatever the policy.
+func TestAPaddedSessionGoesOnOverAnotherConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		policy := wire.PaddingPolicy{Messages: wire.MaxPadMessages, Sizes: []int{64, 16_000}, Spread: wire.MaxPadSpread, Share: wire.MaxPadShare}
+		s, d, up, conn := lastingSession(t, httvpstest.Options{Padding: &policy})
+		for range 3 {
+			s.Break()
+			if e := d.next(httvps.Resumed); e.Session != up.Session {
+				t.Errorf("resumed: %+v", e)
+			}
+			echoed(t, conn, strings.Repeat("after ", 5000))
 		}
 		d.stop()
 		_ = d.wait()

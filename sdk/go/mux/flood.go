@@ -14,12 +14,14 @@ const (
 
 	// streamFrames is how many of them a stream needs that moves next to
 	// nothing: OPEN or OPENED, a CREDIT or STOP, RESET.
+	// Each of its frames that are padded brings a PAD along.
 	streamFrames = 3
 )
 
 // flood counts frames that carry nothing: a leaky bucket that is emptied only
 // when it is full, because most never are.
 type flood struct {
+	each        uint64 // frames that a stream needs
 	burst, rate float64
 	level       float64
 	at          time.Duration // when it was emptied, since the session began
@@ -27,18 +29,20 @@ type flood struct {
 }
 
 // newFlood allows what opening and ending streams needs, as fast and as many as
-// the limits let a client.
-func newFlood(l wire.Limits) flood {
-	return flood{
-		burst: float64(max(floodBurst, streamFrames*max(l.MaxStreams, l.OpenBurst))),
-		rate:  float64(max(floodRate, streamFrames*l.OpenRate)),
+// the limits let a client, and padding what the policy says; nil: there is none.
+func newFlood(l wire.Limits, padding *wire.PaddingPolicy) flood {
+	f := flood{each: streamFrames}
+	if padding != nil {
+		f.each += uint64(padding.Messages)
 	}
+	f.allow(l)
+	return f
 }
 
 // allow raises what is allowed to what later limits need.
 func (f *flood) allow(l wire.Limits) {
-	more := newFlood(l)
-	f.burst, f.rate = max(f.burst, more.burst), max(f.rate, more.rate)
+	f.burst = max(f.burst, float64(max(floodBurst, f.each*max(l.MaxStreams, l.OpenBurst))))
+	f.rate = max(f.rate, float64(max(floodRate, f.each*l.OpenRate)))
 }
 
 // pass counts one frame and says whether it is still within the limit.

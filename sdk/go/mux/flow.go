@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/httvps/httvps/sdk/go/lazy"
+	"github.com/httvps/httvps/sdk/go/padding"
 	"github.com/httvps/httvps/sdk/go/wire"
 )
 
@@ -34,6 +35,8 @@ type Flow struct {
 	// Guarded by Session.mu.
 	listed  bool // it waits for its turn to send
 	counted bool // it counts towards max_streams and max_udp
+
+	pads padding.Frames // of who writes alone
 
 	mu        sync.Mutex // guards everything below
 	readable  sync.Cond
@@ -247,7 +250,7 @@ func (f *Flow) appendOpen(buf []byte) []byte {
 // send is the flow's turn in the session's writer. It holds no lock while the
 // carrier may wait.
 func (f *Flow) send(b *batch) {
-	b.buf = f.appendControl(b.buf)
+	b.composed(f.appendControl(b.buf), &f.pads)
 	for range flowTurn {
 		d, ok := f.next()
 		if !ok {
@@ -256,7 +259,7 @@ func (f *Flow) send(b *batch) {
 		if b.room() < d.b.size()+controlRoom {
 			b.emit()
 		}
-		b.buf = wire.AppendDgram(b.buf, f.id, f.kind, wire.Dgram{Peer: d.peer, Data: d.b.bytes()})
+		b.composed(wire.AppendDgram(b.buf, f.id, f.kind, wire.Dgram{Peer: d.peer, Data: d.b.bytes()}), &f.pads)
 		f.s.sent.Add(uint64(d.b.size()))
 		d.b.free()
 	}

@@ -148,6 +148,7 @@ func (s *Session) Resume(conn Messages, first []byte, received uint64) error {
 		s.history.replay = received + 1
 	}
 	s.rtt = roundTrips{}
+	s.pads.again()
 	if s.ping != nil {
 		s.ping.at = time.Now()
 	}

@@ -30,7 +30,7 @@ type lasting struct {
 }
 
 // newLasting starts both ends on a carrier that carriers makes.
-func newLasting(t *testing.T, limits wire.Limits, budget uint64, memories [2]*mux.Memory, carriers func() (a, b *muxtest.End)) *lasting {
+func newLasting(t *testing.T, limits wire.Limits, budget uint64, memories [2]*mux.Memory, padding *wire.PaddingPolicy, carriers func() (a, b *muxtest.End)) *lasting {
 	t.Helper()
 	l := &lasting{carriers: carriers, lost: make(chan struct{}, 1)}
 	resume := mux.Resume{Within: time.Minute, OnLost: func(error) {
@@ -40,8 +40,8 @@ func newLasting(t *testing.T, limits wire.Limits, budget uint64, memories [2]*mu
 		}
 	}}
 	l.a, l.b = carriers()
-	l.client = start(t, l.a, mux.Config{Role: mux.Client, Limits: limits, Budget: budget, Memory: memories[0], Resume: resume})
-	l.gateway = start(t, l.b, mux.Config{Role: mux.Gateway, Limits: limits, Budget: budget, Memory: memories[1], Resume: resume})
+	l.client = start(t, l.a, mux.Config{Role: mux.Client, Limits: limits, Budget: budget, Memory: memories[0], Resume: resume, Padding: padding})
+	l.gateway = start(t, l.b, mux.Config{Role: mux.Gateway, Limits: limits, Budget: budget, Memory: memories[1], Resume: resume, Padding: padding})
 	return l
 }
 
@@ -143,12 +143,12 @@ func TestStreamsGoOnOverCarriersThatBreak(t *testing.T) {
 	}
 	for seed := range seeds {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) { breakCarriers(t, seed) })
+			synctest.Test(t, func(t *testing.T) { breakCarriers(t, seed, nil) })
 		})
 	}
 }
 
-func breakCarriers(t *testing.T, seed uint64) {
+func breakCarriers(t *testing.T, seed uint64, padding *wire.PaddingPolicy) {
 	t.Helper()
 	const budget = 2 << 20
 	rng := rand.New(rand.NewPCG(seed, 0))
@@ -157,7 +157,7 @@ func breakCarriers(t *testing.T, seed uint64) {
 	limits.EarlyWindow = mux.EarlyWindow(32<<10, budget, limits.MaxStreams)
 	memories := [2]*mux.Memory{mux.NewMemory(1 << 30), mux.NewMemory(1 << 30)}
 	delay := []time.Duration{0, 5 * time.Millisecond, 100 * time.Millisecond}[seed%3]
-	l := newLasting(t, limits, budget, memories, func() (a, b *muxtest.End) {
+	l := newLasting(t, limits, budget, memories, padding, func() (a, b *muxtest.End) {
 		if delay == 0 {
 			return muxtest.Pipe()
 		}

@@ -81,6 +81,9 @@ type Config struct {
 	Resume Resume      // as agreed in the handshake; needs a Budget of MinResumeBudget
 	Drain  Drain       // likewise
 	Terms  *Terms      // nil: not agreed on in the handshake
+
+	// Padding is what READY says of it; nil: not agreed on in the handshake.
+	Padding *wire.PaddingPolicy
 }
 
 // Session is one device's tunnel, on one carrier at a time.
@@ -104,6 +107,7 @@ type Session struct {
 	in       reading
 	alive    liveness
 	acks     acks
+	pads     pads
 	pending  atomic.Int64  // bytes of streams that wait to be sent
 	sent     atomic.Uint64 // payload bytes sent
 	pieces   atomic.Int64  // bytes that one stream may have pending
@@ -161,6 +165,7 @@ func New(conn Messages, cfg Config) *Session {
 		streams: make(map[uint64]*Stream),
 		flows:   make(map[uint64]*Flow),
 		budget:  budget{total: cfg.Budget, memory: cfg.Memory},
+		pads:    newPads(cfg.Padding),
 	}
 	if cfg.Budget < MinResumeBudget {
 		s.resume = Resume{}
@@ -175,7 +180,7 @@ func New(conn Messages, cfg Config) *Session {
 	clampLimits(l)
 	s.allowed = allowance{streams: l.MaxStreams, udp: l.MaxUDP}
 	s.opens = bucket{burst: l.OpenBurst, rate: l.OpenRate}
-	s.in.flood = newFlood(*l)
+	s.in.flood = newFlood(*l, cfg.Padding)
 	if s.role == Gateway {
 		// docs/03, part 6: the gateway leaves the rate a margin of two.
 		s.opens = bucket{burst: 2 * l.OpenBurst, rate: 2 * l.OpenRate}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/httvps/httvps/sdk/go/lazy"
+	"github.com/httvps/httvps/sdk/go/padding"
 	"github.com/httvps/httvps/sdk/go/wire"
 )
 
@@ -40,6 +41,8 @@ type Stream struct {
 	// Of the session's reader alone.
 	arriving *block // what came since readers were last told
 	bulk     bool   // several frames came between two waits: a large block pays
+
+	pads padding.Frames // of who writes alone
 
 	mu       sync.Mutex // guards everything below
 	readable sync.Cond

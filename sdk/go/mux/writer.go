@@ -146,6 +146,7 @@ type batch struct {
 	now  time.Time
 	ping *ping // is in the batch
 	last bool  // nothing may follow
+	pad  bool  // the message that is being put together is to be padded
 
 	replaying bool // what is composed is in the history already
 }
@@ -163,6 +164,7 @@ func (b *batch) emit() {
 		}
 		b.buf = b.s.appendAck(b.buf) // there is room left for it
 	}
+	b.lengthen()
 	b.write(b.buf)
 	b.buf = b.buf[:Headroom]
 }
@@ -172,6 +174,7 @@ func (b *batch) write(msg []byte) {
 		b.s.alive.wantAnswer() // the write may get stuck
 	}
 	b.size += len(msg) - Headroom
+	b.s.pads.first--
 	if b.err == nil {
 		b.err = b.conn.WriteReserved(msg)
 	}
@@ -259,16 +262,16 @@ func (s *Session) compose(b *batch) (more, last bool) {
 		o := q.opens.pop()
 		s.mu.Unlock()
 		if o.stream != nil {
-			b.buf = o.stream.appendOpen(b.buf)
+			b.composed(o.stream.appendOpen(b.buf), &o.stream.pads)
 		} else {
-			b.buf = o.flow.appendOpen(b.buf)
+			b.composed(o.flow.appendOpen(b.buf), &o.flow.pads)
 		}
 	case q.lists[controlList].head != nil:
 		st := q.lists[controlList].pop()
 		bits := st.control
 		st.control = 0
 		s.mu.Unlock()
-		b.buf = st.appendControl(b.buf, bits)
+		b.composed(st.appendControl(b.buf, bits), &st.pads)
 	default:
 		if f := q.nextFlow(); f != nil {
 			s.mu.Unlock()
@@ -372,11 +375,13 @@ func (st *Stream) sendPiece(b *batch) (again bool) {
 	credit := st.sendLimit - st.sendBytes
 	whole := st.send.head
 	var n int
-	if whole != nil && whole.size() >= inPlace && uint64(whole.size()) <= credit {
+	early := b.early(&st.pads)
+	if whole != nil && whole.size() >= inPlace && uint64(whole.size()) <= credit && (!early || !b.fits(st.id, whole.size())) {
 		st.send.pop()
 		n = whole.size()
 	} else {
 		whole = nil
+		b.pad = b.pad || early
 		n = min(st.send.size, b.room()-wire.MaxHeader)
 		if uint64(n) > credit {
 			n = int(credit)

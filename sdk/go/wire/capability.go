@@ -6,6 +6,8 @@ type Capability uint64
 const (
 	// Resume lets a session go on over another carrier when its own is lost.
 	Resume Capability = 1
+	// Padding makes messages longer than what is in them, as READY says.
+	Padding Capability = 2
 	// Terms lets the two ends change what a session that lives rests on, with REAUTH,
 	// AUTH, LIMITS and NOTICE.
 	Terms Capability = 3
@@ -20,7 +22,7 @@ const (
 type Capabilities uint64
 
 // KnownCapabilities is the set of those that version 1 gives a meaning.
-const KnownCapabilities Capabilities = 1<<Resume | 1<<Terms | 1<<Drain | 1<<ChannelBinding
+const KnownCapabilities Capabilities = 1<<Resume | 1<<Padding | 1<<Terms | 1<<Drain | 1<<ChannelBinding
 
 // Has reports whether c is in s.
 func (s Capabilities) Has(c Capability) bool { return c < 64 && s&(1<<c) != 0 }

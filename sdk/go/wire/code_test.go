@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"fmt"
 	"math/bits"
 	"os"
 	"regexp"
@@ -125,29 +126,40 @@ func TestFrameTypeTellsItsClass(t *testing.T) {
 func TestLimitsAreThoseOfTheDocument(t *testing.T) {
 	_, part, _ := strings.Cut(readDocument(t), "\n## 11. Limits\n")
 	part, _, _ = strings.Cut(part, "\n## ")
-	l := DefaultLimits()
+	l, p := DefaultLimits(), DefaultPadding()
+	var sizes []string
+	for _, size := range p.Sizes {
+		sizes = append(sizes, thousands(uint64(size)))
+	}
 	want := map[string]string{
-		"message":                        thousands(MaxMessage) + " bytes",
-		"frame payload":                  thousands(MaxFramePayload) + " bytes",
-		"HELLO":                          thousands(MaxHello) + " bytes",
-		"access token":                   thousands(MaxToken) + " bytes",
-		"TLV block / ext block of OPEN":  thousands(MaxTLVBlock) + " / " + thousands(MaxOpenTLVs) + " bytes",
-		"name in an address":             thousands(MaxName) + " bytes",
-		"CLOSE reason":                   thousands(MaxReason) + " bytes",
-		"agent":                          thousands(MaxAgent) + " bytes",
-		"largest number":                 "2^" + strconv.Itoa(bits.Len64(MaxVarint)) + " − 1",
-		"HELLO after 101":                thousands(uint64(HelloTimeout.Seconds())) + " s",
-		"OPENED or RESET after OPEN":     thousands(uint64(OpenedTimeout.Seconds())) + " s",
-		"datagram":                       thousands(MaxDatagram) + " bytes",
-		"knock's clock difference":       "15 min", // package knock has a test of its own
-		"gateways in GOAWAY, URL of one": thousands(MaxGateways) + ", " + thousands(MaxGatewayURL) + " bytes",
-		"drain_ms":                       thousands(uint64(MaxDrain.Milliseconds())) + " ms",
-		"max_streams":                    thousands(l.MaxStreams),
-		"max_udp":                        thousands(l.MaxUDP),
-		"early_window":                   thousands(l.EarlyWindow) + " bytes",
-		"open_burst, open_rate":          thousands(l.OpenBurst) + ", " + thousands(l.OpenRate) + " per second",
-		"silence":                        thousands(uint64(l.Silence.Milliseconds())) + " ms",
-		"resume_window":                  thousands(uint64(ResumeWindow.Milliseconds())) + " ms",
+		"message":                             thousands(MaxMessage) + " bytes",
+		"frame payload":                       thousands(MaxFramePayload) + " bytes",
+		"HELLO":                               thousands(MaxHello) + " bytes",
+		"access token":                        thousands(MaxToken) + " bytes",
+		"TLV block / ext block of OPEN":       thousands(MaxTLVBlock) + " / " + thousands(MaxOpenTLVs) + " bytes",
+		"name in an address":                  thousands(MaxName) + " bytes",
+		"CLOSE reason":                        thousands(MaxReason) + " bytes",
+		"agent":                               thousands(MaxAgent) + " bytes",
+		"largest number":                      "2^" + strconv.Itoa(bits.Len64(MaxVarint)) + " − 1",
+		"HELLO after 101":                     thousands(uint64(HelloTimeout.Seconds())) + " s",
+		"OPENED or RESET after OPEN":          thousands(uint64(OpenedTimeout.Seconds())) + " s",
+		"datagram":                            thousands(MaxDatagram) + " bytes",
+		"knock's clock difference":            "15 min", // package knock has a test of its own
+		"gateways in GOAWAY, URL of one":      thousands(MaxGateways) + ", " + thousands(MaxGatewayURL) + " bytes",
+		"drain_ms":                            thousands(uint64(MaxDrain.Milliseconds())) + " ms",
+		"messages, share of a padding policy": thousands(MaxPadMessages) + ", " + thousands(MaxPadShare) + " per cent",
+		"sizes of one, each of them":          thousands(MaxPadSizes) + ", " + thousands(MinPadSize) + " to " + thousands(MaxPadSize) + " bytes",
+		"spread of one":                       thousands(MaxPadSpread) + " bytes",
+		"PAD before there is payload":         thousands(FreePadding) + " bytes",
+		"frames of a padded handshake":        thousands(MinPadHandshake) + " to " + thousands(MaxPadHandshake) + " bytes",
+		"messages, spread, share of padding":  fmt.Sprintf("%d, %d bytes, %d per cent", p.Messages, p.Spread, p.Share),
+		"sizes of padding":                    strings.Join(sizes, ", ") + " bytes",
+		"max_streams":                         thousands(l.MaxStreams),
+		"max_udp":                             thousands(l.MaxUDP),
+		"early_window":                        thousands(l.EarlyWindow) + " bytes",
+		"open_burst, open_rate":               thousands(l.OpenBurst) + ", " + thousands(l.OpenRate) + " per second",
+		"silence":                             thousands(uint64(l.Silence.Milliseconds())) + " ms",
+		"resume_window":                       thousands(uint64(ResumeWindow.Milliseconds())) + " ms",
 	}
 	for _, row := range regexp.MustCompile(`(?m)^\| ([^|]+) \| ([^|]+) \|$`).FindAllStringSubmatch(part, -1) {
 		value, known := want[row[1]]

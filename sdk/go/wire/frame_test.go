@@ -159,11 +159,11 @@ func TestRetryAfterKeepsItsMeaning(t *testing.T) {
 		"the longest":                 {math.MaxInt64, longest},
 	} {
 		t.Run(name, func(t *testing.T) {
-			f, _, err := ConsumeFrame(AppendReject(nil, Reject{CodeRetryLater, tc.send}))
+			f, _, err := ConsumeFrame(AppendReject(nil, Reject{Code: CodeRetryLater, RetryAfter: tc.send}))
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got, err := ParseReject(f.Payload); err != nil || got != (Reject{CodeRetryLater, tc.want}) {
+			if got, err := ParseReject(f.Payload); err != nil || got != (Reject{Code: CodeRetryLater, RetryAfter: tc.want}) {
 				t.Errorf("came out as %+v, %v, want %v", got, err, tc.want)
 			}
 		})
@@ -231,8 +231,8 @@ func TestSilenceKeepsItsMeaning(t *testing.T) {
 }
 
 func TestCapabilitiesAreASet(t *testing.T) {
-	s := Capabilities(0).With(Resume).With(Terms).With(Drain).With(ChannelBinding).With(63).With(64).With(MaxVarint)
-	for c, want := range map[Capability]bool{0: false, Resume: true, Terms: true, Drain: true, ChannelBinding: true, 63: true, 64: false, MaxVarint: false} {
+	s := Capabilities(0).With(Resume).With(Padding).With(Terms).With(Drain).With(ChannelBinding).With(63).With(64).With(MaxVarint)
+	for c, want := range map[Capability]bool{0: false, Resume: true, Padding: true, Terms: true, Drain: true, ChannelBinding: true, 63: true, 64: false, MaxVarint: false} {
 		if s.Has(c) != want {
 			t.Errorf("Has(%d) = %t, want %t", c, s.Has(c), want)
 		}
@@ -347,6 +347,9 @@ func TestHotPathsDoNotAllocate(t *testing.T) {
 			b := AppendDgram(buf[:0], 1, KindUDP, v4)
 			b = AppendDgram(b, 1, KindUDPAny, v4)
 			_ = AppendDgram(b, 1, KindUDPAny, v6)
+		},
+		"append PAD": func() {
+			_ = AppendPad(AppendPad(buf[:0], 40), 1400)
 		},
 		"ParseDgram": func() {
 			_, _ = ParseDgram(KindUDP, data)

@@ -410,3 +410,32 @@ func FuzzTLV(f *testing.F) {
 		}
 	})
 }
+
+// FuzzPaddingPolicy reads READY's policy: what is read is within its bounds, and there is
+// one way to write it.
+func FuzzPaddingPolicy(f *testing.F) {
+	for _, v := range load[frameVector](f, "padding.json") {
+		if frame, _, err := ConsumeFrame(v.Hex); err == nil && frame.Type == TypeReady {
+			for r := readTLVs(frame.Payload, MaxTLVBlock, keys(keyPaddingPolicy)|^keySet(0)); r.next(); {
+				if r.key == keyPaddingPolicy {
+					f.Add(r.value)
+				}
+			}
+		}
+	}
+	f.Fuzz(func(t *testing.T, block []byte) {
+		checkAllocation(t, "padding policy", len(block), func() { _, _ = parsePaddingPolicy(block) })
+		p, err := parsePaddingPolicy(block)
+		if err != nil {
+			soundFault(t, err)
+			return
+		}
+		if err := p.Check(); err != nil {
+			t.Errorf("%+v: %v", p, err)
+		}
+		again, err := parsePaddingPolicy(p.block())
+		if err != nil || !reflect.DeepEqual(p, again) {
+			t.Errorf("%+v comes off the wire as %+v, %v", p, again, err)
+		}
+	})
+}

@@ -43,6 +43,7 @@ type Challenge struct {
 	Nonce        [32]byte     // fresh random bytes, used once
 	Capabilities Capabilities // what the gateway supports
 	Time         time.Time    // the gateway's clock in milliseconds; the zero Time when not told
+	Padding      int          // bytes to be written that mean nothing; a parsed one does not tell
 }
 
 // ParseChallenge reads the payload of a CHALLENGE. Capabilities from 64 up are
@@ -74,6 +75,7 @@ func ParseChallenge(payload []byte) (Challenge, error) {
 func AppendChallenge(dst []byte, c Challenge) []byte {
 	payload := appendCapabilities(c.Nonce[:len(c.Nonce):len(c.Nonce)], c.Capabilities)
 	payload = appendTime(payload, keyTime, c.Time)
+	payload = appendPadding(payload, c.Padding)
 	return AppendFrame(dst, TypeChallenge, 0, payload)
 }
 
@@ -87,6 +89,7 @@ type Hello struct {
 	Signature    [64]byte     // by the device key over SigningInput
 	Time         time.Time    // the client's clock in milliseconds, informative; the zero Time when not told
 	DeviceKey    [32]byte     // the device's Ed25519 public key
+	Padding      int          // bytes to be written that mean nothing, and are signed; a parsed one does not tell
 
 	// signed is the TLV block of a parsed Hello without the signature's entry:
 	// what was signed includes entries that this version does not know.
@@ -182,7 +185,7 @@ func AppendHello(dst []byte, h Hello) []byte {
 
 // block returns the TLV block, with or without the signature.
 func (h *Hello) block(signature bool) []byte {
-	b := make([]byte, 0, 256+len(h.AccessToken)+len(h.Agent))
+	b := make([]byte, 0, 256+len(h.AccessToken)+len(h.Agent)+sizePadding(h.Padding))
 	b = appendCapabilities(b, h.Capabilities)
 	b = appendTLV(b, keyDeviceID, h.DeviceID[:])
 	if h.Agent != "" {
@@ -194,7 +197,8 @@ func (h *Hello) block(signature bool) []byte {
 		b = appendTLV(b, keySignature, h.Signature[:])
 	}
 	b = appendTime(b, keyHelloTime, h.Time)
-	return appendTLV(b, keyDeviceKey, h.DeviceKey[:])
+	b = appendTLV(b, keyDeviceKey, h.DeviceKey[:])
+	return appendPadding(b, h.Padding)
 }
 
 // SigningInput returns what the device key signs.
@@ -241,6 +245,12 @@ type Ready struct {
 	// AuthDeadline is when the gateway will end the session unless a REAUTH moves that,
 	// in milliseconds; the zero Time for never. With [Terms] in Capabilities, and only then.
 	AuthDeadline time.Time
+
+	// PaddingPolicy is what both ends add to their messages. With [Padding] in Capabilities,
+	// and only then.
+	PaddingPolicy PaddingPolicy
+
+	Padding int // bytes to be written that mean nothing; a parsed one does not tell
 }
 
 // Limits are what the gateway allows in one session.
@@ -283,8 +293,9 @@ func parseReady(block []byte) (ready Ready, err error) {
 		required = 1<<keySessionID | 1<<keyLimits | 1<<keyDeadline
 		resuming = 1<<keyResumeSecret | 1<<keyResumeWindow
 		terms    = 1 << keyAuthDeadline
+		padding  = 1 << keyPaddingPolicy
 	)
-	r := readTLVs(block, MaxTLVBlock, required|resuming|terms|1<<keyCapabilities|1<<keyTime)
+	r := readTLVs(block, MaxTLVBlock, required|resuming|terms|padding|1<<keyCapabilities|1<<keyTime)
 	for r.next() {
 		name := ""
 		switch r.key {
@@ -316,6 +327,9 @@ func parseReady(block []byte) (ready Ready, err error) {
 		case keyAuthDeadline:
 			name = "auth_deadline"
 			ready.AuthDeadline, err = parseDeadline(r.value)
+		case keyPaddingPolicy:
+			name = "padding_policy"
+			ready.PaddingPolicy, err = parsePaddingPolicy(r.value)
 		}
 		if err != nil {
 			return Ready{}, within(name, err)
@@ -334,6 +348,11 @@ func parseReady(block []byte) (ready Ready, err error) {
 		want |= terms
 	} else if r.seen&terms != 0 {
 		return Ready{}, malformed("auth_deadline without its capability")
+	}
+	if ready.Capabilities.Has(Padding) {
+		want |= padding
+	} else if r.seen&padding != 0 {
+		return Ready{}, malformed("padding_policy without its capability")
 	}
 	if err := r.require(want); err != nil {
 		return Ready{}, err
@@ -386,7 +405,7 @@ func parseLimits(block []byte) (Limits, error) {
 // AppendReady appends a READY. Limits that are below their least make the peer end
 // the session; what Silence has below a millisecond is left out.
 func AppendReady(dst []byte, r Ready) []byte {
-	payload := make([]byte, 0, 192)
+	payload := make([]byte, 0, 320+sizePadding(r.Padding))
 	payload = appendCapabilities(payload, r.Capabilities)
 	payload = appendTLV(payload, keySessionID, r.SessionID[:])
 	payload = appendTime(payload, keyTime, r.Time)
@@ -395,9 +414,13 @@ func AppendReady(dst []byte, r Ready) []byte {
 	}
 	payload = appendTLV(payload, keyLimits, r.Limits.block())
 	payload = appendTLVNumber(payload, keyDeadline, millis(r.Deadline))
+	if r.Capabilities.Has(Padding) {
+		payload = appendTLV(payload, keyPaddingPolicy, r.PaddingPolicy.block())
+	}
 	if r.Capabilities.Has(Resume) {
 		payload = appendTLVNumber(payload, keyResumeWindow, uint64(max(r.ResumeWindow.Milliseconds(), 0)))
 	}
+	payload = appendPadding(payload, r.Padding)
 	if r.Capabilities.Has(Terms) {
 		payload = appendTLVNumber(payload, keyAuthDeadline, millis(r.AuthDeadline))
 	}
@@ -437,6 +460,7 @@ type Reject struct {
 	// RetryAfter is how long to wait before trying again, in milliseconds on
 	// the wire. 0 means that trying again does not help until something changes.
 	RetryAfter time.Duration
+	Padding    int // bytes to be written that mean nothing; a parsed one does not tell
 }
 
 // ParseReject reads the payload of a REJECT. A wait that a Duration cannot hold
@@ -464,9 +488,10 @@ func AppendReject(dst []byte, r Reject) []byte {
 	if r.RetryAfter > 0 {
 		ms = uint64((r.RetryAfter-1)/time.Millisecond) + 1
 	}
-	dst = AppendFrameHeader(dst, TypeReject, 0, SizeVarint(uint64(r.Code))+SizeVarint(ms))
+	dst = AppendFrameHeader(dst, TypeReject, 0, SizeVarint(uint64(r.Code))+SizeVarint(ms)+sizePadding(r.Padding))
 	dst = AppendVarint(dst, uint64(r.Code))
-	return AppendVarint(dst, ms)
+	dst = AppendVarint(dst, ms)
+	return appendPadding(dst, r.Padding)
 }
 
 // duration returns ms milliseconds, or the longest Duration of whole milliseconds.

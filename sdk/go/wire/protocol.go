@@ -20,6 +20,15 @@ const (
 	MaxGateways     = 8         // URLs in GOAWAY, a number
 	MaxGatewayURL   = 500       // one of them
 	MaxDatagram     = 16000     // datagram in DGRAM; a longer one is never sent, and dropped by its receiver
+	MaxPadMessages  = 64        // messages of a padding policy, a number
+	MaxPadSizes     = 16        // sizes of one, a number
+	MinPadSize      = 64        // any of these
+	MaxPadSize      = 16000     // likewise
+	MaxPadSpread    = 4096      // spread of one
+	MaxPadShare     = 100       // share of one, per cent
+	FreePadding     = 131072    // PAD that a session may send whatever its payload
+	MinPadHandshake = 600       // a frame of a handshake that is padded
+	MaxPadHandshake = 1400      // likewise, unless it is long without
 	MaxVarint       = 1<<53 - 1 // largest number, so that every language holds it exactly
 
 	// DataPayload is how much a sender should put into one DATA or FIN, so that

@@ -28,6 +28,7 @@ type Resumption struct {
 	Attempt   uint64 // higher than of every earlier one of this session
 	Received  uint64 // how many reliable frames the client has applied
 	Proof     ResumeProof
+	Padding   int // bytes to be written that mean nothing; a parsed one does not tell
 }
 
 // Prove returns the proof of r for a CHALLENGE. binding is the connection's
@@ -59,18 +60,20 @@ func ParseResume(payload []byte) (Resumption, error) {
 
 // AppendResume appends a RESUME.
 func AppendResume(dst []byte, r Resumption) []byte {
-	size := len(r.SessionID) + SizeVarint(r.Attempt) + SizeVarint(r.Received) + len(r.Proof)
+	size := len(r.SessionID) + SizeVarint(r.Attempt) + SizeVarint(r.Received) + len(r.Proof) + sizePadding(r.Padding)
 	dst = AppendFrameHeader(dst, TypeResume, 0, size)
 	dst = append(dst, r.SessionID[:]...)
 	dst = AppendVarint(dst, r.Attempt)
 	dst = AppendVarint(dst, r.Received)
-	return append(dst, r.Proof[:]...)
+	dst = append(dst, r.Proof[:]...)
+	return appendPadding(dst, r.Padding)
 }
 
 // Resumed is the gateway's answer: the session goes on.
 type Resumed struct {
 	Received uint64 // how many reliable frames the gateway has applied
 	Proof    ResumeProof
+	Padding  int // bytes to be written that mean nothing; a parsed one does not tell
 }
 
 // Prove returns the proof of r as the answer to asked, on the same connection.
@@ -88,9 +91,10 @@ func ParseResumed(payload []byte) (r Resumed, err error) {
 
 // AppendResumed appends a RESUMED.
 func AppendResumed(dst []byte, r Resumed) []byte {
-	dst = AppendFrameHeader(dst, TypeResumed, 0, SizeVarint(r.Received)+len(r.Proof))
+	dst = AppendFrameHeader(dst, TypeResumed, 0, SizeVarint(r.Received)+len(r.Proof)+sizePadding(r.Padding))
 	dst = AppendVarint(dst, r.Received)
-	return append(dst, r.Proof[:]...)
+	dst = append(dst, r.Proof[:]...)
+	return appendPadding(dst, r.Padding)
 }
 
 // parseReceived reads what RESUME and RESUMED end with.

@@ -49,6 +49,17 @@ type frameJSON struct {
 	At           uint64            `json:"at"`
 	Left         uint64            `json:"left"`
 	Quota        uint64            `json:"quota"`
+
+	// Padding is how many bytes of it an encoder is asked for; a decoder does not tell.
+	Padding       int          `json:"padding"`
+	PaddingPolicy *paddingJSON `json:"padding_policy"`
+}
+
+type paddingJSON struct {
+	Messages int   `json:"messages"`
+	Sizes    []int `json:"sizes"`
+	Spread   int   `json:"spread"`
+	Share    int   `json:"share"`
 }
 
 // addr returns a as an address. 0.0.0.0:0, which stands for any peer in an OPEN and
@@ -86,6 +97,7 @@ func (j frameJSON) normal() frameJSON {
 	if len(j.Gateways) == 0 {
 		j.Gateways = nil
 	}
+	j.Padding = 0
 	return j
 }
 
@@ -141,6 +153,10 @@ func decode(f Frame, kind Kind) (j frameJSON, err error) {
 		j.Limits, j.Deadline, j.AuthDeadline = jsonLimits(r.Limits), millis(r.Deadline), millis(r.AuthDeadline)
 		if r.Capabilities.Has(Resume) {
 			j.ResumeSecret, j.ResumeWindow = r.ResumeSecret[:], uint64(r.ResumeWindow/time.Millisecond)
+		}
+		if r.Capabilities.Has(Padding) {
+			policy := paddingJSON(r.PaddingPolicy)
+			j.PaddingPolicy = &policy
 		}
 	case TypeAck:
 		j.RSN, err = ParseAck(f.Payload)
@@ -212,19 +228,19 @@ func encode(tb testing.TB, j frameJSON, kind Kind) []byte {
 	case "OPENED":
 		return AppendOpened(nil, j.Stream, Opened{j.RecvWindow})
 	case "CHALLENGE":
-		return AppendChallenge(nil, Challenge{[32]byte(j.Nonce), wireCapabilities(j), wireTime(j.Time)})
+		return AppendChallenge(nil, Challenge{[32]byte(j.Nonce), wireCapabilities(j), wireTime(j.Time), j.Padding})
 	case "HELLO":
 		return AppendHello(nil, Hello{
 			Capabilities: wireCapabilities(j), DeviceID: [16]byte(j.DeviceID), Agent: j.Agent, AccessToken: j.AccessToken,
 			ClientNonce: [32]byte(j.ClientNonce), Signature: [64]byte(j.Signature), Time: wireTime(j.Time),
-			DeviceKey: [32]byte(j.DeviceKey),
+			DeviceKey: [32]byte(j.DeviceKey), Padding: j.Padding,
 		})
 	case "ACK":
 		return AppendAck(nil, j.RSN)
 	case "RESUME":
-		return AppendResume(nil, Resumption{[16]byte(j.SessionID), j.Attempt, j.Received, ResumeProof(j.Proof)})
+		return AppendResume(nil, Resumption{[16]byte(j.SessionID), j.Attempt, j.Received, ResumeProof(j.Proof), j.Padding})
 	case "RESUMED":
-		return AppendResumed(nil, Resumed{j.Received, ResumeProof(j.Proof)})
+		return AppendResumed(nil, Resumed{j.Received, ResumeProof(j.Proof), j.Padding})
 	case "GOAWAY":
 		return AppendGoAway(nil, GoAway{
 			Last: j.Last, Code: Code(j.Code), Drain: time.Duration(j.Drain) * time.Millisecond, Gateways: j.Gateways,
@@ -237,6 +253,10 @@ func encode(tb testing.TB, j frameJSON, kind Kind) []byte {
 			Deadline:     time.UnixMilli(int64(j.Deadline)),
 			AuthDeadline: time.UnixMilli(int64(j.AuthDeadline)),
 			ResumeWindow: time.Duration(j.ResumeWindow) * time.Millisecond,
+			Padding:      j.Padding,
+		}
+		if j.PaddingPolicy != nil {
+			ready.PaddingPolicy = PaddingPolicy(*j.PaddingPolicy)
 		}
 		copy(ready.ResumeSecret[:], j.ResumeSecret)
 		return AppendReady(nil, ready)
@@ -249,7 +269,7 @@ func encode(tb testing.TB, j frameJSON, kind Kind) []byte {
 	case "NOTICE":
 		return AppendNotice(nil, Notice{Code(j.Code), time.UnixMilli(int64(j.At)), j.Left, j.Quota})
 	case "REJECT":
-		return AppendReject(nil, Reject{Code(j.Code), time.Duration(j.RetryAfter) * time.Millisecond})
+		return AppendReject(nil, Reject{Code(j.Code), time.Duration(j.RetryAfter) * time.Millisecond, j.Padding})
 	default:
 		number, err := strconv.ParseUint(j.Type, 0, 8)
 		if err != nil {

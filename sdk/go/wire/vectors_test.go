@@ -128,7 +128,7 @@ func load[V any](tb testing.TB, file string) []V {
 	return vectors
 }
 
-var frameFiles = []string{"frames.json", "unknown.json", "open.json", "handshake.json", "resume.json", "goaway.json", "terms.json"}
+var frameFiles = []string{"frames.json", "unknown.json", "open.json", "handshake.json", "resume.json", "goaway.json", "terms.json", "padding.json"}
 
 func loadFrames(tb testing.TB) []frameVector {
 	tb.Helper()

@@ -55,6 +55,9 @@ func (s *Service) tunnel(w http.ResponseWriter, r *http.Request) {
 	cfg.Resume.Within = ready.ResumeWindow
 	cfg.Drain.Agreed = ready.Capabilities.Has(wire.Drain)
 	on := &live{service: s, gateway: number, ready: ready, hello: hello}
+	if ready.Capabilities.Has(wire.Padding) {
+		cfg.Padding = s.opts.Padding
+	}
 	if ready.Capabilities.Has(wire.Terms) {
 		cfg.Terms = &mux.Terms{OnReauth: on.reauth}
 	}
@@ -125,6 +128,9 @@ func (s *Service) handshake(conn *carrier.Conn, number int, host string) (ready 
 	if !s.opts.NoTerms {
 		challenge.Capabilities = challenge.Capabilities.With(wire.Terms)
 	}
+	if s.opts.Padding != nil {
+		challenge.Capabilities = challenge.Capabilities.With(wire.Padding)
+	}
 	if conn.WriteMessage(wire.AppendChallenge(nil, challenge)) != nil {
 		return ready, hello, nil, refused
 	}
@@ -156,6 +162,9 @@ func (s *Service) handshake(conn *carrier.Conn, number int, host string) (ready 
 		return ready, hello, nil, refused
 	}
 	ready = wire.Ready{Capabilities: hello.Capabilities, Time: s.gatewayTime(), Limits: wire.DefaultLimits()}
+	if hello.Capabilities.Has(wire.Padding) {
+		ready.PaddingPolicy = *s.opts.Padding
+	}
 	if s.opts.NoUDP {
 		ready.Limits.MaxUDP = 0
 	}

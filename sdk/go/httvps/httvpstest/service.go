@@ -96,6 +96,9 @@ type Options struct {
 	// tokens for it.
 	NoTerms bool
 
+	// Padding is what devices and gateways add to messages; nil: nothing.
+	Padding *wire.PaddingPolicy
+
 	// BendResumed changes what gateways answer to a device that comes back.
 	BendResumed func(*wire.Resumed)
 
