@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// BenchmarkLists compares the time of pages of lists with 100,000 users with that
-// of the same with 1,000: 99th percentiles, both in turn.
+// BenchmarkLists compares the time of pages of lists and previews of bulk actions, with
+// 100,000 users with that of the same with 1,000: 99th percentiles, both in turn.
 func BenchmarkLists(b *testing.B) {
 	for engine, open := range speedEngines {
 		b.Run(engine, func(b *testing.B) {
@@ -24,7 +24,10 @@ func BenchmarkLists(b *testing.B) {
 				services[users] = place.serve(b, where, world)
 			}
 			for name, path := range speedPages {
-				b.Run(name, func(b *testing.B) { comparePages(b, services, path) })
+				b.Run(name, func(b *testing.B) { comparePages(b, services, speedPage{path: path}) })
+			}
+			for name, body := range speedPreviews {
+				b.Run(name, func(b *testing.B) { comparePages(b, services, speedPage{path: "/bulk/preview", body: body}) })
 			}
 		})
 	}
@@ -46,6 +49,18 @@ var speedPages = map[string]string{
 	"invitations-of-user":  "/users/" + speedID("user", 500) + "/invitations",
 }
 
+// speedPreviews are bulk actions that select the same hundred users, or some of them,
+// however many there are.
+var speedPreviews = map[string]string{
+	"bulk-disable": `{"action":"disable","filter":{"search":"user-0005"}}`,
+	"bulk-revoke":  `{"action":"revoke","filter":{"search":"user-0005","disabled":false}}`,
+	"bulk-extend":  `{"action":"extend","days":30,"filter":{"search":"user-0005"}}`,
+	"bulk-limit":   `{"action":"limit","limits":{"max_devices":9},"filter":{"search":"user-0005"}}`,
+}
+
+// speedPage is what is asked for: with a body by POST.
+type speedPage struct{ path, body string }
+
 // middle returns the path of a part in the middle of a list.
 func (s *speedService) middle(b *testing.B, path string) string {
 	b.Helper()
@@ -55,7 +70,7 @@ func (s *speedService) middle(b *testing.B, path string) string {
 		var page struct {
 			Next string `json:"next"`
 		}
-		if err := json.Unmarshal(s.page(b, at), &page); err != nil {
+		if err := json.Unmarshal(s.page(b, speedPage{path: at}), &page); err != nil {
 			b.Fatal(err)
 		}
 		if page.Next == "" {
@@ -66,14 +81,19 @@ func (s *speedService) middle(b *testing.B, path string) string {
 	return strings.Replace(at, "limit=500", "limit=50", 1)
 }
 
-func (s *speedService) page(b *testing.B, path string) []byte {
+func (s *speedService) page(b *testing.B, of speedPage) []byte {
 	b.Helper()
-	req := httptest.NewRequestWithContext(b.Context(), http.MethodGet, s.world.prefix+"/api/v1/admin"+path, http.NoBody)
+	method := http.MethodGet
+	if of.body != "" {
+		method = http.MethodPost
+	}
+	req := httptest.NewRequestWithContext(b.Context(), method, s.world.prefix+"/api/v1/admin"+of.path, strings.NewReader(of.body))
+	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Authorization", "Bearer "+s.world.token)
 	w := httptest.NewRecorder()
 	s.handler.ServeHTTP(w, req)
 	if w.Code != http.StatusOK {
-		b.Fatalf("%s: %d %s", path, w.Code, w.Body)
+		b.Fatalf("%s: %d %s", of.path, w.Code, w.Body)
 	}
 	data, err := io.ReadAll(w.Body)
 	if err != nil {
@@ -82,21 +102,21 @@ func (s *speedService) page(b *testing.B, path string) []byte {
 	return data
 }
 
-func comparePages(b *testing.B, services map[int]*speedService, path string) {
+func comparePages(b *testing.B, services map[int]*speedService, of speedPage) {
 	b.Helper()
-	times, paths := make(map[int][]float64), make(map[int]string)
+	times, pages := make(map[int][]float64), make(map[int]speedPage)
 	for users, s := range services {
-		paths[users] = path
-		if strings.HasSuffix(path, "limit=50") {
-			paths[users] = s.middle(b, path)
+		pages[users] = of
+		if strings.HasSuffix(of.path, "limit=50") {
+			pages[users] = speedPage{path: s.middle(b, of.path)}
 		}
-		s.page(b, paths[users])
+		s.page(b, pages[users])
 	}
 	b.ResetTimer()
 	for range listCalls {
 		for users, s := range services {
 			began := time.Now()
-			s.page(b, paths[users])
+			s.page(b, pages[users])
 			times[users] = append(times[users], float64(time.Since(began).Microseconds())/1000)
 		}
 	}
