@@ -23,6 +23,7 @@ import (
 	"github.com/httvps/httvps/backend/internal/password"
 	"github.com/httvps/httvps/backend/internal/seal"
 	"github.com/httvps/httvps/backend/internal/store"
+	"github.com/httvps/httvps/backend/internal/webhooks"
 	"github.com/httvps/httvps/internal/anonym"
 	"github.com/httvps/httvps/internal/gate"
 	"github.com/httvps/httvps/internal/redirect"
@@ -107,11 +108,14 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		return err
 	}
 	closers = append(closers, presence.Close)
-	authority, err := openAuthority(ctx, cfg, records, public, admin)
+	sends := &sending{}
+	authority, err := openAuthority(ctx, cfg, records, public, admin, sends.wake)
 	if err != nil {
 		return err
 	}
 	measured := metrics.New()
+	sender := webhooks.New(authority, webhooks.NewClient(policyOf(cfg).Guarded(), nil), measured, cfg.Log)
+	sends.sender.Store(sender)
 	told := events.NewSignal()
 	bus, err := openBus(ctx, cfg, authority.Identity().ServiceID, told, measured)
 	if err != nil {
@@ -170,7 +174,12 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	g.Go(func() error { return presence.Keep(gctx) })
 	g.Go(func() error { return prune(gctx, authority, measured, cfg.Log) })
 	g.Go(func() error { return measureOutline(gctx, authority, measured, cfg.Log) })
-	g.Go(func() error { return keepBackups(gctx, cfg, measured) })
+	g.Go(func() error { return watch(gctx, authority, cfg.Log) })
+	g.Go(func() error { return sender.Run(gctx) })
+	g.Go(func() error { return measureWebhooks(gctx, authority, measured) })
+	g.Go(func() error {
+		return keepBackups(gctx, cfg, backupNews{measured, backupFailed(gctx, authority, cfg.Log)})
+	})
 	if ready.Bootstrap != "" {
 		cfg.Log.WarnContext(ctx, "there is no operator yet: run httvpsctl bootstrap with the one-time link within 15 minutes",
 			"bootstrap", ready.Bootstrap)
@@ -210,7 +219,7 @@ func closeQuietly(l net.Listener) func() error {
 	}
 }
 
-func openAuthority(ctx context.Context, cfg Config, records *store.Store, public, admin net.Listener) (*control.Authority, error) {
+func openAuthority(ctx context.Context, cfg Config, records *store.Store, public, admin net.Listener, posted func()) (*control.Authority, error) {
 	sealed, err := records.HasSecrets(ctx)
 	if err != nil {
 		return nil, err
@@ -228,6 +237,7 @@ func openAuthority(ctx context.Context, cfg Config, records *store.Store, public
 		Store: records, Sealer: keys, Passwords: password.New(password.Recommended()), Now: time.Now, ServiceName: cfg.ServiceName, PublicURL: cfg.PublicURL, AdminURL: cfg.AdminURL,
 		Pin: cfg.Pin, Heartbeat: time.Duration(cfg.GatewayHeartbeat),
 		KnockCookie: cfg.KnockCookie, KnockRotation: time.Duration(cfg.KnockRotation),
+		CheckWebhookURL: policyOf(cfg).CheckURL, Posted: posted,
 	}
 	if opts.PublicURL == "" {
 		opts.PublicURL = addressOf(cfg.Listen, public)
@@ -323,6 +333,7 @@ func prune(ctx context.Context, authority *control.Authority, measured *metrics.
 			"invitation": pruned.Invitations, "session": pruned.Sessions, "lost_session": pruned.LostSessions,
 			"idempotency_key": pruned.OnceResults, "api_token": pruned.APITokens, "event": pruned.Events,
 			"usage_report": pruned.UsageReports, "quota_lease": pruned.QuotaLeases, "login": pruned.Logins, "bulk": pruned.BulkJobs,
+			"webhook_delivery": pruned.Deliveries,
 		} {
 			measured.Pruned(kind, n)
 		}

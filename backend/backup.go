@@ -12,7 +12,6 @@ import (
 
 	"github.com/httvps/httvps/backend/internal/backup"
 	"github.com/httvps/httvps/backend/internal/control"
-	"github.com/httvps/httvps/backend/internal/metrics"
 	"github.com/httvps/httvps/backend/internal/seal"
 	"github.com/httvps/httvps/backend/internal/store"
 )
@@ -108,12 +107,12 @@ func dropScratch(dir string) error {
 }
 
 // keepBackups makes backups by the clock until ctx ends, if the configuration says so.
-func keepBackups(ctx context.Context, cfg Config, measured *metrics.Metrics) error {
+func keepBackups(ctx context.Context, cfg Config, news backup.Observer) error {
 	if cfg.Backup.Directory == "" {
 		return nil
 	}
 	schedule := backup.Schedule{
-		Dir: cfg.Backup.Directory, Interval: time.Duration(cfg.Backup.Interval), Keep: cfg.Backup.Keep, Observer: measured, Log: cfg.Log,
+		Dir: cfg.Backup.Directory, Interval: time.Duration(cfg.Backup.Interval), Keep: cfg.Backup.Keep, Observer: news, Log: cfg.Log,
 		Make: func(ctx context.Context, path string) error {
 			ctx, cancel := context.WithTimeout(ctx, maxBackupTime)
 			defer cancel()

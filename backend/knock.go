@@ -37,7 +37,7 @@ func rotate(
 		return time.Time{}, err
 	}
 	defer func() { err = errors.Join(err, records.Close()) }()
-	authority, err := openAuthority(ctx, cfg, records, cfg.Listener, nil)
+	authority, err := openAuthority(ctx, cfg, records, cfg.Listener, nil, nil)
 	if err != nil {
 		return time.Time{}, err
 	}

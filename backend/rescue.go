@@ -30,7 +30,7 @@ func Rescue(ctx context.Context, cfg Config) (link string, err error) {
 		return "", err
 	}
 	defer func() { err = errors.Join(err, records.Close()) }()
-	authority, err := openAuthority(ctx, cfg, records, cfg.Listener, nil)
+	authority, err := openAuthority(ctx, cfg, records, cfg.Listener, nil, nil)
 	if err != nil {
 		return "", err
 	}

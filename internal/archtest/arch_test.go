@@ -68,6 +68,7 @@ var imports = map[string][]string{
 	"internal/link":       {"sdk/go/tlspin"},
 	"internal/manpage":    {},
 	"internal/memlimit":   {},
+	"internal/publicaddr": {},
 	"internal/redirect":   {"internal/anonym", "internal/gate"},
 	"internal/reason":     {"sdk/go/wire"},
 	"internal/sslink":     {},
@@ -86,7 +87,7 @@ var imports = map[string][]string{
 	"gateway/internal/quota":       {},
 	"gateway/internal/sessions":    {"gateway/internal/pace", "gateway/internal/quota", "sdk/go/wire"},
 	"gateway/internal/shadowsocks": {"sdk/go/lazy", "sdk/go/wire"},
-	"gateway/internal/upstream":    {"gateway/internal/shadowsocks", "sdk/go/lazy", "sdk/go/wire"},
+	"gateway/internal/upstream":    {"gateway/internal/shadowsocks", "internal/publicaddr", "sdk/go/lazy", "sdk/go/wire"},
 	"gateway/internal/server":      {"gateway/internal/", "internal/acme", "internal/anonym", "internal/certfile", "internal/configfile", "internal/gate", "internal/memlimit", "internal/reason", "internal/redirect", "internal/ticket", "sdk/go/carrier", "sdk/go/knock", "sdk/go/mux", "sdk/go/wire"},
 	"gateway":                      {"gateway/internal/"},
 	"gateway/cmd/httvps-gateway":   {"gateway", "internal/command", "internal/memlimit"},
@@ -94,7 +95,7 @@ var imports = map[string][]string{
 	// Control plane. Adapters know the domain; the domain knows no adapter.
 	"backend/internal/apidocs":         {},
 	"backend/internal/backup":          {},
-	"backend/internal/config":          {"backend/internal/backup", "backend/internal/seal", "internal/acme", "internal/certfile", "internal/configfile", "sdk/go/knock"},
+	"backend/internal/config":          {"backend/internal/backup", "backend/internal/seal", "internal/acme", "internal/certfile", "internal/configfile", "internal/publicaddr", "sdk/go/knock"},
 	"backend/internal/control":         {"internal/link", "internal/reason", "internal/sslink", "internal/ticket", "internal/totp", "sdk/go/knock"},
 	"backend/internal/events":          {"backend/internal/control"},
 	"backend/internal/httpapi":         {"backend/internal/apidocs", "backend/internal/control", "backend/internal/events", "internal/gate", "internal/reason"},
@@ -103,6 +104,7 @@ var imports = map[string][]string{
 	"backend/internal/seal":            {},
 	"backend/internal/store":           {"backend/internal/control"},
 	"backend/internal/store/storetest": {"backend/internal/control", "internal/sslink"},
+	"backend/internal/webhooks":        {"backend/internal/control", "internal/publicaddr"},
 	"backend":                          {"backend/internal/", "internal/acme", "internal/anonym", "internal/certfile", "internal/configfile", "internal/gate", "internal/redirect", "sdk/go/tlspin"},
 	"backend/cmd/httvps-backend":       {"backend", "internal/command", "internal/configfile", "internal/memlimit"},
 

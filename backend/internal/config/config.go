@@ -50,6 +50,8 @@ type Config struct {
 	Database Database `yaml:"database" envPrefix:"DATABASE_"`
 	// Backup says how they are backed up.
 	Backup Backup `yaml:"backup" envPrefix:"BACKUP_"`
+	// Webhooks says where operators may have messages sent to.
+	Webhooks Webhooks `yaml:"webhooks" envPrefix:"WEBHOOKS_"`
 	// Replicas is how many processes serve from the same database.
 	Replicas int `yaml:"replicas" env:"REPLICAS"`
 	// NATS says how they wake each other when there is something new.
@@ -217,6 +219,7 @@ func (c Config) Validate() error {
 	problems = append(problems, c.keyProblems()...)
 	problems = append(problems, c.Database.problems()...)
 	problems = append(problems, c.Backup.problems()...)
+	problems = append(problems, c.Webhooks.problems()...)
 	problems = append(problems, c.replicaProblems()...)
 	if c.HTTPListen != "" {
 		check("http_listen", c.HTTPListen)

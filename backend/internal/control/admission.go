@@ -293,7 +293,7 @@ func (a *Authority) admit(ctx context.Context, tx Tx, gateway Gateway, r Session
 		var q *quota
 		if why == "" && e.Plan.QuotaBytes != nil {
 			var err error
-			if q, err = openQuota(ctx, tx, e, gateway.ID, r.BootID, now, full == nil); err != nil {
+			if q, err = a.openQuota(ctx, tx, e, gateway.ID, r.BootID, now, full == nil); err != nil {
 				return Decision{}, err
 			}
 			if q.reach > 0 {

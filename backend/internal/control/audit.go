@@ -87,22 +87,33 @@ func (h AuditHead) signed() []byte {
 // signed could not be verified any more.
 const kindAudit = "audit_key"
 
-// auditing is a Store whose units of work write what they change to the audit log.
+// auditing is a Store whose units of work write what they change to the audit log, and
+// what webhooks are told of it.
 type auditing struct {
 	Store
 	sealer Sealer
 	now    func() time.Time
+	posted func() // called when there is something to be sent; may be nil
 }
 
 // Write implements Store.
 func (s *auditing) Write(ctx context.Context, fn func(context.Context, Tx) error) error {
-	return s.Store.Write(ctx, func(ctx context.Context, tx Tx) error {
+	posted := false
+	err := s.Store.Write(ctx, func(ctx context.Context, tx Tx) error {
 		unit := &audited{Tx: tx, now: s.now}
 		if err := fn(ctx, unit); err != nil {
 			return err
 		}
+		if err := unit.post(ctx); err != nil {
+			return err
+		}
+		posted = unit.posted
 		return s.chain(ctx, unit)
 	})
+	if err == nil && posted && s.posted != nil {
+		s.posted()
+	}
+	return err
 }
 
 // chain writes the entries of a unit of work. Who adds to the log makes all others

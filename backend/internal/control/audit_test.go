@@ -28,9 +28,12 @@ var unaudited = map[string]string{
 	"PutQuotaLease": "frequent", "BookQuotaLease": "frequent", "PutQuota": "frequent",
 	"PutRecoveryCodes": "part of PutSignIn", "NoteSignIn": "follows from a login", "PutKnownClient": "follows from a login",
 	"DropKnownClients": "follows from a login", "TouchLogin": "frequent",
+	"ClaimDeliveries": "frequent", "EndAttempt": "frequent", "NoteWebhook": "follows from an attempt",
+	"EndWebhookSecret": "part of InsertWebhookSecret", "DropWebhookSecrets": "part of InsertWebhookSecret",
+	"TellEnd": "follows from the clock", "SetGatewayDown": "follows from heartbeats",
 	// what has been over for long
 	"PruneEvents": "pruning", "PruneInvitations": "pruning", "PruneSessions": "pruning", "PruneOnceResults": "pruning", "PruneAPITokens": "pruning", "PruneLogins": "pruning",
-	"PruneQuotaLeases": "pruning", "PruneBulkJobs": "pruning", "CompactUsage": "pruning",
+	"PruneQuotaLeases": "pruning", "PruneBulkJobs": "pruning", "PruneDeliveries": "pruning", "PruneWebhookSecrets": "pruning", "CompactUsage": "pruning",
 	// what only looks
 	"LastRefusal": "", "AuditHead": "", "AuditEntry": "", "AuditEntries": "", "LockService": "", "Setting": "", "Secrets": "", "OnceResult": "", "User": "", "LockUser": "",
 	"UserByName": "", "Users": "", "SearchUsers": "", "Plan": "", "Plans": "", "Subscription": "", "Subscriptions": "", "Entitlements": "", "Entitlement": "",
@@ -43,6 +46,8 @@ var unaudited = map[string]string{
 	"UsageBefore": "", "UsageAfter": "", "UsedBytes": "", "UsageDays": "", "Counters": "", "UsageQuarters": "", "TotalDifferences": "", "TakeTime": "", "UsageAccount": "", "UsageSubscriptions": "", "UsageOrphans": "",
 	"SessionDifferences": "", "BucketDifferences": "", "OutlineServer": "", "PeekOutlineServer": "", "OutlineServers": "", "OutlineKey": "",
 	"EndBulkObject": "follows from a change", "BulkObjects": "", "BulkJob": "", "BulkJobs": "", "NextBulkObject": "", "BulkFailures": "",
+	"PeekUser": "", "Webhook": "", "Webhooks": "", "EnabledWebhooks": "", "CountWebhooks": "", "CountPending": "", "CountDeliveries": "", "Deliveries": "",
+	"DueWebhooks": "", "WebhookSummary": "", "UntoldEnds": "", "ChangedGateways": "",
 	"Quota": "", "QuotaLease": "", "QuotaReserved": "", "UsageOfProcess": "", "OutlineChoices": "", "CountOutlineSessions": "", "SessionExit": "", "OutlineProbe": "", "OutlineProbes": "", "OutlineSummary": "",
 }
 

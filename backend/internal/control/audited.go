@@ -15,6 +15,8 @@ type audited struct {
 	Tx
 	now     func() time.Time
 	entries []AuditEntry
+	notices []notice // for webhooks, not written yet
+	posted  bool     // some were written
 }
 
 // view is what the audit log shows of an object: never a secret, nor what one
@@ -448,6 +450,63 @@ func (u *audited) DeleteKnockKey(ctx context.Context, number int64) error {
 	err := u.Tx.DeleteKnockKey(ctx, number)
 	if err == nil {
 		u.note(ctx, "knock_key.deleted", strconv.FormatInt(number, 10), view{"value": "(secret)"}, nil)
+	}
+	return err
+}
+
+// showWebhook is what the audit log shows: of the URL where it leads, and whether the
+// rest, which may have a secret, has changed.
+func showWebhook(h Webhook) view {
+	return view{
+		"url": h.origin(), "url_fingerprint": h.fingerprint(), "description": h.Description, "events": append([]NoticeType{}, h.Events...),
+		"disabled_at": moment(h.DisabledAt), "disabled_why": h.DisabledWhy,
+	}
+}
+
+func (u *audited) InsertWebhook(ctx context.Context, o Webhook) error {
+	return insert(ctx, u, "webhook", o.ID, showWebhook(o), u.Tx.InsertWebhook(ctx, o))
+}
+
+func (u *audited) UpdateWebhook(ctx context.Context, o Webhook) error {
+	return change(ctx, u, "webhook.updated", o.ID, u.Webhook, showWebhook, func() error { return u.Tx.UpdateWebhook(ctx, o) })
+}
+
+func (u *audited) DisableWebhook(ctx context.Context, id string, why WebhookDisabled, at time.Time) error {
+	// Whatever it follows from, nobody has decided it.
+	return change(WithActor(ctx, Actor{Kind: ActorSystem}), u, "webhook.disabled", id, u.Webhook, showWebhook, func() error { return u.Tx.DisableWebhook(ctx, id, why, at) })
+}
+
+func (u *audited) DeleteWebhook(ctx context.Context, id string) error {
+	return change(ctx, u, "webhook.deleted", id, u.Webhook, showWebhook, func() error { return u.Tx.DeleteWebhook(ctx, id) })
+}
+
+func (u *audited) InsertWebhookSecret(ctx context.Context, o SealedWebhookSecret) error {
+	err := u.Tx.InsertWebhookSecret(ctx, o)
+	if err == nil {
+		before := view(nil)
+		if o.Generation > 1 {
+			before = view{"generation": o.Generation - 1, "secret": "(secret)"}
+		}
+		u.note(ctx, "webhook.secret_changed", o.WebhookID, before, view{"generation": o.Generation, "secret": "(secret)"})
+	}
+	return err
+}
+
+// Redeliver is noted as a whole: each message says itself how often it was tried.
+func (u *audited) Redeliver(ctx context.Context, webhookID string, ids []string, now time.Time, limit int) (int, error) {
+	n, err := u.Tx.Redeliver(ctx, webhookID, ids, now, limit)
+	if err == nil && n > 0 {
+		u.note(ctx, "webhook.redelivered", webhookID, nil, view{"deliveries": n})
+	}
+	return n, err
+}
+
+// InsertDelivery notes those alone that somebody has asked for: the others follow from
+// changes.
+func (u *audited) InsertDelivery(ctx context.Context, o Delivery) error {
+	err := u.Tx.InsertDelivery(ctx, o)
+	if err == nil && o.Type == NoticeTest {
+		u.note(ctx, "webhook.tested", o.WebhookID, nil, view{"delivery_id": o.ID})
 	}
 	return err
 }

@@ -50,6 +50,10 @@ type Options struct {
 	// KnockRotation how long devices get the same key.
 	KnockCookie   string
 	KnockRotation time.Duration
+	// CheckWebhookURL, unless nil, judges URLs of webhooks beside their form.
+	CheckWebhookURL CheckWebhookURL
+	// Posted, unless nil, is called when there is something to be sent to webhooks.
+	Posted func()
 }
 
 // Authority decides who may connect and keeps the records that this rests on.
@@ -68,6 +72,7 @@ type Authority struct {
 	verifying atomic.Bool
 	decoy     Account // for operators that there are not
 	failing   failing
+	watching  watching
 }
 
 // Identity is what a service is called, made once at its first start.
@@ -80,7 +85,8 @@ type Identity struct {
 // Open returns the Authority over a store. At the first start it makes the
 // service's identity and its secret keys.
 func Open(ctx context.Context, opts Options) (*Authority, error) {
-	a := &Authority{store: &auditing{Store: opts.Store, sealer: opts.Sealer, now: opts.Now}, now: opts.Now, opts: opts, heartbeat: opts.Heartbeat}
+	store := &auditing{Store: opts.Store, sealer: opts.Sealer, now: opts.Now, posted: opts.Posted}
+	a := &Authority{store: store, now: opts.Now, opts: opts, heartbeat: opts.Heartbeat}
 	var nonceKey []byte
 	err := a.store.Write(ctx, func(ctx context.Context, tx Tx) error {
 		err := tx.LockService(ctx)

@@ -142,6 +142,9 @@ func (a *Authority) Enroll(ctx context.Context, e Enrolment) (Enrolled, error) {
 		if !redeemed {
 			return ErrInvalidInvitation
 		}
+		a.announce(tx, notice{
+			Type: NoticeDeviceEnrolled, Object: device.ID, Data: noticeData{User: aboutUser(user), Device: aboutDevice(device)},
+		})
 		enrolled = Enrolled{Device: device, UserName: user.Name, New: true, Replaced: e.Replace, Knock: told}
 		return nil
 	})
@@ -375,6 +378,13 @@ func (a *Authority) revoke(ctx context.Context, tx Tx, device Device) error {
 	if err := tx.RevokeDevice(ctx, device.ID, a.now()); err != nil {
 		return err
 	}
+	user, err := tx.PeekUser(ctx, device.UserID)
+	if err != nil {
+		return err
+	}
+	a.announce(tx, notice{
+		Type: NoticeDeviceRevoked, Object: device.ID, Data: noticeData{User: aboutUser(user), Device: aboutDevice(device)},
+	})
 	return a.tellAbout(ctx, tx, Event{
 		Kind: EventDeviceRevoked, DeviceID: device.ID, UserID: device.UserID, Reason: string(reason.DeviceRevoked),
 	})

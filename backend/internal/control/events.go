@@ -137,8 +137,10 @@ func (a *Authority) tell(tx Tx, e Event) {
 func (a *Authority) tellUser(ctx context.Context, tx Tx, user User, wasDisabled bool) error {
 	switch disabled := user.DisabledAt != nil; {
 	case disabled && !wasDisabled:
+		a.announceUser(tx, NoticeUserDisabled, user)
 		return a.tellAbout(ctx, tx, Event{Kind: EventUserDisabled, UserID: user.ID, Reason: string(reason.UserDisabled)})
 	case !disabled && wasDisabled:
+		a.announceUser(tx, NoticeUserEnabled, user)
 		return a.tellAbout(ctx, tx, Event{Kind: EventUserEnabled, UserID: user.ID})
 	default:
 		return nil
@@ -264,9 +266,11 @@ func (a *Authority) CloseSession(ctx context.Context, id string, why reason.Code
 
 // removeUser deletes a user and says so to the gateways that know him.
 func (a *Authority) removeUser(ctx context.Context, tx Tx, id string) error {
-	if _, err := tx.LockUser(ctx, id); err != nil {
+	user, err := tx.LockUser(ctx, id)
+	if err != nil {
 		return err
 	}
+	a.announceUser(tx, NoticeUserRemoved, user)
 	if err := a.tellAbout(ctx, tx, Event{Kind: EventUserRemoved, UserID: id, Reason: string(reason.DeviceNotFound)}); err != nil {
 		return err
 	}

@@ -118,6 +118,7 @@ type Gateway struct {
 	DrainedAt     *time.Time    // since when an operator wants devices to leave it; nil: none does
 	Leaving       bool          // it has said itself that it is about to stop
 	ClockOffset   time.Duration // how far its clock is ahead, as last reported
+	DownAt        *time.Time    // since when it is down, as webhooks were told; nil: it is not
 	CreatedAt     time.Time
 }
 
@@ -410,6 +411,9 @@ func (c *leaseClock) tried(now time.Time, err error) {
 		c.stopped.CompareAndSwap(0, now.UnixMicro())
 	}
 }
+
+// stands reports whether no lease can be renewed.
+func (c *leaseClock) stands() bool { return c.stopped.Load() != 0 }
 
 func (c *leaseClock) time(now time.Time) time.Time {
 	if stopped := c.stopped.Load(); stopped != 0 {

@@ -266,10 +266,29 @@ func (f *failing) take() map[string]int {
 // writeFailing writes down the attempts to sign in that had no good code.
 func (a *Authority) writeFailing(ctx context.Context) error {
 	for id, n := range a.failing.take() {
-		err := a.store.Write(ctx, func(ctx context.Context, tx Tx) error { return tx.AddFailures(ctx, id, n) })
+		err := a.store.Write(ctx, func(ctx context.Context, tx Tx) error { return a.addFailures(ctx, tx, id, n, "") })
 		if err != nil && !errors.Is(err, ErrNotFound) { // gone meanwhile
 			return err
 		}
 	}
+	return nil
+}
+
+// addFailures notes attempts to sign in as an operator that failed; address is empty when
+// they may have come from several.
+func (a *Authority) addFailures(ctx context.Context, tx Tx, operatorID string, n int, address string) error {
+	if err := tx.AddFailures(ctx, operatorID, n); err != nil {
+		return err
+	}
+	account, err := tx.AccountOf(ctx, operatorID)
+	if errors.Is(err, ErrNotFound) { // disabled: there is nothing to guess
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	a.announce(tx, notice{Type: NoticeLoginFailed, Object: account.ID, Data: noticeData{
+		Operator: &noticeOperator{ID: account.ID, Name: account.Name, Attempts: n, Address: address},
+	}})
 	return nil
 }

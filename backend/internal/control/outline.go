@@ -46,6 +46,7 @@ type OutlineHealth struct {
 	State    OutlineState
 	Since    *time.Time // nil: there never was another
 	ProbedAt *time.Time // the newest result; nil: there was none
+	DownAt   *time.Time // since when it is down, as webhooks were told; nil: it is not
 }
 
 // OutlineState says whether a server can be used.

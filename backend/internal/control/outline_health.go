@@ -158,7 +158,7 @@ func (a *Authority) bookProbe(ctx context.Context, tx Tx, gateway Gateway, r Out
 	}
 	server.DisabledAt = nil // its health is another thing
 	was := server.State(now)
-	health := OutlineHealth{State: verdict(was, probes), Since: server.Health.Since, ProbedAt: &now}
+	health := OutlineHealth{State: verdict(was, probes), Since: server.Health.Since, ProbedAt: &now, DownAt: server.Health.DownAt}
 	var change HealthChange
 	if health.State != was {
 		change, health.Since = HealthChange{ServerID: server.ID, State: health.State}, &now
@@ -166,7 +166,21 @@ func (a *Authority) bookProbe(ctx context.Context, tx Tx, gateway Gateway, r Out
 			a.tellOutline(tx, server.ID)
 		}
 	}
+	a.announceOutline(tx, server, &health, now)
 	return change, tx.SetOutlineHealth(ctx, server.ID, health)
+}
+
+// announceOutline has webhooks told when a server went down, and when it is up again.
+// Between the two nobody may have known anything of it.
+func (a *Authority) announceOutline(tx Tx, server OutlineServer, health *OutlineHealth, now time.Time) {
+	switch {
+	case health.State == OutlineDown && health.DownAt == nil:
+		health.DownAt = &now
+		a.announce(tx, notice{Type: NoticeOutlineDown, Object: server.ID, Data: noticeData{Outline: aboutOutline(server, now)}})
+	case health.State == OutlineUp && health.DownAt != nil:
+		a.announce(tx, notice{Type: NoticeOutlineUp, Object: server.ID, Data: noticeData{Outline: aboutOutline(server, *health.DownAt)}})
+		health.DownAt = nil
+	}
 }
 
 // ProbedServers returns the servers that a gateway is to probe: those that its

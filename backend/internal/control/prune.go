@@ -34,6 +34,7 @@ type Pruned struct {
 	QuotaLeases  int
 	Logins       int
 	BulkJobs     int // and their objects
+	Deliveries   int // of webhooks
 }
 
 // Prune deletes what has been over for long, in bounded batches until nothing is
@@ -82,6 +83,10 @@ func (a *Authority) Prune(ctx context.Context) (p Pruned, err error) {
 		{&p.BulkJobs, func(ctx context.Context, tx Tx) (int, error) {
 			return tx.PruneBulkJobs(ctx, now.Add(-keepBulkJobs), pruneBatch)
 		}},
+		{&p.Deliveries, func(ctx context.Context, tx Tx) (int, error) {
+			return tx.PruneDeliveries(ctx, now.Add(-keepDelivered), now.Add(-keepDeliveries), keepDeliveryCount, pruneBatch)
+		}},
+		{new(int), func(ctx context.Context, tx Tx) (int, error) { return tx.PruneWebhookSecrets(ctx, now, pruneBatch) }},
 		{&p.Events, func(ctx context.Context, tx Tx) (int, error) {
 			return tx.PruneEvents(ctx, now.Add(-keepEvents), keepEventCount, pruneBatch)
 		}},

@@ -53,7 +53,10 @@ type QuotaUse struct {
 	To             int64 // the first after it; 0: nothing has been asked for yet
 	Used           int64
 	Warned         int // percent
-	CountedAt      time.Time
+	// WarnAt is how much is used when the next part is reached that is to be warned of;
+	// 0: that is not known. Plans change without it.
+	WarnAt    int64
+	CountedAt time.Time
 }
 
 // QuotaLease is what a process of a gateway may move of a subscription: bytes up
@@ -144,7 +147,7 @@ type quota struct {
 
 // openQuota returns the quota of an entitlement that has one, for a process of a
 // gateway, and holds it until the unit of work ends, if that writes.
-func openQuota(ctx context.Context, tx Tx, e Entitlement, gatewayID, bootID string, now time.Time, writes bool) (*quota, error) {
+func (a *Authority) openQuota(ctx context.Context, tx Tx, e Entitlement, gatewayID, bootID string, now time.Time, writes bool) (*quota, error) {
 	q := &quota{tx: tx, now: now, writes: writes, plan: e.Plan, limit: *e.Plan.QuotaBytes, period: e.Plan.At(e.StartsAt, now)}
 	var err error
 	if q.use, err = tx.Quota(ctx, e.ID); err != nil && !errors.Is(err, ErrNotFound) {
@@ -153,6 +156,11 @@ func openQuota(ctx context.Context, tx Tx, e Entitlement, gatewayID, bootID stri
 	q.use.SubscriptionID = e.ID
 	if err := q.count(ctx); err != nil {
 		return nil, err
+	}
+	if q.reach > 0 {
+		if err := a.announceQuota(ctx, tx, e, q.use, q.period, q.reach); err != nil {
+			return nil, err
+		}
 	}
 	q.lease, err = tx.QuotaLease(ctx, e.ID, gatewayID, bootID)
 	if errors.Is(err, ErrNotFound) {
@@ -190,6 +198,7 @@ func (q *quota) count(ctx context.Context) error {
 	if reached := q.plan.reached(q.use.Used); reached > q.use.Warned {
 		q.use.Warned, q.reach = reached, reached
 	}
+	q.use.WarnAt = q.plan.nextPart(q.use.Warned)
 	if q.use == before {
 		return nil
 	}
@@ -245,6 +254,54 @@ func (q *quota) grant(ctx context.Context, r LeaseRequest) (Grant, error) {
 	return grant, nil
 }
 
+// announceQuota has webhooks told of the highest part of a quota that was reached.
+func (a *Authority) announceQuota(ctx context.Context, tx Tx, e Entitlement, use QuotaUse, period Period, percent int) error {
+	user, err := tx.PeekUser(ctx, e.UserID)
+	if errors.Is(err, ErrNotFound) {
+		return nil // with everything that is his
+	}
+	if err != nil {
+		return err
+	}
+	n := notice{Type: NoticeQuotaWarning, Object: user.ID, Data: noticeData{
+		User: aboutUser(user), Subscription: aboutSubscription(e), Quota: &noticeQuota{
+			Percent: percent, Bytes: *e.Plan.QuotaBytes, Used: use.Used, Action: string(e.Plan.QuotaAction), PeriodFrom: period.From.UTC(),
+		},
+	}}
+	if !period.To.IsZero() {
+		n.Data.Quota.PeriodTo = new(period.To.UTC())
+	}
+	if percent >= wholeQuota {
+		n.Type = NoticeQuotaExceeded
+	}
+	a.announce(tx, n)
+	return nil
+}
+
+// parts are the percentages that are to be warned of, and the whole.
+func (q Quota) parts() []int { return append(slices.Clone(q.QuotaWarnings), wholeQuota) }
+
+// bytesOf returns how many bytes a percentage of the quota is.
+func (q Quota) bytesOf(percent int) int64 {
+	// In this order it cannot overflow.
+	return *q.QuotaBytes/wholeQuota*int64(percent) + *q.QuotaBytes%wholeQuota*int64(percent)/wholeQuota
+}
+
+// nextPart returns how many bytes are used when the next part after a percentage is
+// reached; 0: there is none.
+func (q Quota) nextPart(percent int) int64 {
+	next := 0
+	for _, part := range q.parts() {
+		if part > percent && (next == 0 || part < next) {
+			next = part
+		}
+	}
+	if q.QuotaBytes == nil || next == 0 {
+		return 0
+	}
+	return max(q.bytesOf(next), 1)
+}
+
 // reached returns the highest of the percentages that are to be warned of, and of
 // the whole, that used has reached; 0: none.
 func (q Quota) reached(used int64) int {
@@ -252,9 +309,8 @@ func (q Quota) reached(used int64) int {
 		return 0
 	}
 	highest := 0
-	for _, percent := range append(slices.Clone(q.QuotaWarnings), wholeQuota) {
-		// In this order it cannot overflow.
-		if used >= *q.QuotaBytes/wholeQuota*int64(percent)+*q.QuotaBytes%wholeQuota*int64(percent)/wholeQuota {
+	for _, percent := range q.parts() {
+		if used >= q.bytesOf(percent) {
 			highest = max(highest, percent)
 		}
 	}
@@ -292,7 +348,7 @@ func (a *Authority) RenewQuota(ctx context.Context, gateway Gateway, bootID stri
 		grants = make([]Grant, len(requests))
 		for _, i := range order {
 			var err error
-			if grants[i], err = renewQuota(ctx, tx, gateway.ID, bootID, requests[i], now); err != nil {
+			if grants[i], err = a.renewQuota(ctx, tx, gateway.ID, bootID, requests[i], now); err != nil {
 				return err
 			}
 		}
@@ -301,7 +357,7 @@ func (a *Authority) RenewQuota(ctx context.Context, gateway Gateway, bootID stri
 	return grants, err
 }
 
-func renewQuota(ctx context.Context, tx Tx, gatewayID, bootID string, r LeaseRequest, now time.Time) (Grant, error) {
+func (a *Authority) renewQuota(ctx context.Context, tx Tx, gatewayID, bootID string, r LeaseRequest, now time.Time) (Grant, error) {
 	unknown := Grant{SubscriptionID: r.SubscriptionID, State: QuotaUnknown}
 	e, err := tx.Entitlement(ctx, r.SubscriptionID)
 	switch {
@@ -314,7 +370,7 @@ func renewQuota(ctx context.Context, tx Tx, gatewayID, bootID string, r LeaseReq
 	case e.Plan.QuotaBytes == nil:
 		return Grant{SubscriptionID: r.SubscriptionID, State: QuotaUnlimited}, nil
 	}
-	q, err := openQuota(ctx, tx, e, gatewayID, bootID, now, true)
+	q, err := a.openQuota(ctx, tx, e, gatewayID, bootID, now, true)
 	if err != nil || q.lease.Version == 0 {
 		return unknown, err
 	}

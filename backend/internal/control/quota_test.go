@@ -92,11 +92,16 @@ func (c *carrier) report(t *testing.T) {
 	c.sequence++
 	moved, sequence := c.moved, c.sequence
 	c.mu.Unlock()
-	_, err := c.w.ReportUsage(t.Context(), c.gateway, []control.UsageEntry{
+	answer, err := c.w.ReportUsage(t.Context(), c.gateway, []control.UsageEntry{
 		{BootID: "b", SessionID: c.session, Sequence: sequence, Up: uint64(moved / 3), Down: uint64(moved - moved/3), At: c.w.now()},
 	})
 	if err != nil {
 		t.Error(err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, reached := range answer.Warnings {
+		c.warned = append(c.warned, reached.Warning)
 	}
 }
 

@@ -255,7 +255,9 @@ func (a *Authority) prove(
 		return err
 	}
 	if !same {
-		err := a.store.Write(ctx, func(ctx context.Context, tx Tx) error { return tx.AddFailures(ctx, try.account.ID, 1) })
+		err := a.store.Write(ctx, func(ctx context.Context, tx Tx) error {
+			return a.addFailures(ctx, tx, try.account.ID, 1, ActorOf(ctx).Address)
+		})
 		if err != nil {
 			return err
 		}

@@ -43,6 +43,9 @@ type Tx interface {
 	quotaRows
 	refusalRows
 	bulkRows
+	webhookRows
+	deliveryRows
+	watchRows
 	pruning
 	restoring
 }
@@ -73,6 +76,8 @@ type userRows interface {
 	// LockUser is User, for its effect in Write: until the unit of work ends nobody
 	// else can lock the user. What counts a user's devices or sessions begins with it.
 	LockUser(ctx context.Context, id string) (User, error)
+	// PeekUser is User without the regions of his own, and holds nothing.
+	PeekUser(ctx context.Context, id string) (User, error)
 	UserByName(ctx context.Context, name string) (User, error)
 	Users(ctx context.Context, name string, page Page) ([]User, error)
 	// SearchUsers returns those whose name begins with words, in the order of their

@@ -144,6 +144,9 @@ func (a *Authority) CreateSubscription(ctx context.Context, n NewSubscription, o
 		if err := tx.InsertSubscription(ctx, sub); err != nil {
 			return err
 		}
+		if err := a.passOver(ctx, tx, sub, false); err != nil {
+			return err
+		}
 		return a.tellSubscription(ctx, tx, sub, false, sub.Status(a.now()))
 	}
 	return create(ctx, a, once, sub.ID, insert, Tx.Subscription)
@@ -200,6 +203,9 @@ func (a *Authority) updateSubscription(ctx context.Context, tx Tx, id string, f 
 		return Subscription{}, err
 	}
 	if err := tx.UpdateSubscription(ctx, sub); err != nil {
+		return Subscription{}, err
+	}
+	if err := a.passOver(ctx, tx, sub, wasActive); err != nil {
 		return Subscription{}, err
 	}
 	return sub, a.tellSubscription(ctx, tx, sub, wasActive, sub.Status(a.now()))

@@ -168,6 +168,8 @@ type UsageAnswer struct {
 	Results []UsageResult // one for each entry, in their order
 	Acks    []UsageAck    // one for each counter of which something has been taken
 	Oldest  time.Time     // when the oldest entry was counted; zero when none was taken for the first time
+	// Warnings are of quotas of which a part was reached just now.
+	Warnings []Grant
 }
 
 // ReportUsage books what a gateway says about its sessions. The same set of
@@ -182,7 +184,7 @@ func (a *Authority) ReportUsage(ctx context.Context, gateway Gateway, entries []
 	var answer UsageAnswer
 	err := a.store.Write(ctx, func(ctx context.Context, tx Tx) error {
 		b := usageBatch{
-			tx: tx, gatewayID: gateway.ID, now: a.now().UTC().Truncate(time.Microsecond),
+			authority: a, tx: tx, gatewayID: gateway.ID, now: a.now().UTC().Truncate(time.Microsecond),
 			entries: entries, sums: make(map[UsageSum]Traffic), processes: make(map[string]map[string]int64), answer: UsageAnswer{Results: make([]UsageResult, len(entries))},
 		}
 		if err := b.book(ctx); err != nil {
@@ -196,6 +198,7 @@ func (a *Authority) ReportUsage(ctx context.Context, gateway Gateway, entries []
 
 // usageBatch books the entries of one request.
 type usageBatch struct {
+	authority *Authority
 	tx        Tx
 	gatewayID string
 	now       time.Time
@@ -315,6 +318,11 @@ func (b *usageBatch) quota(ctx context.Context, sums []UsageSum) error {
 	}
 	if used != use.Used {
 		use.Used = used
+		if use.WarnAt > 0 && used >= use.WarnAt {
+			if err := b.warn(ctx, &use); err != nil {
+				return err
+			}
+		}
 		if err := b.tx.PutQuota(ctx, use); err != nil {
 			return err
 		}
@@ -327,6 +335,27 @@ func (b *usageBatch) quota(ctx context.Context, sums []UsageSum) error {
 		}
 	}
 	return nil
+}
+
+// warn notes that a part of a quota is reached that is to be warned of. What a gateway
+// reports last of a quota that is used up is not followed by a question for more.
+func (b *usageBatch) warn(ctx context.Context, use *QuotaUse) error {
+	e, err := b.tx.Entitlement(ctx, use.SubscriptionID)
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	reached := e.Plan.reached(use.Used)
+	period := e.Plan.At(e.StartsAt, b.now)
+	from, to := period.buckets()
+	if e.Plan.QuotaBytes == nil || reached <= use.Warned || use.From != from || use.To != to {
+		return nil
+	}
+	use.Warned, use.WarnAt = reached, e.Plan.nextPart(reached)
+	b.answer.Warnings = append(b.answer.Warnings, Grant{SubscriptionID: e.ID, Quota: *e.Plan.QuotaBytes, Used: use.Used, Warning: reached})
+	return b.authority.announceQuota(ctx, b.tx, e, *use, period, reached)
 }
 
 // session books the entries of one counter, which come in the order of their numbers.

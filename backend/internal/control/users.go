@@ -82,6 +82,7 @@ func (a *Authority) CreateUser(ctx context.Context, f UserFields, once Once) (Us
 		if err := user.Limits.apply(ctx, tx, f.Limits); err != nil {
 			return err
 		}
+		a.announceUser(tx, NoticeUserCreated, user)
 		return tx.InsertUser(ctx, user)
 	}, Tx.User)
 }

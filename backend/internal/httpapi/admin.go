@@ -160,4 +160,5 @@ func (s *server) registerAdmin(api huma.API) {
 	s.registerSessions(api)
 	s.registerAccount(api)
 	s.registerBulk(api)
+	s.registerWebhooks(api)
 }

@@ -47,6 +47,12 @@ func testAudited(t *testing.T, f *fixture) {
 		{"revoke-device", "devices", `{}`},
 		{"create-bulk", "", `{"action":"invite","filter":{"all":true},"token":"BULK"}`},
 		{"run-bulk", "bulk", ""},
+		{"create-webhook", "", `{"url":"https://example.com/planted"}`},
+		{"update-webhook", "webhooks", `{"url":"https://example.com/planted/too"}`},
+		{"rotate-webhook-secret", "webhooks", `{}`},
+		{"test-webhook", "webhooks", ""},
+		{"redeliver-webhook", "webhooks", `{}`},
+		{"delete-webhook", "webhooks", ""},
 		{"create-token", "", `{}`},
 		{"create-operator", "", `{"name":"ann","role":"support"}`},
 		{"update-operator", "operators", `{"role":"auditor"}`},
@@ -96,6 +102,15 @@ func testAudited(t *testing.T, f *fixture) {
 			}
 			path = strings.ReplaceAll(op.path, "{id}", in.Login.ID)
 		}
+		if step.id == "redeliver-webhook" { // of what was given up
+			claimed, err := f.authority.ClaimDeliveries(t.Context(), f.there[step.kind], 10)
+			if err == nil && len(claimed) == 1 {
+				_, err = f.authority.FinishDelivery(t.Context(), claimed[0], control.Sent{Failure: control.DeliveryConnect})
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
 		if step.id == "create-bulk" {
 			var preview struct{ Token string }
 			w := f.do(t.Context(), http.MethodPost, path+"/preview", `{"action":"invite","filter":{"all":true}}`)
@@ -114,7 +129,7 @@ func testAudited(t *testing.T, f *fixture) {
 			e.Actor.Reason != "why "+step.id {
 			t.Errorf("%s: entry %d after %d is %+v", step.id, e.Number, before, e)
 		}
-		if kind := map[string]string{"create-operator": "operators", "create-bulk": "bulk"}[step.id]; kind != "" {
+		if kind := map[string]string{"create-operator": "operators", "create-bulk": "bulk", "create-webhook": "webhooks"}[step.id]; kind != "" {
 			var made struct{ ID string }
 			if err := json.Unmarshal(w.Body.Bytes(), &made); err != nil {
 				t.Fatal(err)

@@ -122,6 +122,8 @@ func (f *fixture) example(t *testing.T, c creation) (path, body, other string) {
 			return request + `,"token":"` + preview.Token + `"}`
 		}
 		return path, of(""), of(`,"ttl_seconds":60`)
+	case "create-webhook":
+		return path, `{"url":"https://example.com/ann"}`, `{"url":"https://example.com/bob"}`
 	case "create-token":
 		return path, `{}`, `{"ttl_days":1}`
 	case "create-operator":

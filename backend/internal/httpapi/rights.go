@@ -47,6 +47,10 @@ var rights = map[string]control.Right{
 	"preview-bulk":         control.RightRead,
 	"list-bulk":            control.RightRead,
 	"show-bulk":            control.RightRead,
+	"list-webhooks":        control.RightRead,
+	"show-webhook":         control.RightRead,
+
+	"list-webhook-deliveries": control.RightRead,
 
 	"update-user":       control.RightSupport,
 	"create-invitation": control.RightSupport,
@@ -76,6 +80,12 @@ var rights = map[string]control.Right{
 	"delete-outline-server": control.RightManage,
 	"create-bulk":           control.RightManage,
 	"run-bulk":              control.RightManage,
+	"create-webhook":        control.RightManage,
+	"update-webhook":        control.RightManage,
+	"delete-webhook":        control.RightManage,
+	"rotate-webhook-secret": control.RightManage,
+	"test-webhook":          control.RightManage,
+	"redeliver-webhook":     control.RightManage,
 
 	"verify-usage":   control.RightAudit,
 	"list-audit":     control.RightAudit,

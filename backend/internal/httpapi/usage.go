@@ -92,6 +92,9 @@ func (s *server) reportUsage(ctx context.Context, in *body[UsageReports]) (*body
 			out.Problems = append(out.Problems, UsageProblem{Index: i, Code: string(result), Taken: !result.Refused(), Detail: detail})
 		}
 	}
+	for _, reached := range answer.Warnings {
+		s.quotaReached(ctx, reached)
+	}
 	if !answer.Oldest.IsZero() {
 		s.observer.UsageLag(s.authority.Now().Sub(answer.Oldest))
 	}

@@ -47,6 +47,11 @@ type Metrics struct {
 	backups        *prometheus.CounterVec
 	backupMade     prometheus.Gauge
 	backupVerified prometheus.Gauge
+
+	webhookAttempts *prometheus.CounterVec
+	webhooks        *prometheus.GaugeVec
+	webhookMessages *prometheus.GaugeVec
+	webhookOldest   prometheus.Gauge
 }
 
 // New returns metrics with a registry of their own.
@@ -140,6 +145,18 @@ func New() *Metrics {
 		backupVerified: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "httvps_backend_backup_verified_timestamp_seconds", Help: "When a backup in backup.directory was verified last; 0: never.",
 		}),
+		webhookAttempts: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "httvps_backend_webhook_attempts_total", Help: "Attempts to send a message to a webhook, by result: delivered, failed (it is tried again) or dead (it is not).",
+		}, []string{"result"}),
+		webhooks: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "httvps_backend_webhooks", Help: "Webhooks: all of them, and those that the service has disabled because nothing was taken.",
+		}, []string{"which"}),
+		webhookMessages: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "httvps_backend_webhook_messages", Help: "Messages that wait for webhooks that are enabled (pending), and those that were given up and are kept (dead).",
+		}, []string{"state"}),
+		webhookOldest: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "httvps_backend_webhook_oldest_pending_seconds", Help: "Age of the oldest message that waits for a webhook that is enabled; 0: none does.",
+		}),
 	}
 	m.registry.MustRegister(
 		m.requests, m.durations, m.decisions, m.enrolments, m.pruned, m.turnedAway, m.ready,
@@ -148,6 +165,7 @@ func New() *Metrics {
 		m.exits, m.outlineFailures, m.outlineProbes, m.outlineServers, m.outlineSessions, m.outlineCapacity,
 		m.quotaLeases, m.quotaReached, m.logins,
 		m.backups, m.backupMade, m.backupVerified,
+		m.webhookAttempts, m.webhooks, m.webhookMessages, m.webhookOldest,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
 	return m
@@ -231,6 +249,19 @@ func unixOrZero(t time.Time) float64 {
 		return 0
 	}
 	return float64(t.UnixMicro()) / 1e6
+}
+
+// WebhookAttempt counts an attempt to send a message.
+func (m *Metrics) WebhookAttempt(result string) { m.webhookAttempts.WithLabelValues(result).Inc() }
+
+// Webhooks says how many there are, how many of them the service has disabled, how many
+// messages wait and how many were given up, and for how long the oldest waits.
+func (m *Metrics) Webhooks(all, disabled, pending, dead int, oldest time.Duration) {
+	m.webhooks.WithLabelValues("all").Set(float64(all))
+	m.webhooks.WithLabelValues("disabled").Set(float64(disabled))
+	m.webhookMessages.WithLabelValues("pending").Set(float64(pending))
+	m.webhookMessages.WithLabelValues("dead").Set(float64(dead))
+	m.webhookOldest.Set(max(oldest, 0).Seconds())
 }
 
 // Pruned counts records that a clean-up removed or ended.

@@ -33,6 +33,8 @@ func TestWhatHappenedIsExported(t *testing.T) {
 	m.QuotaLease("open")
 	m.QuotaReached(false)
 	m.QuotaReached(true)
+	m.WebhookAttempt("dead")
+	m.Webhooks(3, 1, 7, 2, 90*time.Second)
 	w := httptest.NewRecorder()
 	m.Handler().ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", nil))
 	for _, want := range []string{
@@ -62,6 +64,12 @@ func TestWhatHappenedIsExported(t *testing.T) {
 		`httvps_backend_quota_leases_total{state="open"} 1`,
 		`httvps_backend_quotas_reached_total{part="warning"} 1`,
 		`httvps_backend_quotas_reached_total{part="whole"} 1`,
+		`httvps_backend_webhook_attempts_total{result="dead"} 1`,
+		`httvps_backend_webhooks{which="all"} 3`,
+		`httvps_backend_webhooks{which="disabled"} 1`,
+		`httvps_backend_webhook_messages{state="dead"} 2`,
+		`httvps_backend_webhook_messages{state="pending"} 7`,
+		`httvps_backend_webhook_oldest_pending_seconds 90`,
 		`go_goroutines`,
 	} {
 		if !strings.Contains(w.Body.String(), want) {

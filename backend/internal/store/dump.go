@@ -48,6 +48,8 @@ var dumpedTables = []dumped{
 	{name: "quota_leases", since: 7},
 	{name: "outline_servers", since: 8},
 	{name: "outline_keys", since: 8},
+	{name: "webhooks", since: 18},
+	{name: "webhook_secrets", since: 18},
 	{name: "audit", since: 11},
 	{name: "audit_head", since: 11, seeded: true},
 }
@@ -64,6 +66,7 @@ var undumpedTables = map[string]string{
 	"bulk_jobs":            "what is half done is previewed anew",
 	"bulk_objects":         "likewise",
 	"logins":               "operators sign in again",
+	"webhook_deliveries":   "they may have been sent since: what is true now can be asked for",
 	"operator_invitations": "they may have been used since: others are made",
 }
 

@@ -45,7 +45,7 @@ func (t *tx) DeleteRegion(ctx context.Context, id string) error {
 }
 
 const gatewayColumns = `g.id, g.name, g.region_id, r.code, g.join_code_hash, g.join_expires_at, g.joined_at, g.public_key,
-	g.url, g.version, g.boot_id, g.lease_until, g.sessions, g.streams, g.drained_at, g.leaving, g.clock_offset, g.created_at`
+	g.url, g.version, g.boot_id, g.lease_until, g.sessions, g.streams, g.drained_at, g.leaving, g.clock_offset, g.down_at, g.created_at`
 
 const gatewayTables = " FROM gateways g JOIN regions r ON r.id = g.region_id "
 
@@ -57,7 +57,7 @@ func scanGateway(r row) (g control.Gateway, err error) {
 	)
 	err = r.Scan(&g.ID, &g.Name, &g.RegionID, &g.Region, &g.JoinCodeHash, moment{&g.JoinExpiresAt}, maybeMoment{&g.JoinedAt}, &key,
 		&g.URL, &g.Version, &g.BootID, maybeMoment{&g.LeaseUntil}, &g.Sessions, &g.Streams,
-		maybeMoment{&g.DrainedAt}, &leaving, &offset, moment{&g.CreatedAt})
+		maybeMoment{&g.DrainedAt}, &leaving, &offset, maybeMoment{&g.DownAt}, moment{&g.CreatedAt})
 	g.PublicKey, g.Leaving, g.ClockOffset = key, leaving == 1, time.Duration(offset)*time.Microsecond
 	return g, err
 }

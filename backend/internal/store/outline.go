@@ -12,7 +12,7 @@ import (
 // outlineColumns end with the number of sessions, which sessions selects.
 func outlineColumns(sessions string) string {
 	return `o.id, o.name, o.region_id, r.code, o.host, o.port, o.weight, o.priority, o.capacity, o.managed, o.fallback, o.disabled_at,
-		o.health, o.health_since, o.probed_at, k.generation, k.cipher, k.prefix, k.created_at, o.created_at, ` + sessions
+		o.health, o.health_since, o.probed_at, o.down_at, k.generation, k.cipher, k.prefix, k.created_at, o.created_at, ` + sessions
 }
 
 const (
@@ -26,7 +26,7 @@ const (
 
 func scanOutline(r row) (s control.OutlineServer, err error) {
 	err = r.Scan(&s.ID, &s.Name, &s.RegionID, &s.Region, &s.Host, &s.Port, &s.Weight, &s.Priority, &s.Capacity, &s.Managed, &s.Fallback,
-		maybeMoment{&s.DisabledAt}, &s.Health.State, maybeMoment{&s.Health.Since}, maybeMoment{&s.Health.ProbedAt},
+		maybeMoment{&s.DisabledAt}, &s.Health.State, maybeMoment{&s.Health.Since}, maybeMoment{&s.Health.ProbedAt}, maybeMoment{&s.Health.DownAt},
 		&s.Key.Generation, &s.Key.Cipher, someBytes{&s.Key.Prefix}, moment{&s.Key.CreatedAt}, moment{&s.CreatedAt}, &s.Sessions)
 	return s, err
 }
@@ -179,8 +179,8 @@ func (t *tx) OutlineProbes(ctx context.Context, serverID string, since time.Time
 }
 
 func (t *tx) SetOutlineHealth(ctx context.Context, serverID string, h control.OutlineHealth) error {
-	return t.execOne(ctx, "", "UPDATE outline_servers SET health = $2, health_since = $3, probed_at = $4 WHERE id = $1",
-		serverID, string(h.State), nullMicros(h.Since), nullMicros(h.ProbedAt))
+	return t.execOne(ctx, "", "UPDATE outline_servers SET health = $2, health_since = $3, probed_at = $4, down_at = $5 WHERE id = $1",
+		serverID, string(h.State), nullMicros(h.Since), nullMicros(h.ProbedAt), nullMicros(h.DownAt))
 }
 
 // outlineGroup is the servers that are in a state.

@@ -7,10 +7,10 @@ import (
 	"github.com/httvps/httvps/backend/internal/control"
 )
 
-const quotaColumns = "subscription_id, from_bucket, to_bucket, used, warned, counted_at"
+const quotaColumns = "subscription_id, from_bucket, to_bucket, used, warned, warn_at, counted_at"
 
 func scanQuota(r row) (u control.QuotaUse, err error) {
-	err = r.Scan(&u.SubscriptionID, &u.From, &u.To, &u.Used, &u.Warned, moment{&u.CountedAt})
+	err = r.Scan(&u.SubscriptionID, &u.From, &u.To, &u.Used, &u.Warned, &u.WarnAt, moment{&u.CountedAt})
 	return u, err
 }
 
@@ -19,10 +19,10 @@ func (t *tx) Quota(ctx context.Context, subscriptionID string) (control.QuotaUse
 }
 
 func (t *tx) PutQuota(ctx context.Context, u control.QuotaUse) error {
-	_, err := t.exec(ctx, "the subscription is gone", "INSERT INTO quotas ("+quotaColumns+`) VALUES ($1, $2, $3, $4, $5, $6)
+	_, err := t.exec(ctx, "the subscription is gone", "INSERT INTO quotas ("+quotaColumns+`) VALUES ($1, $2, $3, $4, $5, $6, $7)
 		ON CONFLICT (subscription_id) DO UPDATE SET from_bucket = excluded.from_bucket, to_bucket = excluded.to_bucket, used = excluded.used,
-			warned = excluded.warned, counted_at = excluded.counted_at`,
-		u.SubscriptionID, u.From, u.To, u.Used, u.Warned, micros(u.CountedAt))
+			warned = excluded.warned, warn_at = excluded.warn_at, counted_at = excluded.counted_at`,
+		u.SubscriptionID, u.From, u.To, u.Used, u.Warned, u.WarnAt, micros(u.CountedAt))
 	return err
 }
 

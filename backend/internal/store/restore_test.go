@@ -110,6 +110,8 @@ var everyRow = []string{
 	"INSERT INTO quota_leases (subscription_id, gateway_id, boot_id, version, allowance, booked, used, ends_at) VALUES ('s', 'g', 'b', 4, 5, 1, 2, 9)",
 	"INSERT INTO outline_servers (id, name, region_id, host, port, weight, priority, capacity, managed, fallback, health, created_at) VALUES ('e', 'exit', 'r', 'h', 1, 1, 1, 1, 0, 0, 'up', 1)",
 	"INSERT INTO outline_keys (server_id, generation, cipher, prefix, sealed, created_at) VALUES ('e', 1, 'c', %x'', %x'0d', 1)",
+	"INSERT INTO webhooks (id, url, description, events, disabled_at, disabled_why, failing_since, failures, succeeded_at, created_at) VALUES ('w', 'https://example.com', '', 'user.expired', NULL, '', 1, 2, 3, 4)",
+	"INSERT INTO webhook_secrets (webhook_id, generation, sealed, ends_at, created_at) VALUES ('w', 1, %x'12', NULL, 1)",
 	"INSERT INTO audit (number, at, action, object_id, actor_kind, actor_id, actor_name, token_id, address, reason, before, after, hash, signature) VALUES (1, 1, 'a', 'o', 'system', '', '', '', '', '', '', '', %x'01', %x'02')",
 	"UPDATE users SET max_devices = 3, quota_bytes = 0, quota_period = 'day', own_regions = 1 WHERE id = 'v'",
 	"INSERT INTO user_regions (user_id, region_id) VALUES ('v', 'r')",

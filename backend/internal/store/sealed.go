@@ -20,6 +20,7 @@ var sealedColumns = []sealedColumn{
 	{table: "secrets", column: "sealed", row: "kind || '/' || id"},
 	{table: "knock_keys", column: "sealed", row: "CAST(number AS TEXT)"},
 	{table: "sign_ins", column: "sealed_totp", row: "operator_id"},
+	{table: "webhook_secrets", column: "sealed", row: "webhook_id || '/' || CAST(generation AS TEXT)"},
 	{table: "outline_keys", column: "sealed", row: "server_id || '/' || CAST(generation AS TEXT)"},
 }
 

@@ -29,6 +29,10 @@ func (t *tx) User(ctx context.Context, id string) (control.User, error) {
 	return t.user(ctx, "u.id", id)
 }
 
+func (t *tx) PeekUser(ctx context.Context, id string) (control.User, error) {
+	return one(ctx, t, scanUser, "SELECT "+userColumns+" FROM users u WHERE u.id = $1", id)
+}
+
 func (t *tx) LockUser(ctx context.Context, id string) (control.User, error) {
 	return t.User(ctx, id) // which holds it
 }

@@ -55,7 +55,8 @@ const (
 var flagWords = map[string][]string{
 	"output": {"table", "json"}, "quota-period": {"none", "day", "week", "month", "rolling"}, "quota-action": {"block", "throttle"},
 	"role": {"owner", "admin", "support", "auditor"}, "state": {"live", "ended", "all"}, "order": {"newest", "oldest"},
-	"top by": top.Groupings, "top sort": top.Orders, "series by": {"hour", "day", "week", "month"},
+	"deliveries state": {"pending", "delivered", "dead"},
+	"top by":           top.Groupings, "top sort": top.Orders, "series by": {"hour", "day", "week", "month"},
 }
 
 // complete has shells offer what a command takes: words of flags, and names that the

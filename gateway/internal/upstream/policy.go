@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+
+	"github.com/httvps/httvps/internal/publicaddr"
 )
 
 // ErrDenied is what [Policy.Check] returns. It never says which rule spoke:
@@ -62,7 +64,7 @@ func NewPolicy(rules Rules) (*Policy, error) {
 	keep := func(list string, prefixes []netip.Prefix) []netip.Prefix {
 		kept := make([]netip.Prefix, 0, len(prefixes))
 		for _, prefix := range prefixes {
-			if err := CheckPrefix(prefix); err != nil {
+			if err := publicaddr.CheckPrefix(prefix); err != nil {
 				problems = append(problems, fmt.Errorf("%s: %w", list, err))
 				continue
 			}
@@ -82,21 +84,6 @@ func NewPolicy(rules Rules) (*Policy, error) {
 		p.host[host.Unmap().WithZone("")] = struct{}{}
 	}
 	return p, errors.Join(problems...)
-}
-
-// CheckPrefix reports what is wrong with a prefix as a rule of a [Policy].
-func CheckPrefix(prefix netip.Prefix) error {
-	switch {
-	case !prefix.IsValid():
-		return errors.New("not a prefix")
-	case prefix.Addr().Is4In6():
-		// Addresses are judged unmapped, so such a rule would never match.
-		return fmt.Errorf("%s is an IPv4-mapped prefix, want it written as IPv4", prefix)
-	case prefix != prefix.Masked():
-		return fmt.Errorf("%s has bits behind its length, want %s", prefix, prefix.Masked())
-	default:
-		return nil
-	}
 }
 
 // Check returns [ErrDenied] unless target may be connected to. It takes an
@@ -121,7 +108,7 @@ func (p *Policy) Check(target netip.AddrPort) error {
 	switch {
 	case contains(p.deny, addr):
 		return ErrDenied
-	case contains(p.allow, addr), global(addr):
+	case contains(p.allow, addr), publicaddr.Global(addr):
 		return nil
 	default:
 		return ErrDenied
@@ -178,56 +165,8 @@ func contains(prefixes []netip.Prefix, addr netip.Addr) bool {
 	return slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(addr) })
 }
 
-// global reports whether an unmapped address is in the globally reachable
-// unicast space.
-func global(addr netip.Addr) bool {
-	if addr.Is4() {
-		return !contains(special4, addr)
-	}
-	return unicast6.Contains(addr) && !contains(special6, addr)
-}
-
-// The special-purpose blocks of RFC 6890 and its registry.
-var (
-	special4 = prefixes(
-		"0.0.0.0/8",       // this network; connecting to 0.0.0.0 reaches loopback
-		"10.0.0.0/8",      // private
-		"100.64.0.0/10",   // carrier-grade NAT
-		"127.0.0.0/8",     // loopback
-		"169.254.0.0/16",  // link local; cloud metadata
-		"172.16.0.0/12",   // private
-		"192.0.0.0/24",    // protocol assignments
-		"192.0.2.0/24",    // documentation
-		"192.88.99.0/24",  // 6to4 relays
-		"192.168.0.0/16",  // private
-		"198.18.0.0/15",   // benchmarks
-		"198.51.100.0/24", // documentation
-		"203.0.113.0/24",  // documentation
-		"224.0.0.0/4",     // multicast
-		"240.0.0.0/4",     // reserved, and broadcast
-	)
-	// unicast6 is all that is assigned for global unicast. Outside it lie
-	// loopback, unique local, link local, multicast, IPv4-compatible
-	// addresses, NAT64 (64:ff9b::/96 and 64:ff9b:1::/48) and all unassigned space.
-	unicast6 = netip.MustParsePrefix("2000::/3")
-	special6 = prefixes(
-		"2001::/23",     // protocol assignments, Teredo among them
-		"2001:db8::/32", // documentation
-		"2002::/16",     // 6to4: an IPv4 address inside
-		"3fff::/20",     // documentation
-	)
-)
-
 var (
 	broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
 	// amplifiers are the UDP ports of chargen, CLDAP, SSDP and memcached.
 	amplifiers = map[uint16]struct{}{19: {}, 389: {}, 1900: {}, 11211: {}}
 )
-
-func prefixes(texts ...string) []netip.Prefix {
-	list := make([]netip.Prefix, len(texts))
-	for i, text := range texts {
-		list[i] = netip.MustParsePrefix(text)
-	}
-	return list
-}

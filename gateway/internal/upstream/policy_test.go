@@ -20,6 +20,14 @@ func newPolicy(tb testing.TB, rules Rules) *Policy {
 	return p
 }
 
+func prefixes(texts ...string) []netip.Prefix {
+	list := make([]netip.Prefix, len(texts))
+	for i, text := range texts {
+		list[i] = netip.MustParsePrefix(text)
+	}
+	return list
+}
+
 func TestPolicyByDefaultAllowsPublicAddressesOnly(t *testing.T) {
 	p := newPolicy(t, Rules{Ports: []uint16{25, 465, 587}})
 	for name, tc := range map[string]struct {

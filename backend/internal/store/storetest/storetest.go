@@ -75,6 +75,12 @@ func Run(t *testing.T, open func(t *testing.T) control.Store) {
 		"Outline servers are chosen by region":          testOutlineChoices,
 		"what gateways saw of a server is kept apart":   testOutlineProbes,
 		"an Outline server is never over its capacity":  testOutlineLimit,
+		"webhooks read back as written":                 testWebhooksReadBack,
+		"messages of an object go one after the other":  testDeliveryOrder,
+		"a message is claimed by one at a time":         testClaimOnce,
+		"messages that are over go, and those waiting":  testPruneDeliveries,
+		"an end is told once, and again when it moves":  testEndTold,
+		"gateways that come and go are found":           testGatewaysDown,
 	} {
 		t.Run(name, func(t *testing.T) { test(fixture{Store: open(t), t: t}) })
 	}
