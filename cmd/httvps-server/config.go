@@ -55,6 +55,7 @@ func (s *settings) load(cmd *cobra.Command) (*config, error) {
 		Backend: backend.DefaultConfig(), Gateway: gateway.DefaultConfig(),
 		dev: s.dev, data: s.data, closer: func() {},
 	}
+	cfg.Backend.LogLevel = ""    // the gateway's, unless it has one of its own
 	cfg.Gateway.DrainTimeout = 0 // mostly there is no other gateway, and everybody would wait for this one
 	cfg.Backend.DataDir = filepath.Join(s.data, "backend")
 	cfg.Gateway.DataDir = filepath.Join(s.data, "gateway")
@@ -67,6 +68,9 @@ func (s *settings) load(cmd *cobra.Command) (*config, error) {
 		configfile.Load("", "HTTVPS_GATEWAY_", &cfg.Gateway, s.environ),
 	); err != nil {
 		return nil, err
+	}
+	if cfg.Backend.LogLevel == "" {
+		cfg.Backend.LogLevel = asBackend(cfg.Gateway.LogLevel)
 	}
 	if cmd.Flags().Changed("api") {
 		cfg.Backend.Listen = s.api

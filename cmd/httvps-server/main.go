@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -84,10 +85,16 @@ func serve(cmd *cobra.Command, s *settings) error {
 		return err
 	}
 	defer cfg.close()
-	var level slog.LevelVar
-	level.Set(cfg.Gateway.LogLevel)
-	log := slog.New(slog.NewJSONHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: &level}))
-	cfg.Backend.Log = log.With("part", "backend")
+	var ofBackend, ofGateway slog.LevelVar
+	ofGateway.Set(cfg.Gateway.LogLevel) // which is that of the process, too
+	own, err := cfg.Backend.Level()
+	if err != nil {
+		return err
+	}
+	ofBackend.Set(own)
+	everything := slog.NewJSONHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: slog.Level(math.MinInt)})
+	log := slog.New(leveled{everything, &ofGateway})
+	cfg.Backend.Log = slog.New(leveled{everything, &ofBackend}).With("part", "backend")
 	cfg.Gateway.Log = log.With("part", "gateway")
 	limit, from := memlimit.Set(cfg.Gateway.MemoryLimit)
 	log.InfoContext(cmd.Context(), "memory limit", "bytes", limit, "from", from)
@@ -107,12 +114,12 @@ func serve(cmd *cobra.Command, s *settings) error {
 		defer cfg.acme.Close() // the gateway runs it
 	}
 	if !s.dev {
-		cfg.Gateway.SetLevel = level.Set // of the whole process
+		cfg.Backend.SetLevel, cfg.Gateway.SetLevel = ofBackend.Set, ofGateway.Set
 		reloads, stop := command.Reloads(ctx, log, func() (*config, error) { return s.load(cmd) })
 		defer stop()
-		ofBackend, ofGateway := make(chan backend.Config), make(chan gateway.Config)
-		cfg.Backend.Reload, cfg.Gateway.Reload = ofBackend, ofGateway
-		g.Go(func() error { share(ctx, reloads, ofBackend, ofGateway); return nil })
+		toBackend, toGateway := make(chan backend.Config), make(chan gateway.Config)
+		cfg.Backend.Reload, cfg.Gateway.Reload = toBackend, toGateway
+		g.Go(func() error { share(ctx, reloads, toBackend, toGateway); return nil })
 	}
 	backendCtx, stopBackend := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopBackend()
