@@ -37,27 +37,7 @@ authenticator app: with both you log in later, here and elsewhere.`,
 		Args: exactly(1),
 	}
 	cmd.Flags().StringVar(&name, "name", "owner", "what to call you: `NAME`")
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		text := args[0]
-		if text == "-" {
-			var err error
-			if text, err = a.readSecret(cmd.Context(), "Bootstrap URL: "); err != nil {
-				return err
-			}
-		}
-		link, err := api.ParseBootstrapLink(text)
-		if err != nil {
-			return misuse(cmd, "%w", err)
-		}
-		ca, err := absolute(a.given(a.flags.ca, "HTTVPS_CA"))
-		if err != nil {
-			return err
-		}
-		c, err := a.connect(link.Endpoint, api.Token{}, api.Trust{CAFile: ca, Pin: link.Pin})
-		if err != nil {
-			return err
-		}
-		defer c.Close()
+	cmd.RunE = a.redeeming("Bootstrap URL: ", api.ParseBootstrapLink, func(cmd *cobra.Command, c *api.Client, link api.Link, ca string) error {
 		token, err := a.keep(link.Endpoint, ca, false, func() (api.Token, error) {
 			token, err := c.Bootstrap(cmd.Context(), link.Code, name)
 			if err == nil && token.Pin() == nil && link.Pin != nil {
@@ -72,8 +52,38 @@ authenticator app: with both you log in later, here and elsewhere.`,
 			return err
 		}
 		return a.offerSignIn(cmd, link.Endpoint, token, ca)
-	}
+	})
 	return cmd
+}
+
+// redeeming is a RunE for a one-time link: it is read, from standard input when it is -,
+// and redeem gets the service that it leads to.
+func (a *app) redeeming(
+	prompt string, parse func(string) (api.Link, error), redeem func(cmd *cobra.Command, c *api.Client, link api.Link, ca string) error,
+) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		text := args[0]
+		if text == "-" {
+			var err error
+			if text, err = a.readSecret(cmd.Context(), prompt); err != nil {
+				return err
+			}
+		}
+		link, err := parse(text)
+		if err != nil {
+			return misuse(cmd, "%w", err)
+		}
+		ca, err := absolute(a.given(a.flags.ca, "HTTVPS_CA"))
+		if err != nil {
+			return err
+		}
+		c, err := a.connect(link.Endpoint, api.Token{}, api.Trust{CAFile: ca, Pin: link.Pin})
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		return redeem(cmd, c, link, ca)
+	}
 }
 
 func (a *app) loginCommand() *cobra.Command {

@@ -68,7 +68,9 @@ func TestCompletionIsThereForEveryShell(t *testing.T) {
 
 func TestTheShellIsOfferedWordsAndNames(t *testing.T) {
 	names := map[string]string{"users": "anna bob andy", "plans": "basic big", "regions": "eu us", "outline-servers": "eu-1"}
+	asked := make(map[string]bool)
 	service := func(w http.ResponseWriter, r *http.Request) {
+		asked[r.URL.Query().Get("q")] = true
 		var rows []string
 		for name := range strings.FieldsSeq(names[r.URL.Path[strings.LastIndexByte(r.URL.Path, '/')+1:]]) {
 			if strings.HasPrefix(name, r.URL.Query().Get("q")) {
@@ -92,6 +94,9 @@ func TestTheShellIsOfferedWordsAndNames(t *testing.T) {
 		if got := strings.Join(offered, " "); code != cli.ExitOK || got != want {
 			t.Errorf("%q: exit code %d, offered %q, want %q", typed, code, got, want)
 		}
+	}
+	if !asked["an"] || asked["bi"] {
+		t.Errorf("the service was asked to search for %v, want it for users alone", asked)
 	}
 	// A service that does not answer offers nothing, and says nothing over what is typed.
 	code, stdout, _ := run(t.Context(), t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) }, "__complete", "user", "show", "a")

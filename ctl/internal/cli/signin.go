@@ -326,28 +326,12 @@ func (a *app) acceptCommand() *cobra.Command {
 URL is what "httvpsctl operator invite" printed; it works once. Give - to pass it on
 standard input. Without a terminal the lines of standard input are the URL, if it
 was -, the password, a secret of 32 characters of base32 and its code of now.`,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			text := args[0]
-			if text == "-" {
-				var err error
-				if text, err = a.readSecret(cmd.Context(), "Operator URL: "); err != nil {
-					return err
-				}
-			}
-			link, err := api.ParseOperatorLink(text)
-			if err != nil {
-				return misuse(cmd, "%w", err)
-			}
-			ca, err := absolute(a.given(a.flags.ca, "HTTVPS_CA"))
-			if err != nil {
-				return err
-			}
-			return a.accept(cmd, link, ca)
-		},
+		RunE: a.redeeming("Operator URL: ", api.ParseOperatorLink, a.accept),
 	}
 }
 
-func (a *app) accept(cmd *cobra.Command, link api.Link, ca string) error {
+// accept redeems an operator's invitation.
+func (a *app) accept(cmd *cobra.Command, c *api.Client, link api.Link, ca string) error {
 	path, err := login.Path(a.Getenv)
 	if err != nil {
 		return err
@@ -356,11 +340,6 @@ func (a *app) accept(cmd *cobra.Command, link api.Link, ca string) error {
 	if err != nil {
 		return err
 	}
-	c, err := a.connect(link.Endpoint, api.Token{}, api.Trust{CAFile: ca, Pin: link.Pin})
-	if err != nil {
-		return err
-	}
-	defer c.Close()
 	var done api.LoggedIn
 	_, err = a.keep(link.Endpoint, ca, true, func() (api.Token, error) {
 		password, err := a.readPassword(cmd)
