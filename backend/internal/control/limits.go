@@ -88,7 +88,7 @@ func (l *Limits) apply(ctx context.Context, tx Tx, f LimitsChange) error {
 	f.QuotaPeriod.change(&l.QuotaPeriod)
 	f.Regions.change(&l.Regions)
 	if l.Regions != nil {
-		l.Regions = new(slices.Compact(slices.Sorted(slices.Values(*l.Regions))))
+		l.Regions = new(append([]string{}, slices.Compact(slices.Sorted(slices.Values(*l.Regions)))...)) // none is not nil
 	}
 	sound := newPlan(time.Time{})
 	sound.Name = "a plan with which nothing is wrong"

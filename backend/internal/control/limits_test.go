@@ -187,6 +187,19 @@ func TestWhySaysWhoseALimitIs(t *testing.T) {
 	if diff := cmp.Diff(want, why.Limits); diff != "" {
 		t.Errorf("limits (-want +got):\n%s", diff)
 	}
+	s := w.situation(7)
+	s.use(8 << 20)
+	for own, next := range map[bool]string{false: "httvpsctl plan update ", true: "httvpsctl user update "} {
+		change := control.LimitsChange{QuotaBytes: plans[int64]()}
+		if own {
+			change.QuotaBytes = to(int64(4 * mib))
+		}
+		w.limit(s.user, change)
+		cause, _ := ok[control.Why](t)(w.WhyDevice(t.Context(), s.device.ID)).Cause()
+		if cause.Name != control.CheckQuota || !strings.HasPrefix(cause.Next, next) || !strings.Contains(cause.Next, " --quota-bytes BYTES") {
+			t.Errorf("to be done with a quota of his own %v: %q, want %q", own, cause.Next, next)
+		}
+	}
 	// What to do is said about whose limit it is.
 	device := ok[control.Enrolled](t)(w.enrol(testKey(1), w.invite(user))).Device
 	gateway := w.another(3, "here")

@@ -51,6 +51,8 @@ func Run(t *testing.T, open func(t *testing.T) control.Store) {
 		"live gateways are found by their regions":      testLiveGateways,
 		"limits of users are kept, and go with them":    testUserLimits,
 		"gateways that are left are no live ones":       testDrained,
+		"sums over all follow what is added to parts":   testUsageTotals,
+		"a bulk action's objects are done once":         testBulk,
 		"who counts a quota is alone with it":           testQuotaHeld,
 		"leases of quotas are summed and forgotten":     testQuotaLeases,
 		"pruning is bounded and spares what is young":   testPrune,
