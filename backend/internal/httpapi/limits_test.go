@@ -67,8 +67,10 @@ func TestWhatIsAbsentStaysAndWhatIsNullIsThePlansOnBothEngines(t *testing.T) {
 		for _, step := range []struct{ body, want string }{
 			{`{}`, strings.NewReplacer(`"max_devices":null`, `"max_devices":7`, `"max_udp":null`, `"max_udp":0`).Replace(none)},
 			{`{"max_devices":null}`, strings.Replace(none, `"max_udp":null`, `"max_udp":0`, 1)},
-			{`{"max_udp":null,"quota_bytes":0,"quota_period":"day","regions":[],"speed_up_bps":8000}`,
-				strings.NewReplacer(`"quota_bytes":null`, `"quota_bytes":0`, `"quota_period":null`, `"quota_period":"day"`, `"regions":null`, `"regions":[]`, `"speed_up_bps":null`, `"speed_up_bps":8000`).Replace(none)},
+			{
+				`{"max_udp":null,"quota_bytes":0,"quota_period":"day","regions":[],"speed_up_bps":8000}`,
+				strings.NewReplacer(`"quota_bytes":null`, `"quota_bytes":0`, `"quota_period":null`, `"quota_period":"day"`, `"regions":null`, `"regions":[]`, `"speed_up_bps":null`, `"speed_up_bps":8000`).Replace(none),
+			},
 			{`{"regions":["local"],"quota_period":null,"quota_bytes":null}`, strings.NewReplacer(`"regions":null`, `"regions":["local"]`, `"speed_up_bps":null`, `"speed_up_bps":8000`).Replace(none)},
 			{`{"regions":null,"speed_up_bps":null}`, none},
 		} {
