@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"unicode"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -108,9 +109,19 @@ func flags(w io.Writer, set *pflag.FlagSet) {
 	})
 }
 
-// roff is text as man(7) shows it unchanged.
+// roff is text as man(7) shows it unchanged, in ASCII: what reads it need not know the
+// encoding.
 func roff(text string) string {
 	text = strings.NewReplacer(`\`, `\e`, "-", `\-`).Replace(text)
+	var ascii strings.Builder
+	for _, r := range text {
+		if r > unicode.MaxASCII {
+			_, _ = fmt.Fprintf(&ascii, `\[u%04X]`, r)
+		} else {
+			ascii.WriteRune(r)
+		}
+	}
+	text = ascii.String()
 	lines := strings.Split(text, "\n")
 	for i, line := range lines {
 		if strings.HasPrefix(line, ".") || strings.HasPrefix(line, "'") {

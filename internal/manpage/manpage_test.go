@@ -17,7 +17,7 @@ func page(t *testing.T) string {
 	root.PersistentFlags().StringP("output", "o", "table", "how to `PRINT`")
 	group := &cobra.Command{Use: "thing", Short: "Things", RunE: func(*cobra.Command, []string) error { return nil }}
 	do := &cobra.Command{Use: "do THING", Short: "Do one", Long: "Do one:\n  tool thing do x\n  tool thing do y", Run: func(*cobra.Command, []string) {}}
-	do.Flags().Int("times", 3, "how `N` often")
+	do.Flags().Int("times", 3, "how `N` often, ünd so on…")
 	secret := &cobra.Command{Use: "secret", Hidden: true, Run: func(*cobra.Command, []string) {}}
 	group.AddCommand(do, secret)
 	root.AddCommand(group)
@@ -35,7 +35,7 @@ func TestThePageHasWhatHelpSays(t *testing.T) {
 	text := page(t)
 	for _, want := range []string{
 		".TH TOOL 1 \"\" \"tool v1\\-2\"", "tool \\- Do things", ".SS tool thing do THING\n.PP\nDo one:\n.PP\n.nf\n  tool thing do x\n  tool thing do y\n.fi",
-		".B \\-o, \\-\\-output PRINT\nhow to PRINT (default table)", "(default 3)", "\\&.hidden \\e 'line\n\\&'quoted", ".SH EXIT STATUS\n.TP\n0\nwell", ".SH NOTES",
+		".B \\-o, \\-\\-output PRINT\nhow to PRINT (default table)", "how N often, \\[u00FC]nd so on\\[u2026] (default 3)", "\\&.hidden \\e 'line\n\\&'quoted", ".SH EXIT STATUS\n.TP\n0\nwell", ".SH NOTES",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %q in\n%s", want, text)
