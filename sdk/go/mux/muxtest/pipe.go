@@ -15,9 +15,9 @@ import (
 )
 
 const (
-	// pipeMessages is how many messages a pipe without delay holds in each
+	// PipeMessages is how many messages a pipe without delay holds in each
 	// direction.
-	pipeMessages = 4
+	PipeMessages = 4
 
 	// delayedMessages is how many one with a delay holds: enough for 64 MiB on
 	// their way, in full TLS records.
@@ -56,7 +56,7 @@ var _ mux.Messages = (*End)(nil)
 
 // Pipe returns the two ends of a carrier that holds four messages each way and
 // then blocks its writer.
-func Pipe() (a, b *End) { return newPipe(pipeMessages, 0) }
+func Pipe() (a, b *End) { return newPipe(PipeMessages, 0) }
 
 // DelayedPipe returns the two ends of a carrier on which every message takes
 // this long, and that holds as many as may be on their way meanwhile.
