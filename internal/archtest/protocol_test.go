@@ -202,6 +202,7 @@ var rules = map[string]string{
 	"stays what it is for resume_window":                       "mux.TestASessionWithoutACarrierEndsAfterItsWindow mux.TestASessionWithoutACarrierCanBeClosed gateway.TestASessionWithoutACarrierIsASession gateway.TestAGatewayThatKeepsNoSessions",
 	"A gateway MAY end it sooner where too many wait":          "gateway.TestSessionsWithoutACarrierAreBounded server.TestSessionsWithoutACarrierAreBoundedInMemory",
 	"To make room for the same device's next session":          "gateway.TestADeviceTakesThePlaceOfItsLostSession",
+	"on a carrier to any address of the same gateway":          "gateway.TestASessionGoesOnOverAnotherAddressOfItsGateway",
 	"attempt MUST be higher than in every earlier RESUME":      "gateway.TestRefusedResumptionsLeaveTheSessionUnharmed mux.TestParkTakesAGoodCarrierAway",
 	"The gateway checks the proof in constant time":            "wire.TestResumeProofVectors gateway.TestRefusedResumptionsLeaveTheSessionUnharmed",
 	"It closes the session's carrier, if there is one":         "mux.TestParkTakesAGoodCarrierAway httvps.TestANewNetworkGetsANewConnection",
@@ -214,7 +215,7 @@ var rules = map[string]string{
 	"Behind RESUMED each end drops what the other has applied": "mux.TestWhatWasNotAppliedIsSentAgain mux.TestStreamsGoOnOverCarriersThatBreak",
 	"It MUST read meanwhile":                                   "mux.TestStreamsGoOnOverCarriersThatBreak",
 	"A client MAY resume though its carrier is good":           "httvps.TestANewNetworkGetsANewConnection httvps.TestAConnectionIsReplacedFromTimeToTime",
-	"Ours does so after 20 to 60 minutes":                      "httvps.TestAConnectionIsReplacedFromTimeToTime",
+	"Ours does so after 20 to 60 minutes":                      "httvps.TestAConnectionIsReplacedFromTimeToTime httvps.TestAConnectionIsReplacedAfterHalfAGigabyteToTwo",
 
 	// 8.4 Going away
 	"It does so with capability 4":                           "mux.TestGoAwayIsUnknownWhereNobodyAgreedOnIt",
