@@ -129,6 +129,21 @@ func TestPlantedSecretsAppearNowhereOnPostgreSQL(t *testing.T) {
 	planted["a colleague's token"], planted["an operator's link"] = strings.Split(colleague.field("token"), ".")[1], codeOf(t, welcome)
 	planted.raw("a second factor", app)
 
+	const hook = "https://localhost:1/Plant3dHookPath?token=Plant3dHookToken"
+	told1 := s.admin(http.MethodPost, "/webhooks", map[string]any{"url": hook}).want(http.StatusCreated, "")
+	told2 := s.admin(http.MethodPost, "/webhooks/"+told1.field("id")+"/rotate", map[string]any{}).want(http.StatusOK, "")
+	planted["the path of a webhook's URL"], planted["its query"] = "Plant3dHookPath", "Plant3dHookToken"
+	planted["a webhook's secret"], planted["another of it"] = told1.field("secret"), told2.field("secret")
+	for name, secret := range map[string]string{"a webhook's key": told1.field("secret"), "its next one": told2.field("secret")} {
+		key, err := base64.StdEncoding.DecodeString(strings.TrimPrefix(secret, "whsec_"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		planted.raw(name, key)
+	}
+	s.admin(http.MethodPost, "/webhooks/"+told1.field("id")+"/test", nil).want(http.StatusOK, "")
+	await(t, func() bool { return strings.Contains(s.log.String(), `"msg":"message to a webhook given up"`) })
+
 	gw := s.newGateway()
 	user, _ := s.user("somebody", 10, 10)
 	used, unused := codeOf(t, s.invite(user)), codeOf(t, s.invite(user))
@@ -168,7 +183,7 @@ func TestPlantedSecretsAppearNowhereOnPostgreSQL(t *testing.T) {
 	for _, secret := range []string{
 		used, unused, s.ready.Token, access, assertion, told.Knock.Key, kek, database.Password(), planted["an Outline link"],
 		"https://" + planted["an Outline API URL"], planted["what is no credential"],
-		password, totp.FormatSecret(app), set.RecoveryCodes[1], signed.field("client"), welcome,
+		password, totp.FormatSecret(app), set.RecoveryCodes[1], signed.field("client"), welcome, told2.field("secret"), hook,
 	} {
 		api, admin := s.ready.API+"/api/v1/", s.ready.Admin+"/api/v1/admin/"
 		escaped := url.PathEscape(secret)
@@ -183,6 +198,8 @@ func TestPlantedSecretsAppearNowhereOnPostgreSQL(t *testing.T) {
 			ask(http.MethodPost, admin+"subscriptions", credential, map[string]any{"user_id": secret, "plan_id": secret, "starts_at": secret})
 			ask(http.MethodPost, admin+"gateways", credential, map[string]any{"name": secret, "region": secret, "url": secret})
 			ask(http.MethodPost, admin+"plans", credential, map[string]any{"name": secret, "max_devices": secret}, "Idempotency-Key", secret)
+			ask(http.MethodPost, admin+"webhooks", credential, map[string]any{"url": "ftp://" + secret, "events": []string{secret}, "description": "\x01" + secret})
+			ask(http.MethodPost, admin+"webhooks/"+escaped+"/rotate", credential, map[string]any{"overlap_seconds": secret})
 			ask(http.MethodPost, admin+"bootstrap", credential, map[string]any{"code": secret, "name": secret + "\x00"})
 			ask(http.MethodPost, admin+"logins", credential, map[string]any{"name": secret, "password": secret, "code": secret, "client": secret})
 			ask(http.MethodPost, admin+"logins", credential, map[string]any{"name": "me", "password": secret, "code": secret, secret: secret})
@@ -205,6 +222,8 @@ func TestPlantedSecretsAppearNowhereOnPostgreSQL(t *testing.T) {
 	}
 
 	shown["the audit log"] = string(s.admin(http.MethodGet, "/audit?limit=500", nil).want(http.StatusOK, "").text)
+	shown["a webhook, to a colleague"] = string(s.call(http.MethodGet, s.ready.Admin+"/api/v1/admin/webhooks", colleague.field("token"), nil).want(http.StatusOK, "").text)
+	shown["its messages"] = string(s.admin(http.MethodGet, "/webhooks/"+told1.field("id")+"/deliveries", nil).want(http.StatusOK, "").text)
 	shown["the metrics"] = string(s.probe("/metrics").want(http.StatusOK, "").text)
 	// Everything around it fails.
 	bus.Shutdown()
