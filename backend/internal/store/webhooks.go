@@ -153,15 +153,18 @@ func (t *tx) DueWebhooks(ctx context.Context, now time.Time) ([]string, error) {
 		AND EXISTS (SELECT 1 FROM webhook_deliveries d WHERE d.webhook_id = w.id AND d.state = 'pending' AND d.next_at <= $1) ORDER BY w.id`, micros(now))
 }
 
+// dueDeliveries selects the first $3 messages for webhook $1 that are to be tried at $2
+// and have none about the same object before them.
+const dueDeliveries = `SELECT d.position FROM webhook_deliveries d
+	WHERE d.webhook_id = $1 AND d.state = 'pending' AND d.next_at <= $2 AND NOT EXISTS (
+		SELECT 1 FROM webhook_deliveries e
+		WHERE e.webhook_id = d.webhook_id AND e.object_id = d.object_id AND e.state = 'pending' AND e.position < d.position)
+	ORDER BY d.next_at, d.position LIMIT $3`
+
 func (t *tx) ClaimDeliveries(ctx context.Context, webhookID string, now, until time.Time, limit int) ([]control.Delivery, error) {
-	return many(ctx, t, scanDelivery, `WITH due AS MATERIALIZED (
-			SELECT d.position FROM webhook_deliveries d
-			WHERE d.webhook_id = $1 AND d.state = 'pending' AND d.next_at <= $2 AND NOT EXISTS (
-				SELECT 1 FROM webhook_deliveries e
-				WHERE e.webhook_id = $1 AND e.object_id = d.object_id AND e.state = 'pending' AND e.position < d.position)
-			ORDER BY d.next_at, d.position LIMIT $4`+t.unheld("d")+`)
-		UPDATE webhook_deliveries SET attempts = attempts + 1, next_at = $3 WHERE position IN (SELECT position FROM due)
-		RETURNING position, `+deliveryColumns, webhookID, micros(now), micros(until), limit)
+	return many(ctx, t, scanDelivery, "WITH due AS MATERIALIZED ("+dueDeliveries+t.unheld("d")+`)
+		UPDATE webhook_deliveries SET attempts = attempts + 1, next_at = $4 WHERE position IN (SELECT position FROM due)
+		RETURNING position, `+deliveryColumns, webhookID, micros(now), limit, micros(until))
 }
 
 func (t *tx) EndAttempt(ctx context.Context, d control.Delivery) (bool, error) {
@@ -234,13 +237,11 @@ func (t *tx) PruneDeliveries(ctx context.Context, deliveredBefore, createdBefore
 	return deleted, err
 }
 
-const (
-	untoldEnd      = "s.ends_at IS NOT NULL AND s.ends_at <> s.end_told AND s.ends_at <= "
-	changedGateway = "g.joined_at IS NOT NULL AND (g.down_at IS NULL AND g.lease_until <= ? OR g.down_at IS NOT NULL AND g.lease_until > ?)"
-)
+const untoldEnds = "SELECT " + subscriptionColumns + ` FROM subscriptions s
+	WHERE s.ends_at IS NOT NULL AND s.ends_at <> s.end_told AND s.ends_at <= $1 ORDER BY s.ends_at LIMIT $2`
 
 func (t *tx) UntoldEnds(ctx context.Context, now time.Time, limit int) ([]control.Subscription, error) {
-	return many(ctx, t, scanSubscription, "SELECT "+subscriptionColumns+" FROM subscriptions s WHERE "+untoldEnd+"$1 ORDER BY s.ends_at LIMIT $2", micros(now), limit)
+	return many(ctx, t, scanSubscription, untoldEnds, micros(now), limit)
 }
 
 func (t *tx) TellEnd(ctx context.Context, id string, end time.Time) (bool, error) {
@@ -249,7 +250,7 @@ func (t *tx) TellEnd(ctx context.Context, id string, end time.Time) (bool, error
 
 func (t *tx) ChangedGateways(ctx context.Context, now time.Time, limit int) ([]control.Gateway, error) {
 	l := &listing{from: "SELECT " + gatewayColumns + gatewayTables, order: "g.id"}
-	l.that(changedGateway, micros(now), micros(now))
+	l.that("g.joined_at IS NOT NULL AND (g.down_at IS NULL AND g.lease_until <= ? OR g.down_at IS NOT NULL AND g.lease_until > ?)", micros(now), micros(now))
 	return part(ctx, t, scanGateway, l, control.Page{Limit: limit})
 }
 
