@@ -14,10 +14,10 @@ var owned = map[string][]string{
 	"httvps-server": {"backend", "gateway"},
 	"httvps-backend": {
 		"public_url", "admin_url", "service_name", "kek_file", "database", "backup", "replicas", "nats", "gateway_heartbeat", "knock_cookie",
-		"knock_rotation", "refusals_per_minute",
+		"knock_rotation", "refusals_per_minute", "webhooks",
 	},
 	"httvps-gateway": {
-		"url", "masquerade", "knock", "upstream", "usage", "outage_grace", "require_channel_binding", "drain_timeout", "memory_limit", "pprof_listen",
+		"url", "masquerade", "knock", "upstream", "usage", "outage_grace", "require_channel_binding", "drain_timeout", "memory_limit", "pprof_listen", "padding",
 	},
 }
 
