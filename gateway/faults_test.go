@@ -159,11 +159,18 @@ func (l *farListener) Accept() (net.Conn, error) {
 	return conn, err
 }
 
+// peerOf is the gateway's end of a connection. It waits for it: a fault within the first
+// bytes comes before the gateway has accepted the connection, and would hit nobody.
 func (f *far) peerOf(c *faulty) *net.TCPConn {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	conn, _ := f.accepted[c.LocalAddr().String()].(*net.TCPConn)
-	return conn
+	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); <-time.After(time.Millisecond) {
+		f.mu.Lock()
+		conn, ok := f.accepted[c.LocalAddr().String()].(*net.TCPConn)
+		f.mu.Unlock()
+		if ok {
+			return conn
+		}
+	}
+	return nil
 }
 
 // The ways in which a carrier breaks.
