@@ -14,12 +14,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/httvps/httvps/e2e/internal/origin"
+	"github.com/httvps/httvps/test/sstest"
 )
 
 // transferSize is what one transfer moves: 1 GiB in the long run.
@@ -177,6 +179,55 @@ func TestEgressPolicyHolds(t *testing.T) {
 	if !asReply(err, &refused) || refused != 5 {
 		t.Errorf("a port that nobody listens on: %v, want SOCKS reply 5", err)
 	}
+}
+
+// TestAPlanDeniesBesidesItsGateway: a change of the plan holds for a session that lives;
+// what is open stays.
+func TestAPlanDeniesBesidesItsGateway(t *testing.T) {
+	s := startService(t)
+	d := enroll(t, s.Invite)
+	d.connect()
+	target := sstest.ServeTCP(t, sstest.Echo)
+	other := sstest.ServeTCP(t, sstest.Echo)
+	open, err := socksDial(d.Socks, target.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer open.Close()
+	until := func(what string, want byte) { // 0: it opens
+		t.Helper()
+		for began := time.Now(); ; <-time.After(50 * time.Millisecond) {
+			conn, err := socksDial(d.Socks, target.String())
+			var refused socksError
+			switch {
+			case err == nil && want == 0:
+				_ = conn.Close()
+				return
+			case err == nil:
+				_ = conn.Close()
+			case asReply(err, &refused) && byte(refused) == want:
+				return
+			}
+			if time.Since(began) > 20*time.Second {
+				t.Fatalf("%s: %v, want SOCKS reply %d", what, err, want)
+			}
+		}
+	}
+	s.ctl(nil, "plan", "update", "dev", "--denied-ports", strconv.Itoa(int(target.Port)))
+	until("a port that the plan denies", 2)
+	conn, err := socksDial(d.Socks, other.String())
+	if err != nil {
+		t.Errorf("another port: %v", err)
+	} else {
+		_ = conn.Close()
+	}
+	if err := echo(open); err != nil {
+		t.Errorf("what was open before: %v", err)
+	}
+	s.ctl(nil, "plan", "update", "dev", "--denied-ports", "")
+	until("a port that it denies no more", 0)
+	s.ctl(nil, "plan", "update", "dev", "--denied-prefixes", "127.0.0.0/8")
+	until("a prefix that the plan denies", 2)
 }
 
 // socksError is a SOCKS5 server's refusal.

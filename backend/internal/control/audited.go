@@ -116,6 +116,7 @@ func showPlan(o Plan) view {
 		"duration_days": o.DurationDays, "starts_on_first_use": o.StartsOnFirstUse, "regions": append([]string{}, o.Regions...),
 		"speed_up_bps": o.SpeedUpBPS, "speed_down_bps": o.SpeedDownBPS, "quota_bytes": o.QuotaBytes, "quota_period": o.QuotaPeriod, "time_zone": o.TimeZone,
 		"quota_action": o.QuotaAction, "throttle_bps": o.ThrottleBPS, "quota_warnings": append([]int{}, o.QuotaWarnings...),
+		"egress": o.Egress,
 	}
 }
 

@@ -93,7 +93,7 @@ func (l *Limits) apply(ctx context.Context, tx Tx, f LimitsChange) error {
 	sound := newPlan(time.Time{})
 	sound.Name = "a plan with which nothing is wrong"
 	plan := l.Of(sound)
-	return plan.verdict(ctx, tx)
+	return plan.verdict(ctx, tx, nil)
 }
 
 // UpdateLimits changes what holds for one user whatever his plans say. His sessions

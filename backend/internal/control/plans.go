@@ -4,9 +4,12 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"net/netip"
 	"reflect"
 	"slices"
 	"time"
+
+	"github.com/httvps/httvps/internal/egress"
 )
 
 // Plan is what a subscription allows. Its name is unique.
@@ -21,9 +24,10 @@ type Plan struct {
 	// StartsOnFirstUse lets a new subscription begin with the first session instead
 	// of at once.
 	StartsOnFirstUse bool
-	Regions          []string // codes of those whose gateways may be used, in their order; none: all
-	SpeedUpBPS       *int64   // bits per second of a session, from the device; nil: no limit
-	SpeedDownBPS     *int64   // to the device
+	Regions          []string     // codes of those whose gateways may be used, in their order; none: all
+	SpeedUpBPS       *int64       // bits per second of a session, from the device; nil: no limit
+	SpeedDownBPS     *int64       // to the device
+	Egress           egress.Rules // what sessions may not reach, besides what their gateway denies to all
 	Quota
 	CreatedAt time.Time
 }
@@ -74,6 +78,11 @@ type PlanFields struct {
 	QuotaAction      *QuotaAction
 	ThrottleBPS      *int64
 	QuotaWarnings    *[]int
+	DeniedPrefixes   *[]string // this one and the rest: see egress.Rules
+	DeniedPorts      *[]uint16
+	AllowedPorts     *[]uint16
+	DeniedNames      *[]string
+	AllowedNames     *[]string
 }
 
 // Bounds and defaults of a plan.
@@ -127,12 +136,35 @@ func (p *Plan) apply(ctx context.Context, tx Tx, f PlanFields) error {
 	if f.Regions != nil {
 		p.Regions = slices.Compact(slices.Sorted(slices.Values(*f.Regions)))
 	}
-	return p.verdict(ctx, tx)
+	unread := p.setEgress(f)
+	return p.verdict(ctx, tx, unread)
+}
+
+// setEgress changes what sessions may not reach, and returns the prefixes that are none.
+func (p *Plan) setEgress(f PlanFields) (unread []FieldError) {
+	rules := p.Egress
+	if f.DeniedPrefixes != nil {
+		rules.DeniedPrefixes = nil
+		for _, text := range *f.DeniedPrefixes {
+			prefix, err := netip.ParsePrefix(text)
+			if err != nil {
+				return []FieldError{{Field: "denied_prefixes", Detail: "want prefixes such as 203.0.113.0/24 or 2001:db8::/32"}}
+			}
+			rules.DeniedPrefixes = append(rules.DeniedPrefixes, prefix)
+		}
+	}
+	set(&rules.DeniedPorts, f.DeniedPorts)
+	set(&rules.AllowedPorts, f.AllowedPorts)
+	set(&rules.DeniedNames, f.DeniedNames)
+	set(&rules.AllowedNames, f.AllowedNames)
+	p.Egress = rules.Sorted()
+	return nil
 }
 
 // verdict returns everything that is wrong with a plan.
-func (p *Plan) verdict(ctx context.Context, tx Tx) error {
+func (p *Plan) verdict(ctx context.Context, tx Tx, unread []FieldError) error {
 	c := p.check()
+	c.fields = append(c.fields, unread...)
 	c.that(len(p.Regions) <= MaxPlanRegions, "regions", "want at most 64")
 	for _, code := range p.Regions[:min(len(p.Regions), MaxPlanRegions)] {
 		_, err := tx.RegionByCode(ctx, code)
@@ -169,6 +201,9 @@ func (p *Plan) check() *checks {
 	c.that(p.QuotaAction == QuotaBlock || p.QuotaAction == QuotaThrottle, "quota_action", "want block or throttle")
 	c.that(p.QuotaAction != QuotaThrottle || p.ThrottleBPS != nil, "throttle_bps", "needed with quota_action throttle")
 	c.that(len(p.QuotaWarnings) <= MaxWarnings, "quota_warnings", "want at most 8")
+	for _, problem := range p.Egress.Problems() {
+		c.that(false, problem.List, problem.What)
+	}
 	for _, percent := range p.QuotaWarnings {
 		if percent < 1 || percent > 99 {
 			c.that(false, "quota_warnings", "want percentages from 1 to 99")

@@ -2,11 +2,13 @@ package control_test
 
 import (
 	"errors"
+	"net/netip"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/httvps/httvps/backend/internal/control"
+	"github.com/httvps/httvps/internal/egress"
 )
 
 func TestEverythingThatIsWrongWithAPlanIsSaidAtOnce(t *testing.T) {
@@ -36,6 +38,11 @@ func TestEverythingThatIsWrongWithAPlanIsSaidAtOnce(t *testing.T) {
 			Name: new("x"), QuotaBytes: new(int64(1<<50 + 1)), SpeedUpBPS: new(int64(1e12 + 1)), Regions: new(make([]string, 65)),
 			QuotaWarnings: &[]int{1, 2, 3, 4, 5, 6, 7, 8, 9},
 		}, []string{"quota_bytes", "quota_warnings", "regions", "speed_up_bps"}},
+		"what sessions may not reach": {control.PlanFields{
+			Name: new("x"), DeniedPrefixes: &[]string{"203.0.113.0/24", "203.0.113.1/24"}, DeniedPorts: &[]uint16{0}, AllowedPorts: new(make([]uint16, 257)),
+			DeniedNames: &[]string{"*.example.com"}, AllowedNames: &[]string{""},
+		}, []string{"allowed_names", "allowed_ports", "denied_names", "denied_ports", "denied_prefixes"}},
+		"prefixes that are none": {control.PlanFields{Name: new("x"), MaxDevices: new(0), DeniedPrefixes: &[]string{"203.0.113.7"}}, []string{"denied_prefixes", "max_devices"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, _, err := w.CreatePlan(t.Context(), tc.fields, control.Once{})
@@ -90,5 +97,36 @@ func TestAPlansTermsAreKeptAndCanBeTakenBack(t *testing.T) {
 		if diff := cmp.Diff(bare, *p); diff != "" {
 			t.Errorf("taken back (-want +got):\n%s", diff)
 		}
+	}
+}
+
+func TestWhatAPlanDeniesComesWithEachDecision(t *testing.T) {
+	w := newWorld(t)
+	here := w.another(1, "here")
+	user, plan, _ := w.planned(control.PlanFields{
+		DeniedPrefixes: &[]string{"2001:db8::/32", "203.0.113.0/24", "2001:db8::/32"}, DeniedPorts: &[]uint16{465, 25}, DeniedNames: &[]string{"example.com"},
+	})
+	device := ok[control.Enrolled](t)(w.enrol(testKey(1), w.invite(user))).Device
+	byText := cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })
+	want := egress.Rules{
+		DeniedPrefixes: []netip.Prefix{netip.MustParsePrefix("203.0.113.0/24"), netip.MustParsePrefix("2001:db8::/32")},
+		DeniedPorts:    []uint16{25, 465}, DeniedNames: []string{"example.com"},
+	}
+	if diff := cmp.Diff(want, w.decide(here, request(device, 1, 1), "").Entitlement.Plan.Egress, byText); diff != "" {
+		t.Errorf("decided (-want +got):\n%s", diff)
+	}
+	before := len(ok[control.EventLog](t)(w.Events(t.Context(), 0, 500)).Events)
+	ok[control.Plan](t)(w.UpdatePlan(t.Context(), plan.ID, control.PlanFields{DeniedPorts: &[]uint16{25, 465, 25}})) // as it is
+	if n := len(ok[control.EventLog](t)(w.Events(t.Context(), 0, 500)).Events); n != before {
+		t.Errorf("%d events of a change that is none", n-before)
+	}
+	ok[control.Plan](t)(w.UpdatePlan(t.Context(), plan.ID, control.PlanFields{DeniedPrefixes: &[]string{}, AllowedPorts: &[]uint16{443}}))
+	want.DeniedPrefixes, want.AllowedPorts = nil, []uint16{443}
+	if diff := cmp.Diff(want, w.decide(here, request(device, 1, 2), "").Entitlement.Plan.Egress, byText); diff != "" {
+		t.Errorf("decided after the change (-want +got):\n%s", diff)
+	}
+	log := ok[control.EventLog](t)(w.Events(t.Context(), 0, 500))
+	if last := log.Events[len(log.Events)-1]; len(log.Events) == before || last.Kind != control.EventPlanChanged || last.PlanID != plan.ID || !last.All {
+		t.Errorf("the last event is %+v, want that the plan has changed", last)
 	}
 }

@@ -103,24 +103,25 @@ func (s *server) registerUsers(api huma.API) {
 
 // Plan is what a subscription allows.
 type Plan struct {
-	ID               string    `json:"id"`
-	Name             string    `json:"name"`
-	MaxDevices       int       `json:"max_devices" doc:"Enrolled devices of a user."`
-	MaxSessions      int       `json:"max_sessions" doc:"Sessions of a user at once."`
-	MaxStreams       int       `json:"max_streams" doc:"TCP streams of a session at once."`
-	MaxUDP           int       `json:"max_udp" doc:"UDP flows of a session at once."`
-	DurationDays     *int      `json:"duration_days" doc:"Of a new subscription; null: without end."`
-	StartsOnFirstUse bool      `json:"starts_on_first_use" doc:"A new subscription begins with its user's first session instead of at once."`
-	Regions          []string  `json:"regions" doc:"Codes of the regions whose gateways may be used; empty: all."`
-	SpeedUpBPS       *int64    `json:"speed_up_bps" doc:"Bits per second of a session, from the device; null: no limit."`
-	SpeedDownBPS     *int64    `json:"speed_down_bps" doc:"Bits per second of a session, to the device; null: no limit."`
-	QuotaBytes       *int64    `json:"quota_bytes" doc:"Traffic of a subscription in a period, up and down together; null: no quota."`
-	QuotaPeriod      string    `json:"quota_period" doc:"When the quota begins anew: never (none), by the calendar (day, week from Monday, month), or each month counted from the subscription's start (rolling)."`
-	TimeZone         string    `json:"time_zone" doc:"IANA name of the zone in whose calendar periods are."`
-	QuotaAction      string    `json:"quota_action" doc:"What becomes of a subscription whose quota is used up: block or throttle."`
-	ThrottleBPS      *int64    `json:"throttle_bps" doc:"Bits per second of a session in each direction, with throttle."`
-	QuotaWarnings    []int     `json:"quota_warnings" doc:"Of what percentages of the quota the service warns."`
-	CreatedAt        time.Time `json:"created_at"`
+	ID               string   `json:"id"`
+	Name             string   `json:"name"`
+	MaxDevices       int      `json:"max_devices" doc:"Enrolled devices of a user."`
+	MaxSessions      int      `json:"max_sessions" doc:"Sessions of a user at once."`
+	MaxStreams       int      `json:"max_streams" doc:"TCP streams of a session at once."`
+	MaxUDP           int      `json:"max_udp" doc:"UDP flows of a session at once."`
+	DurationDays     *int     `json:"duration_days" doc:"Of a new subscription; null: without end."`
+	StartsOnFirstUse bool     `json:"starts_on_first_use" doc:"A new subscription begins with its user's first session instead of at once."`
+	Regions          []string `json:"regions" doc:"Codes of the regions whose gateways may be used; empty: all."`
+	SpeedUpBPS       *int64   `json:"speed_up_bps" doc:"Bits per second of a session, from the device; null: no limit."`
+	SpeedDownBPS     *int64   `json:"speed_down_bps" doc:"Bits per second of a session, to the device; null: no limit."`
+	QuotaBytes       *int64   `json:"quota_bytes" doc:"Traffic of a subscription in a period, up and down together; null: no quota."`
+	QuotaPeriod      string   `json:"quota_period" doc:"When the quota begins anew: never (none), by the calendar (day, week from Monday, month), or each month counted from the subscription's start (rolling)."`
+	TimeZone         string   `json:"time_zone" doc:"IANA name of the zone in whose calendar periods are."`
+	QuotaAction      string   `json:"quota_action" doc:"What becomes of a subscription whose quota is used up: block or throttle."`
+	ThrottleBPS      *int64   `json:"throttle_bps" doc:"Bits per second of a session in each direction, with throttle."`
+	QuotaWarnings    []int    `json:"quota_warnings" doc:"Of what percentages of the quota the service warns."`
+	PlanEgress
+	CreatedAt time.Time `json:"created_at"`
 }
 
 func showPlan(p control.Plan) Plan {
@@ -128,7 +129,7 @@ func showPlan(p control.Plan) Plan {
 		ID: p.ID, Name: p.Name, MaxDevices: p.MaxDevices, MaxSessions: p.MaxSessions, MaxStreams: p.MaxStreams, MaxUDP: p.MaxUDP,
 		DurationDays: p.DurationDays, StartsOnFirstUse: p.StartsOnFirstUse, Regions: orEmpty(p.Regions), SpeedUpBPS: p.SpeedUpBPS,
 		SpeedDownBPS: p.SpeedDownBPS, QuotaBytes: p.QuotaBytes, QuotaPeriod: string(p.QuotaPeriod), TimeZone: p.TimeZone,
-		QuotaAction: string(p.QuotaAction), ThrottleBPS: p.ThrottleBPS, QuotaWarnings: orEmpty(p.QuotaWarnings), CreatedAt: p.CreatedAt,
+		QuotaAction: string(p.QuotaAction), ThrottleBPS: p.ThrottleBPS, QuotaWarnings: orEmpty(p.QuotaWarnings), PlanEgress: allEgress(p.Egress), CreatedAt: p.CreatedAt,
 	}
 }
 
@@ -158,6 +159,11 @@ type NewPlan struct {
 	QuotaAction      *control.QuotaAction `json:"quota_action,omitempty" enum:"block,throttle" doc:"Block when absent."`
 	ThrottleBPS      *int64               `json:"throttle_bps,omitempty" minimum:"0" maximum:"1000000000000" doc:"8,000 to 10^12 bits per second; needed with throttle."`
 	QuotaWarnings    *[]int               `json:"quota_warnings,omitempty" maxItems:"8" doc:"Percentages from 1 to 99. 80 and 95 when absent."`
+	DeniedPrefixes   *[]string            `json:"denied_prefixes,omitempty" maxItems:"256" doc:"Of addresses that sessions may not reach, such as 203.0.113.0/24; none when absent, here and in what follows. What the gateway denies to all stays denied."`
+	DeniedPorts      *[]uint16            `json:"denied_ports,omitempty" maxItems:"256" doc:"On every address."`
+	AllowedPorts     *[]uint16            `json:"allowed_ports,omitempty" maxItems:"256" doc:"The only ones that are not denied; empty: all others."`
+	DeniedNames      *[]string            `json:"denied_names,omitempty" maxItems:"256" doc:"Each with everything below it; a dot is every name."`
+	AllowedNames     *[]string            `json:"allowed_names,omitempty" maxItems:"256" doc:"Exceptions: the longest name decides, and of two that are the same the denial."`
 }
 
 // PlanChange is what an operator may change about a plan.
@@ -178,6 +184,11 @@ type PlanChange struct {
 	QuotaAction      *control.QuotaAction `json:"quota_action,omitempty" enum:"block,throttle"`
 	ThrottleBPS      *int64               `json:"throttle_bps,omitempty" minimum:"0" maximum:"1000000000000" doc:"8,000 to 10^12 bits per second; 0: none."`
 	QuotaWarnings    *[]int               `json:"quota_warnings,omitempty" maxItems:"8" doc:"Percentages from 1 to 99."`
+	DeniedPrefixes   *[]string            `json:"denied_prefixes,omitempty" maxItems:"256" doc:"In place of the ones before, here and in what follows. Connections that are open stay."`
+	DeniedPorts      *[]uint16            `json:"denied_ports,omitempty" maxItems:"256"`
+	AllowedPorts     *[]uint16            `json:"allowed_ports,omitempty" maxItems:"256" doc:"Empty: all but the denied ones."`
+	DeniedNames      *[]string            `json:"denied_names,omitempty" maxItems:"256"`
+	AllowedNames     *[]string            `json:"allowed_names,omitempty" maxItems:"256"`
 }
 
 type planChangeInput struct {
@@ -194,6 +205,8 @@ func (s *server) registerPlans(api huma.API) {
 				DurationDays: b.DurationDays, StartsOnFirstUse: b.StartsOnFirstUse, Regions: b.Regions, SpeedUpBPS: b.SpeedUpBPS,
 				SpeedDownBPS: b.SpeedDownBPS, QuotaBytes: b.QuotaBytes, QuotaPeriod: b.QuotaPeriod, TimeZone: b.TimeZone,
 				QuotaAction: b.QuotaAction, ThrottleBPS: b.ThrottleBPS, QuotaWarnings: b.QuotaWarnings,
+				DeniedPrefixes: b.DeniedPrefixes, DeniedPorts: b.DeniedPorts, AllowedPorts: b.AllowedPorts,
+				DeniedNames: b.DeniedNames, AllowedNames: b.AllowedNames,
 			}, in.once(ctx, "create-plan"))
 			return createdAs(showPlan(plan), replayed), err
 		})

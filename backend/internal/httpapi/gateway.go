@@ -66,6 +66,7 @@ type Decision struct {
 	Limits         *SessionLimits `json:"limits,omitempty"`
 	ExpiresAt      *time.Time     `json:"expires_at,omitempty" doc:"When the subscription ends; absent when it does not."`
 	Quota          *QuotaGrant    `json:"quota,omitempty" doc:"What the gateway may use of the subscription's quota; absent when there is none."`
+	Egress         *PlanEgress    `json:"egress,omitempty" doc:"What the session may not reach, besides what the gateway denies to all; absent when nothing."`
 }
 
 // SessionLimits are the plan's limits of one session.
@@ -308,6 +309,6 @@ func (s *server) showDecision(ctx context.Context, decision control.Decision) De
 		Limits: &SessionLimits{
 			MaxSessions: plan.MaxSessions, MaxStreams: plan.MaxStreams, MaxUDP: plan.MaxUDP, SpeedUpBPS: plan.SpeedUpBPS, SpeedDownBPS: plan.SpeedDownBPS,
 		},
-		ExpiresAt: decision.Entitlement.EndsAt, Quota: quota,
+		ExpiresAt: decision.Entitlement.EndsAt, Quota: quota, Egress: showEgress(plan.Egress),
 	}
 }

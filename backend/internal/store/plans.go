@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strconv"
@@ -9,13 +10,14 @@ import (
 	"time"
 
 	"github.com/httvps/httvps/backend/internal/control"
+	"github.com/httvps/httvps/internal/egress"
 )
 
 // planColumns are in the order of planFields and planValues, and after them the
 // codes of the plan's regions.
 const planColumns = `p.id, p.name, p.max_devices, p.max_sessions, p.max_streams, p.max_udp, p.duration_days, p.created_at,
 	p.starts_on_first_use, p.speed_up_bps, p.speed_down_bps, p.quota_bytes, p.quota_period, p.time_zone, p.quota_action, p.throttle_bps,
-	p.quota_warnings, (SELECT string_agg(r.code, ' ' ORDER BY r.code) FROM plan_regions x JOIN regions r ON r.id = x.region_id WHERE x.plan_id = p.id)`
+	p.quota_warnings, p.egress, (SELECT string_agg(r.code, ' ' ORDER BY r.code) FROM plan_regions x JOIN regions r ON r.id = x.region_id WHERE x.plan_id = p.id)`
 
 func planFields(p *control.Plan) []any {
 	return []any{
@@ -23,6 +25,7 @@ func planFields(p *control.Plan) []any {
 		moment{&p.CreatedAt},
 		&p.StartsOnFirstUse, &p.SpeedUpBPS, &p.SpeedDownBPS, &p.QuotaBytes, &p.QuotaPeriod, &p.TimeZone, &p.QuotaAction, &p.ThrottleBPS,
 		numbers{&p.QuotaWarnings},
+		egressRules{&p.Egress},
 		words{&p.Regions},
 	}
 }
@@ -32,6 +35,7 @@ func planValues(p control.Plan) []any {
 		p.ID, p.Name, p.MaxDevices, p.MaxSessions, p.MaxStreams, p.MaxUDP, p.DurationDays, micros(p.CreatedAt),
 		oneIf(p.StartsOnFirstUse), p.SpeedUpBPS, p.SpeedDownBPS, p.QuotaBytes, string(p.QuotaPeriod), p.TimeZone, string(p.QuotaAction), p.ThrottleBPS,
 		joined(p.QuotaWarnings),
+		egressText(p.Egress),
 	}
 }
 
@@ -44,8 +48,8 @@ const planClash = "there is a plan with this name"
 
 func (t *tx) InsertPlan(ctx context.Context, p control.Plan) error {
 	_, err := t.exec(ctx, planClash, `INSERT INTO plans (id, name, max_devices, max_sessions, max_streams, max_udp, duration_days, created_at,
-			starts_on_first_use, speed_up_bps, speed_down_bps, quota_bytes, quota_period, time_zone, quota_action, throttle_bps, quota_warnings)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)`, planValues(p)...)
+			starts_on_first_use, speed_up_bps, speed_down_bps, quota_bytes, quota_period, time_zone, quota_action, throttle_bps, quota_warnings, egress)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)`, planValues(p)...)
 	if err != nil {
 		return err
 	}
@@ -76,7 +80,7 @@ func (t *tx) UpdatePlan(ctx context.Context, p control.Plan) error {
 	err := t.execOne(ctx, planClash, `UPDATE plans
 		SET name = $2, max_devices = $3, max_sessions = $4, max_streams = $5, max_udp = $6, duration_days = $7, created_at = $8,
 			starts_on_first_use = $9, speed_up_bps = $10, speed_down_bps = $11, quota_bytes = $12, quota_period = $13, time_zone = $14,
-			quota_action = $15, throttle_bps = $16, quota_warnings = $17
+			quota_action = $15, throttle_bps = $16, quota_warnings = $17, egress = $18
 		WHERE id = $1`, planValues(p)...)
 	if err != nil {
 		return err
@@ -261,4 +265,36 @@ func (n numbers) Scan(src any) error {
 		*n.into = append(*n.into, number)
 	}
 	return nil
+}
+
+// egressText is rules as they are kept.
+func egressText(r egress.Rules) string {
+	if r.Empty() && len(r.AllowedNames) == 0 {
+		return ""
+	}
+	text, err := json.Marshal(r)
+	if err != nil {
+		panic(err) // prefixes, numbers and words marshal
+	}
+	return string(text)
+}
+
+// egressRules scans rules that are kept as JSON; an empty text is none.
+type egressRules struct{ into *egress.Rules }
+
+// Scan implements sql.Scanner.
+func (e egressRules) Scan(src any) error {
+	*e.into = egress.Rules{}
+	switch text := src.(type) {
+	case string:
+		if text == "" {
+			return nil
+		}
+		if err := json.Unmarshal([]byte(text), e.into); err != nil {
+			return fmt.Errorf("rules for egress: %w", err)
+		}
+		return nil
+	default:
+		return fmt.Errorf("%T is no rules for egress", src)
+	}
 }

@@ -45,6 +45,12 @@ type Plan struct {
 	QuotaAction      string   `json:"quota_action"`
 	ThrottleBPS      *int64   `json:"throttle_bps"`
 	QuotaWarnings    []int    `json:"quota_warnings"`
+	// What sessions may not reach, besides what their gateway denies to all.
+	DeniedPrefixes []string `json:"denied_prefixes"`
+	DeniedPorts    []int    `json:"denied_ports"`
+	AllowedPorts   []int    `json:"allowed_ports"` // empty: all others
+	DeniedNames    []string `json:"denied_names"`
+	AllowedNames   []string `json:"allowed_names"`
 }
 
 // Subscription is a user's plan for a period.

@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"errors"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -48,6 +50,16 @@ var plans = kind[api.Plan]{
 			}
 			return strings.Join(p.Regions, ",")
 		}},
+		{"DENIED PREFIXES", func(p api.Plan) string { return strings.Join(p.DeniedPrefixes, ",") }},
+		{"DENIED PORTS", func(p api.Plan) string { return numbers(p.DeniedPorts) }},
+		{"ALLOWED PORTS", func(p api.Plan) string {
+			if len(p.AllowedPorts) == 0 {
+				return "all others"
+			}
+			return numbers(p.AllowedPorts)
+		}},
+		{"DENIED NAMES", func(p api.Plan) string { return strings.Join(p.DeniedNames, ",") }},
+		{"ALLOWED NAMES", func(p api.Plan) string { return strings.Join(p.AllowedNames, ",") }},
 		{"STARTS ON FIRST USE", func(p api.Plan) string { return yesNo(p.StartsOnFirstUse) }},
 	},
 }
@@ -60,9 +72,42 @@ func percentages(list []int) string {
 	return strings.Join(texts, ",")
 }
 
+func numbers(list []int) string {
+	texts := make([]string, 0, len(list))
+	for _, n := range list {
+		texts = append(texts, count(n))
+	}
+	return strings.Join(texts, ",")
+}
+
 func (a *app) planCommand() *cobra.Command {
 	return a.noun("plan", "Limits on offer (PLAN is an id or a name)",
 		a.planCreate(), listCommand(a, plans), showCommand(a, plans), a.planUpdate(), deleteCommand(a, plans, ""))
+}
+
+// ports are those of a flag, with commas between them.
+type ports []int
+
+// String implements pflag.Value.
+func (p *ports) String() string { return numbers(*p) }
+
+// Type implements pflag.Value.
+func (p *ports) Type() string { return "ports" }
+
+// Set implements pflag.Value. An empty text is none.
+func (p *ports) Set(text string) error {
+	*p = ports{}
+	if text == "" {
+		return nil
+	}
+	for one := range strings.SplitSeq(text, ",") {
+		port, err := strconv.ParseUint(one, 10, 16)
+		if err != nil {
+			return errors.New("want ports from 1 to 65535 with commas between them, or '' for none")
+		}
+		*p = append(*p, int(port))
+	}
+	return nil
 }
 
 // planLimits are the flags that create and update share.
@@ -74,13 +119,16 @@ type planLimits struct {
 	quota                                 size
 	period, zone, action                  string
 	warnings                              []int
+	deniedPrefixes                        []string
+	deniedPorts, allowedPorts             ports
+	deniedNames, allowedNames             []string
 }
 
 func (l *planLimits) add(flags *pflag.FlagSet) {
 	flags.IntVar(&l.devices, "max-devices", 0, "how many devices a user may have (default: the service's)")
 	flags.IntVar(&l.sessions, "max-sessions", 0, "how many sessions a user may have at once (default: the service's)")
 	flags.IntVar(&l.streams, "max-streams", 0, "how many TCP streams a session may have at once; where a gateway's limits.max_streams is lower, that counts (default: the service's)")
-	flags.IntVar(&l.udp, "max-udp", 0, "how many UDP flows a session may have at once; gateways do not carry UDP yet (default: the service's)")
+	flags.IntVar(&l.udp, "max-udp", 0, "how many UDP flows a session may have at once; where a gateway's limits.max_udp is lower, that counts (default: the service's)")
 	flags.IntVar(&l.days, "duration-days", 0, "how many days a subscription lasts; 0: without end")
 	flags.BoolVar(&l.firstUse, "starts-on-first-use", false, "a new subscription begins with its user's first session")
 	flags.StringSliceVar(&l.regions, "regions", nil, "`CODES` of the regions that may be used, with commas; '' for all")
@@ -92,6 +140,11 @@ func (l *planLimits) add(flags *pflag.FlagSet) {
 	flags.StringVar(&l.action, "quota-action", "", "what becomes of who has used up the quota: `ACTION` block or throttle (default: block)")
 	flags.Var(&l.throttle, "throttle-bps", "`BITS` per second of a session with --quota-action throttle")
 	flags.IntSliceVar(&l.warnings, "quota-warnings", nil, "at what `PERCENT` of the quota to warn, with commas (default: 80,95)")
+	flags.StringSliceVar(&l.deniedPrefixes, "denied-prefixes", nil, "`PREFIXES` of addresses that sessions may not reach, with commas; '' for none")
+	flags.Var(&l.deniedPorts, "denied-ports", "`PORTS` that sessions may not reach, with commas; '' for none")
+	flags.Var(&l.allowedPorts, "allowed-ports", "the only `PORTS` that sessions may reach, with commas; '' for all that are not denied")
+	flags.StringSliceVar(&l.deniedNames, "denied-names", nil, "`NAMES` that sessions may not reach, each with everything below it, with commas; . is every name, '' none")
+	flags.StringSliceVar(&l.allowedNames, "allowed-names", nil, "`NAMES` that are exceptions from --denied-names, with commas; '' for none")
 }
 
 // fields are those limits that the command line has.
@@ -101,6 +154,9 @@ func (l *planLimits) fields(cmd *cobra.Command) map[string]any {
 		"duration_days": l.days, "starts_on_first_use": l.firstUse, "regions": append([]string{}, l.regions...),
 		"speed_up_bps": l.up, "speed_down_bps": l.down, "quota_bytes": l.quota, "quota_period": l.period, "time_zone": l.zone,
 		"quota_action": l.action, "throttle_bps": l.throttle, "quota_warnings": append([]int{}, l.warnings...),
+		"denied_prefixes": append([]string{}, l.deniedPrefixes...), "denied_ports": append([]int{}, l.deniedPorts...),
+		"allowed_ports": append([]int{}, l.allowedPorts...), "denied_names": append([]string{}, l.deniedNames...),
+		"allowed_names": append([]string{}, l.allowedNames...),
 	})
 }
 

@@ -1,8 +1,11 @@
 package desired
 
+import "cmp"
+
 // Bounds are a field's, for who holds them against the API's.
 type Bounds struct {
 	Min, Max int64
+	Items    int64
 	Words    []string
 }
 
@@ -19,7 +22,7 @@ func Schemas() map[string]map[string]Bounds {
 			switch name { // these say something else than a field of the object
 			case "access_key_file", "access_key_env", "access_key", "plan", "ends_at", "limits":
 			default:
-				all[schema][name] = Bounds{f.min, f.max, f.words}
+				all[schema][name] = Bounds{f.min, f.max, cmp.Or(f.items, f.max), f.words}
 			}
 		}
 	}

@@ -15,7 +15,8 @@ import (
 // description.
 type field struct {
 	takes    takes
-	min, max int64    // of numbers, and of the length of texts and lists
+	min, max int64    // of numbers, and of the length of texts and of lists of texts
+	items    int64    // how many numbers a list may have
 	units    []Unit   // of a number that people write with one
 	words    []string // that a text is one of; none: any
 	nothing  bool     // null is a value: none in a plan
@@ -84,7 +85,12 @@ var fieldsOf = map[Kind]map[string]field{
 		"time_zone":           {takes: text, max: 64},
 		"quota_action":        {takes: text, words: []string{"block", "throttle"}},
 		"throttle_bps":        {takes: number, min: 0, max: 1e12, units: bitsUnits, nothing: true},
-		"quota_warnings":      {takes: numbers, min: 1, max: 99},
+		"quota_warnings":      {takes: numbers, min: 1, max: 99, items: 8},
+		"denied_prefixes":     {takes: list, max: 256},
+		"denied_ports":        {takes: numbers, min: 1, max: 65535, items: 256},
+		"allowed_ports":       {takes: numbers, min: 1, max: 65535, items: 256},
+		"denied_names":        {takes: list, max: 256},
+		"allowed_names":       {takes: list, max: 256},
 	},
 	OutlineServer: {
 		"name":            {takes: text, min: 1, max: 100},
@@ -161,6 +167,9 @@ func (r *reader) value(f field, node *yaml.Node, path string) (any, bool) {
 		var all []int64
 		if node.Kind != yaml.SequenceNode || node.Decode(&all) != nil {
 			return wrong("want a list of whole numbers")
+		}
+		if int64(len(all)) > f.items {
+			return wrong("want at most %d", f.items)
 		}
 		for _, n := range all {
 			if n < f.min || n > f.max {

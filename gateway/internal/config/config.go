@@ -19,6 +19,7 @@ import (
 
 	"github.com/httvps/httvps/internal/acme"
 	"github.com/httvps/httvps/internal/configfile"
+	"github.com/httvps/httvps/internal/egress"
 	"github.com/httvps/httvps/sdk/go/knock"
 	"github.com/httvps/httvps/sdk/go/wire"
 )
@@ -365,9 +366,8 @@ func (u Upstream) validateNames(p *problems) {
 			continue
 		}
 		for _, name := range list.names {
-			if name != "." && (name == "" || (wire.Addr{Name: name, Port: 1}).Check() != nil) {
-				p.add("upstream.%s: %q is no name, want one such as example.com, which stands for everything below it, too: "+
-					"in lower case, in ASCII (xn--…), without * and without a dot at its ends", list.key, name)
+			if err := egress.CheckName(name); err != nil {
+				p.add("upstream.%s: %w", list.key, err)
 			}
 		}
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/httvps/httvps/internal/egress"
 	"github.com/httvps/httvps/internal/reason"
 )
 
@@ -38,17 +39,18 @@ func (q Question) about() subject {
 // Decision is the control plane's answer to a [Question].
 type Decision struct {
 	Allowed      bool
-	Reason       reason.Code // why not
-	MaxSessions  int         // of the user, by the plan; 0: no word
-	MaxStreams   int         // of the plan; 0: no word
-	MaxUDP       int         // of the plan, also 0; -1: no word
-	SpeedUp      int64       // of the plan, in bits per second from the device; 0: no limit
-	SpeedDown    int64       // likewise, to the device
-	User, Plan   string      // their ids
-	Subscription string      // that carries the session
-	Quota        *Grant      // what may be used of its quota; nil: it has none
-	ExpiresAt    time.Time   // end of the subscription; zero: none
-	Own          bool        // the gateway's, see [Node.StandIn]
+	Reason       reason.Code  // why not
+	MaxSessions  int          // of the user, by the plan; 0: no word
+	MaxStreams   int          // of the plan; 0: no word
+	MaxUDP       int          // of the plan, also 0; -1: no word
+	SpeedUp      int64        // of the plan, in bits per second from the device; 0: no limit
+	SpeedDown    int64        // likewise, to the device
+	User, Plan   string       // their ids
+	Subscription string       // that carries the session
+	Quota        *Grant       // what may be used of its quota; nil: it has none
+	Egress       egress.Rules // of the plan: what it denies besides the gateway
+	ExpiresAt    time.Time    // end of the subscription; zero: none
+	Own          bool         // the gateway's, see [Node.StandIn]
 }
 
 // Validate asks for the decision about a device that has proven who it is; one
@@ -171,12 +173,13 @@ func (n *Node) noteRefusal(q Question, why reason.Code) {
 
 // decisionBody is a decision as the API has it.
 type decisionBody struct {
-	Allowed        bool        `json:"allowed"`
-	Reason         reason.Code `json:"reason"`
-	UserID         string      `json:"user_id"`
-	SubscriptionID string      `json:"subscription_id"`
-	PlanID         string      `json:"plan_id"`
-	Quota          *grant      `json:"quota"`
+	Allowed        bool         `json:"allowed"`
+	Reason         reason.Code  `json:"reason"`
+	UserID         string       `json:"user_id"`
+	SubscriptionID string       `json:"subscription_id"`
+	PlanID         string       `json:"plan_id"`
+	Quota          *grant       `json:"quota"`
+	Egress         egress.Rules `json:"egress"`
 	Limits         struct {
 		MaxSessions int   `json:"max_sessions"`
 		MaxStreams  int   `json:"max_streams"`
@@ -206,7 +209,11 @@ func (b decisionBody) decision() (Decision, error) {
 	if b.Quota != nil && uuid.Validate(b.Quota.SubscriptionID) != nil {
 		return Decision{}, errors.New("a quota of a subscription that is none")
 	}
+	if err := b.Egress.Check(); err != nil { // what cannot be understood cannot be denied
+		return Decision{}, fmt.Errorf("egress: %w", err)
+	}
 	decision := Decision{
+		Egress:  b.Egress,
 		Allowed: b.Allowed, Reason: b.Reason,
 		MaxSessions:  b.Limits.MaxSessions,
 		MaxStreams:   b.Limits.MaxStreams,

@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -23,6 +24,7 @@ import (
 	"github.com/google/uuid"
 	"go.uber.org/goleak"
 
+	"github.com/httvps/httvps/internal/egress"
 	"github.com/httvps/httvps/internal/reason"
 	"github.com/httvps/httvps/internal/ticket"
 	"github.com/httvps/httvps/sdk/go/tlspin"
@@ -319,6 +321,15 @@ func TestDecisionsOfTheControlPlane(t *testing.T) {
 			map[string]any{"allowed": true, "plan_id": "p", "limits": map[string]any{"max_streams": 9, "max_udp": 1, "speed_up_bps": 1_000_000_000_000, "speed_down_bps": 8000}},
 			Decision{Allowed: true, Plan: "p", MaxStreams: 9, MaxUDP: 1, SpeedUp: 1_000_000_000_000, SpeedDown: 8000},
 		},
+		"allowed, but not everything": {
+			map[string]any{"allowed": true, "egress": map[string]any{
+				"denied_prefixes": []string{"203.0.113.0/24"}, "denied_ports": []int{25}, "allowed_ports": []int{443}, "denied_names": []string{"."}, "allowed_names": []string{"a.example"},
+			}},
+			Decision{Allowed: true, MaxUDP: -1, Egress: egress.Rules{
+				DeniedPrefixes: []netip.Prefix{netip.MustParsePrefix("203.0.113.0/24")}, DeniedPorts: []uint16{25}, AllowedPorts: []uint16{443},
+				DeniedNames: []string{"."}, AllowedNames: []string{"a.example"},
+			}},
+		},
 		"allowed, without an end": {map[string]any{"allowed": true}, Decision{Allowed: true, MaxUDP: -1}},
 		"refused":                 {map[string]any{"allowed": false, "reason": "device_revoked"}, Decision{Reason: reason.DeviceRevoked}},
 	} {
@@ -336,8 +347,8 @@ func TestDecisionsOfTheControlPlane(t *testing.T) {
 			}
 			n := c.node(t, nil)
 			got, err := n.Validate(t.Context(), question)
-			if err != nil || got != tc.want {
-				t.Errorf("Validate = %+v, %v, want %+v", got, err, tc.want)
+			if diff := cmp.Diff(tc.want, got, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); err != nil || diff != "" {
+				t.Errorf("Validate: %v (-want +got):\n%s", err, diff)
 			}
 			if waiting := n.ended.first(); len(waiting) != 0 {
 				t.Errorf("%v is told as ended", waiting)
@@ -348,10 +359,13 @@ func TestDecisionsOfTheControlPlane(t *testing.T) {
 
 func TestNoDecisionIsNoPermission(t *testing.T) {
 	for name, answer := range map[string]func(map[string]any) (int, any){
-		"an error":                   func(map[string]any) (int, any) { return 503, nil },
-		"a credential refused":       func(map[string]any) (int, any) { return 401, map[string]any{"code": "unauthorized", "allowed": true} },
-		"not JSON":                   func(map[string]any) (int, any) { return 200, []byte("<html>") },
-		"nothing":                    func(map[string]any) (int, any) { return 200, nil },
+		"an error":             func(map[string]any) (int, any) { return 503, nil },
+		"a credential refused": func(map[string]any) (int, any) { return 401, map[string]any{"code": "unauthorized", "allowed": true} },
+		"not JSON":             func(map[string]any) (int, any) { return 200, []byte("<html>") },
+		"nothing":              func(map[string]any) (int, any) { return 200, nil },
+		"rules for egress that mean nothing": func(map[string]any) (int, any) {
+			return 200, map[string]any{"allowed": true, "egress": map[string]any{"denied_names": []string{"*.example"}}}
+		},
 		"a refusal without a reason": func(map[string]any) (int, any) { return 200, map[string]any{} },
 		"an answer that never ends": func(map[string]any) (int, any) {
 			return 200, append([]byte(`{"allowed":true}`), bytes.Repeat([]byte(" "), maxAnswer)...)

@@ -1,6 +1,7 @@
 package nodes
 
 import (
+	"reflect"
 	"testing"
 	"time"
 
@@ -16,7 +17,7 @@ func TestARefusedDeviceIsAnsweredFromMemoryForAWhile(t *testing.T) {
 	n.refused.now = func() time.Time { return now }
 	ask := func(q Question, want Decision, asked int) {
 		t.Helper()
-		if got, err := n.Validate(t.Context(), q); err != nil || got != want {
+		if got, err := n.Validate(t.Context(), q); err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("Validate = %+v, %v, want %+v", got, err, want)
 		}
 		if got := c.count("/api/v1/auth/validate-device"); got != asked {
@@ -37,7 +38,7 @@ func TestARefusedDeviceIsAnsweredFromMemoryForAWhile(t *testing.T) {
 	ask(other, refused, 2)
 	ask(next, refused, 3)
 	// A session that lives is always asked about.
-	if got, err := n.Renew(t.Context(), question); err != nil || got != refused {
+	if got, err := n.Renew(t.Context(), question); err != nil || !reflect.DeepEqual(got, refused) {
 		t.Errorf("Renew = %+v, %v", got, err)
 	}
 	answer = map[string]any{"allowed": true}

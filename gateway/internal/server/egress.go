@@ -38,8 +38,8 @@ func (p packets) ListenPacket(ctx context.Context) (protocol.PacketConn, error) 
 // exits is how all sessions leave.
 type exits struct {
 	mode string // for metrics
-	// forSession returns how one does; done is for its end.
-	forSession func(id [16]byte) (out egress, done func())
+	// forSession returns how one does, within what its plan denies; done is for its end.
+	forSession func(id [16]byte, plan *upstream.Narrowing) (out egress, done func())
 	// run does what has to be done meanwhile, until ctx ends. Nil: nothing.
 	run func(ctx context.Context)
 	// event is told what the control plane says; it is nil unless the servers are
@@ -50,8 +50,8 @@ type exits struct {
 }
 
 // upstream is exits as the tunnel's half of the gateway sees it.
-func (e *exits) upstream(id [16]byte) protocol.Upstream {
-	out, done := e.forSession(id)
+func (e *exits) upstream(id [16]byte, plan *upstream.Narrowing) protocol.Upstream {
+	out, done := e.forSession(id, plan)
 	return protocol.Upstream{
 		Dial:    func(ctx context.Context, target wire.Addr) (protocol.Conn, error) { return out.Dial(ctx, target) },
 		Packets: packets{out},
@@ -59,10 +59,10 @@ func (e *exits) upstream(id [16]byte) protocol.Upstream {
 	}
 }
 
-func simple(mode string, forSession func() egress) *exits {
+func simple(mode string, forSession func(*upstream.Narrowing) egress) *exits {
 	return &exits{
 		mode:       mode,
-		forSession: func([16]byte) (egress, func()) { return forSession(), func() {} },
+		forSession: func(_ [16]byte, plan *upstream.Narrowing) (egress, func()) { return forSession(plan), func() {} },
 		probes:     func() []metrics.Probe { return nil },
 	}
 }
@@ -81,9 +81,9 @@ func newExits(
 ) (*exits, error) {
 	switch cfg.Mode {
 	case config.Echo:
-		return simple(cfg.Mode, func() egress { return upstream.Echo{} }), nil
+		return simple(cfg.Mode, func(*upstream.Narrowing) egress { return upstream.Echo{} }), nil
 	case config.Devnull:
-		return simple(cfg.Mode, func() egress { return upstream.Devnull{} }), nil
+		return simple(cfg.Mode, func(*upstream.Narrowing) egress { return upstream.Devnull{} }), nil
 	case config.Direct, config.Outline:
 	default:
 		return nil, fmt.Errorf("upstream mode %q", cfg.Mode)
@@ -96,7 +96,7 @@ func newExits(
 		return newOutline(cfg, policy, control, log, counters, held)
 	}
 	direct := upstream.NewDirect(upstream.DirectConfig{Policy: policy})
-	return simple(cfg.Mode, func() egress { return direct.ForSession() }), nil
+	return simple(cfg.Mode, func(plan *upstream.Narrowing) egress { return direct.ForSession(plan) }), nil
 }
 
 func newPolicy(cfg config.Upstream, own []net.Addr) (*upstream.Policy, error) {
@@ -186,8 +186,8 @@ func newOutline(
 	}
 	leave := &exits{
 		mode: config.Outline,
-		forSession: func(id [16]byte) (egress, func()) {
-			session := outline.ForSession(id)
+		forSession: func(id [16]byte, plan *upstream.Narrowing) (egress, func()) {
+			session := outline.ForSession(id, plan)
 			return session, session.Close
 		},
 		run: outline.Run,

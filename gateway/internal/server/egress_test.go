@@ -74,7 +74,8 @@ func deviceIn(t *testing.T, up config.Upstream, held func(n int)) *mux.Session {
 	if err != nil {
 		t.Fatal(err)
 	}
-	live, err := sessions.New(1, sessions.Leaving{}, nil).Add(sessions.ID{}, sessions.Device{}, sessions.Term{})
+	registry := sessions.New(1, sessions.Leaving{}, nil)
+	live, err := registry.Add(sessions.ID{}, sessions.Device{}, sessions.Term{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,7 +83,7 @@ func deviceIn(t *testing.T, up config.Upstream, held func(n int)) *mux.Session {
 	if err != nil {
 		t.Fatal(err)
 	}
-	streams := newStreams(config.Limits{MaxStreams: 256, Dials: 256, IdleTimeout: configfile.Duration(time.Minute)}, leave, counters)
+	streams := newStreams(config.Limits{MaxStreams: 256, Dials: 256, IdleTimeout: configfile.Duration(time.Minute)}, leave, registry, counters)
 	ours, theirs := muxtest.Pipe()
 	gateway := mux.New(ours, mux.Config{Role: mux.Gateway, Limits: wire.DefaultLimits()})
 	client := mux.New(theirs, mux.Config{Role: mux.Client, Limits: wire.DefaultLimits()})

@@ -28,6 +28,7 @@ import (
 	"github.com/httvps/httvps/gateway/internal/protocol"
 	"github.com/httvps/httvps/gateway/internal/quota"
 	"github.com/httvps/httvps/gateway/internal/sessions"
+	"github.com/httvps/httvps/gateway/internal/upstream"
 	"github.com/httvps/httvps/internal/gate"
 	"github.com/httvps/httvps/internal/redirect"
 	"github.com/httvps/httvps/sdk/go/carrier"
@@ -256,7 +257,7 @@ func (g *gateway) build(member nodes.Config) error {
 		reviews:   g.reviews,
 		usage:     g.usage,
 		quotas:    g.quotas.book,
-		streams:   newStreams(limits, g.exits, g.metrics),
+		streams:   newStreams(limits, g.exits, g.registry, g.metrics),
 		metrics:   g.metrics,
 		memory:    memory,
 		log:       g.cfg.Log,
@@ -285,9 +286,15 @@ func (g *gateway) newSite(want config.Masquerade) (*masquerade.Site, error) {
 // targetsOf is how many connections to targets one session may have.
 func targetsOf(limits config.Limits) int { return 2 * limits.MaxStreams }
 
-func newStreams(limits config.Limits, leave *exits, counters *metrics.Metrics) *protocol.Streams {
+func newStreams(limits config.Limits, leave *exits, registry *sessions.Registry, counters *metrics.Metrics) *protocol.Streams {
 	return &protocol.Streams{
-		NewUpstream:    leave.upstream,
+		NewUpstream: func(id [16]byte) protocol.Upstream {
+			var plan *upstream.Narrowing
+			if live, ok := registry.Find(id); ok { // as long as it is served
+				plan = &live.Egress
+			}
+			return leave.upstream(id, plan)
+		},
 		Slots:          make(chan struct{}, limits.Dials),
 		SessionDials:   max(1, min(limits.MaxStreams, limits.Dials/dialShare)),
 		SessionTargets: targetsOf(limits),

@@ -282,6 +282,7 @@ func (t *tunnels) rest(live *sessions.Session, decision nodes.Decision, asked ti
 	live.Offer(asked, limits.MaxStreams, limits.MaxUDP)
 	live.Rest(sessions.Terms{User: decision.User, Plan: decision.Plan, Subscription: decision.Subscription})
 	live.Speeds.Set(asked, decision.SpeedUp, decision.SpeedDown)
+	live.Egress.Set(asked, decision.Egress)
 	live.Quota.Rest(decision.Subscription, quotaOf(decision), asked)
 }
 

@@ -15,6 +15,7 @@ import (
 
 	"github.com/httvps/httvps/gateway/internal/pace"
 	"github.com/httvps/httvps/gateway/internal/quota"
+	"github.com/httvps/httvps/gateway/internal/upstream"
 	"github.com/httvps/httvps/sdk/go/wire"
 )
 
@@ -68,6 +69,7 @@ type Session struct {
 	Device Device
 	Speeds *pace.Speeds // of the device: all its sessions have the same
 	Quota  *quota.Use   // set before the session is carried
+	Egress upstream.Narrowing
 	Traffic
 
 	all     *Traffic

@@ -66,13 +66,14 @@ func NewDirect(cfg DirectConfig) *Direct {
 	}
 	d := &Direct{policy: cfg.Policy, resolver: newResolver(cfg.DialDNS), lookups: newPlaces(cfg.MaxLookups), known: new(names)}
 	d.known.init()
-	return d.ForSession()
+	return d.ForSession(nil)
 }
 
-// ForSession returns a dialer for another session: under the same policy and
-// the same bound on all lookups, with a share of its own.
-func (d *Direct) ForSession() *Direct {
+// ForSession returns a dialer for another session: under the same policy within its
+// plan's, which may be nil, and under the same bound on all lookups, with a share of its own.
+func (d *Direct) ForSession(plan *Narrowing) *Direct {
 	other := *d
+	other.policy = d.policy.Within(plan)
 	other.lookups = d.lookups.forSession()
 	return &other
 }

@@ -280,7 +280,7 @@ func TestAnAnswerIsKeptForItsTimeAndJudgedEachTime(t *testing.T) {
 			dns.ttl.Store(tc.ttl)
 			d := NewDirect(DirectConfig{Policy: newPolicy(t, Rules{Allow: prefixes("127.0.0.2/32")}), DialDNS: dns.dial})
 			for range 2 {
-				conn, err := d.ForSession().Dial(t.Context(), wire.Addr{Name: name, Port: target.addr().Port()})
+				conn, err := d.ForSession(nil).Dial(t.Context(), wire.Addr{Name: name, Port: target.addr().Port()})
 				if tc.fails != "" {
 					wantFailure(t, err, tc.fails)
 					continue
@@ -462,7 +462,7 @@ func TestLookupsAreBounded(t *testing.T) {
 func TestASessionsLookupsHaveAShareOfTheirOwn(t *testing.T) {
 	dns := newDNS(t, func(string, bool) ([]netip.Addr, bool) { return nil, false })
 	hostile := NewDirect(DirectConfig{Policy: newPolicy(t, Rules{}), DialDNS: dns.dial, MaxLookups: 16})
-	other := hostile.ForSession()
+	other := hostile.ForSession(nil)
 	ctx, cancel := context.WithCancel(t.Context())
 	var asking sync.WaitGroup
 	for i := range 64 {

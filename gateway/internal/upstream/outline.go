@@ -264,8 +264,8 @@ func (o *Outline) used() []*exit {
 
 // ForSession returns how one session leaves. It must be closed when the session
 // is over.
-func (o *Outline) ForSession(id [16]byte) *OutlineSession {
-	return &OutlineSession{outline: o, id: id, lookups: o.lookups.forSession(), turn: make(chan struct{}, 1)}
+func (o *Outline) ForSession(id [16]byte, plan *Narrowing) *OutlineSession {
+	return &OutlineSession{outline: o, id: id, policy: o.cfg.Policy.Within(plan), lookups: o.lookups.forSession(), turn: make(chan struct{}, 1)}
 }
 
 // OutlineSession is a [Dialer] and a [PacketDialer] through the server of one
@@ -273,6 +273,7 @@ func (o *Outline) ForSession(id [16]byte) *OutlineSession {
 type OutlineSession struct {
 	outline *Outline
 	id      [16]byte
+	policy  *Policy
 	lookups places
 	turn    chan struct{} // held by who asks for a server
 
@@ -479,7 +480,7 @@ func (s *OutlineSession) Dial(ctx context.Context, target wire.Addr) (Conn, erro
 // judge returns what the server is to connect to. A managed server gets a name,
 // except where the operator denies addresses: these are judged here.
 func (s *OutlineSession) judge(ctx context.Context, e *exit, target wire.Addr) (wire.Addr, error) {
-	policy := s.outline.cfg.Policy
+	policy := s.policy
 	if target.Name != "" && e.server.Managed && policy.TakesNames() {
 		if policy.CheckName(target.Name) != nil || policy.CheckPort(target.Port) != nil {
 			return wire.Addr{}, &Error{Failure: Denied, Err: ErrDenied}
@@ -498,7 +499,7 @@ func (s *OutlineSession) judge(ctx context.Context, e *exit, target wire.Addr) (
 func (s *OutlineSession) addresses(ctx context.Context, e *exit, target wire.Addr, check func(netip.AddrPort) error) ([]netip.AddrPort, error) {
 	found := []netip.Addr{target.IP}
 	if target.Name != "" {
-		if err := s.outline.cfg.Policy.CheckName(target.Name); err != nil {
+		if err := s.policy.CheckName(target.Name); err != nil {
 			return nil, &Error{Failure: Denied, Err: err}
 		}
 		leave, err := s.lookups.enter(ctx)
@@ -524,11 +525,11 @@ func (s *OutlineSession) DialPacket(ctx context.Context, target wire.Addr) (Pack
 		peer netip.AddrPort
 	)
 	err := s.try(ctx, func(ctx context.Context, e *exit) error {
-		addrs, err := s.addresses(ctx, e, target, s.outline.cfg.Policy.CheckUDP)
+		addrs, err := s.addresses(ctx, e, target, s.policy.CheckUDP)
 		if err != nil {
 			return err
 		}
-		opened, err := e.dialPacket(ctx, addrs[0], s.outline.cfg.Policy)
+		opened, err := e.dialPacket(ctx, addrs[0], s.policy)
 		if err == nil {
 			conn, peer = opened, addrs[0]
 		}
@@ -543,7 +544,7 @@ func (s *OutlineSession) ListenPacket(ctx context.Context) (PacketConn, error) {
 	defer cancel()
 	var conn PacketConn
 	return conn, s.try(ctx, func(ctx context.Context, e *exit) error {
-		opened, err := e.dialPacket(ctx, netip.AddrPort{}, s.outline.cfg.Policy)
+		opened, err := e.dialPacket(ctx, netip.AddrPort{}, s.policy)
 		if err == nil {
 			conn = opened
 		}
@@ -558,7 +559,7 @@ func (s *OutlineSession) Resolve(ctx context.Context, target wire.Addr) ([]netip
 	var addrs []netip.AddrPort
 	err := s.try(ctx, func(ctx context.Context, e *exit) error {
 		var err error
-		addrs, err = s.addresses(ctx, e, target, s.outline.cfg.Policy.CheckUDP)
+		addrs, err = s.addresses(ctx, e, target, s.policy.CheckUDP)
 		return err
 	})
 	return addrs, err

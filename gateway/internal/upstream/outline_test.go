@@ -103,7 +103,7 @@ func newOutlineRig(t *testing.T, change func(*OutlineConfig), servers ...Server)
 
 func (r *outlineRig) session(t *testing.T, id byte) *OutlineSession {
 	t.Helper()
-	s := r.ForSession([16]byte{id})
+	s := r.ForSession([16]byte{id}, nil)
 	t.Cleanup(s.Close)
 	return s
 }
@@ -551,7 +551,7 @@ func TestASessionAsksNoMoreOftenThanItShould(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				s := o.ForSession([16]byte{1})
+				s := o.ForSession([16]byte{1}, nil)
 				e, _ := s.through(t.Context(), failing{})
 				if tc.fails == "" {
 					if e, err = s.through(t.Context(), failing{exit: e}); err != nil { // the first has failed
@@ -600,7 +600,7 @@ func TestASessionHearsThatItsServerChanged(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s, other := o.ForSession([16]byte{1}), o.ForSession([16]byte{2})
+		s, other := o.ForSession([16]byte{1}, nil), o.ForSession([16]byte{2}, nil)
 		defer other.Close()
 		want := func(what string, asked int, id string, generation int64) {
 			t.Helper()
@@ -676,7 +676,7 @@ func TestTheListOfWatchedServersIsReplaced(t *testing.T) {
 	sessions := make(map[string]*OutlineSession)
 	for i, id := range []string{"a", "b", "c"} {
 		f.answer = func(string) (Server, error) { return server(id, "x"), nil }
-		sessions[id] = o.ForSession([16]byte{byte(i)})
+		sessions[id] = o.ForSession([16]byte{byte(i)}, nil)
 		defer sessions[id].Close()
 		if _, err := sessions[id].through(t.Context(), failing{}); err != nil {
 			t.Fatal(err)
@@ -737,7 +737,7 @@ func TestManyStreamsAskForOneServer(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s := o.ForSession([16]byte{1})
+		s := o.ForSession([16]byte{1}, nil)
 		defer s.Close()
 		var wg sync.WaitGroup
 		for range 100 {

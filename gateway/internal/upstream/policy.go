@@ -40,6 +40,7 @@ type Policy struct {
 	own         map[netip.AddrPort]struct{}
 	ownPorts    map[uint16]struct{} // listeners on all addresses
 	host        map[netip.Addr]struct{}
+	narrowing   *Narrowing // of one session; nil: none
 }
 
 // NewPolicy returns the policy of the rules over the built-in table: IPv4
@@ -89,8 +90,19 @@ func NewPolicy(rules Rules) (*Policy, error) {
 // Check returns [ErrDenied] unless target may be connected to. It takes an
 // address, not a name: a name could resolve to something else by the time we
 // connect. The order is: unspecified addresses, own listeners, ports, the
-// operator's denials, the operator's exceptions, the built-in table.
+// operator's denials, the operator's exceptions, the built-in table; and then what
+// the session's plan denies.
 func (p *Policy) Check(target netip.AddrPort) error {
+	if err := p.check(target); err != nil {
+		return err
+	}
+	if plan := p.narrower(); plan != nil {
+		return plan.check(target)
+	}
+	return nil
+}
+
+func (p *Policy) check(target netip.AddrPort) error {
 	addr := target.Addr()
 	if !addr.IsValid() || addr.Zone() != "" || target.Port() == 0 {
 		return ErrDenied
@@ -102,7 +114,7 @@ func (p *Policy) Check(target netip.AddrPort) error {
 	if p.isOwn(netip.AddrPortFrom(addr, target.Port())) {
 		return ErrDenied
 	}
-	if p.CheckPort(target.Port()) != nil {
+	if p.checkPort(target.Port()) != nil {
 		return ErrDenied
 	}
 	switch {
@@ -130,6 +142,16 @@ func (p *Policy) CheckUDP(target netip.AddrPort) error {
 
 // CheckPort returns [ErrDenied] unless that port may be connected to somewhere.
 func (p *Policy) CheckPort(port uint16) error {
+	if err := p.checkPort(port); err != nil {
+		return err
+	}
+	if plan := p.narrower(); plan != nil {
+		return plan.checkPort(port)
+	}
+	return nil
+}
+
+func (p *Policy) checkPort(port uint16) error {
 	_, denied := p.ports[port]
 	_, listed := p.onlyPorts[port]
 	if denied || !listed && len(p.onlyPorts) > 0 || port == 0 {
@@ -147,8 +169,11 @@ func portSet(ports []uint16) map[uint16]struct{} {
 }
 
 // TakesNames reports whether a name may be resolved where addresses cannot be
-// judged by this policy: whether the operator has denied none.
-func (p *Policy) TakesNames() bool { return len(p.deny) == 0 }
+// judged by this policy: whether neither the operator nor the plan has denied any.
+func (p *Policy) TakesNames() bool {
+	plan := p.narrower()
+	return len(p.deny) == 0 && (plan == nil || len(plan.deny) == 0)
+}
 
 func (p *Policy) isOwn(target netip.AddrPort) bool {
 	if _, own := p.own[target]; own {

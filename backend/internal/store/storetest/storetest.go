@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"testing"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/httvps/httvps/backend/internal/control"
+	"github.com/httvps/httvps/internal/egress"
 )
 
 // now is the moment of all tests, of the precision that stores keep.
@@ -211,7 +213,7 @@ func (f fixture) session(t *testing.T, device control.Device, gateway control.Ga
 // same fails the test unless got is want.
 func same[T any](t *testing.T, want, got T) {
 	t.Helper()
-	if diff := cmp.Diff(want, got); diff != "" {
+	if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); diff != "" {
 		t.Errorf("unexpected rows (-want +got):\n%s", diff)
 	}
 }
@@ -234,6 +236,10 @@ func testRoundTrip(f fixture) {
 		plan.Quota = control.Quota{
 			QuotaBytes: new(int64(1 << 50)), QuotaPeriod: control.PeriodRolling, TimeZone: "Asia/Kathmandu",
 			QuotaAction: control.QuotaThrottle, ThrottleBPS: new(int64(64_000)), QuotaWarnings: []int{50, 99},
+		}
+		plan.Egress = egress.Rules{
+			DeniedPrefixes: []netip.Prefix{netip.MustParsePrefix("203.0.113.0/24"), netip.MustParsePrefix("2001:db8::/32")}, DeniedPorts: []uint16{25, 65535},
+			AllowedPorts: []uint16{443}, DeniedNames: []string{"."}, AllowedNames: []string{"example.com"},
 		}
 		sub.EndsAt = nil
 		device.RevokedAt, device.LastSeenAt, device.Name = &now, &now, "desktop"
