@@ -14,6 +14,7 @@ func TestAUsersOwnLimitsEndHisSessionAndLetHimInAgain(t *testing.T) {
 	far := startOrigin(t)
 	var invitation object
 	var subs listing
+	s.ctl(nil, "settings", "update", "--support", "Write to help@example.com")
 	s.ctl(nil, "user", "create", "--name", "anna")
 	s.ctl(nil, "plan", "create", "--name", "large", "--quota-bytes", "10GiB")
 	s.ctl(nil, "subscription", "create", "--user", "anna", "--plan", "large")
@@ -44,6 +45,9 @@ func TestAUsersOwnLimitsEndHisSessionAndLetHimInAgain(t *testing.T) {
 	}
 	s.ctl(nil, "user", "update", "anna", "--quota-bytes", "2MiB")
 	d.wantExit(3, "quota_exceeded")
+	if !strings.Contains(d.proc.Log(), "Whom to ask: Write to help@example.com") {
+		t.Errorf("nobody is named whom to ask:\n%s", d.proc.Log())
+	}
 	s.ctl(nil, "user", "update", "anna", "--quota-bytes", "plan")
 	d.connect()
 	if err := moves("1MiB"); err != nil {

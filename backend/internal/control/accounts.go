@@ -34,16 +34,17 @@ func (o *Operator) apply(f OperatorFields, now time.Time) error {
 // everything.
 func (o Operator) runs() bool { return o.Role == RoleOwner && o.DisabledAt == nil }
 
-// CreateOperator adds an operator with a first token, which is valid for ttl (0:
-// APITokenTTL) and nowhere else to be had. When the same request had been made
+// CreateOperator adds an operator with a first token, which is valid for ttl (0: what
+// the settings say) and nowhere else to be had. When the same request had been made
 // before, the credential has no token and the second result is true.
 func (a *Authority) CreateOperator(ctx context.Context, name string, role Role, ttl time.Duration, once Once) (Credential, bool, error) {
 	operator := Operator{ID: newID(), CreatedAt: a.now()}
 	if err := operator.apply(OperatorFields{Name: &name, Role: &role}, a.now()); err != nil {
 		return Credential{}, false, err
 	}
-	if ttl == 0 {
-		ttl = APITokenTTL
+	ttl, err := a.tokenTTL(ctx, ttl)
+	if err != nil {
+		return Credential{}, false, err
 	}
 	var c checks
 	c.that(ttl >= 24*time.Hour && ttl <= MaxAPITokenTTL, "ttl_days", "want 1 to 365")

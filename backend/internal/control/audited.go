@@ -413,6 +413,10 @@ func (u *audited) PutOutlineKey(ctx context.Context, o SealedOutlineKey) error {
 var openSettings = map[string]bool{settingServiceID: true, settingIssuer: true, settingSealingKey: true}
 
 func (u *audited) PutSetting(ctx context.Context, name, value string) error {
+	if name == settingService {
+		return change(ctx, u, "settings.updated", "", func(ctx context.Context, _ string) (keptSettings, error) { return readSettings(ctx, u.Tx) },
+			showKept, func() error { return u.Tx.PutSetting(ctx, name, value) })
+	}
 	err := u.Tx.PutSetting(ctx, name, value)
 	if err == nil {
 		if !openSettings[name] {

@@ -1,7 +1,6 @@
 package control
 
 import (
-	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -81,7 +80,7 @@ type BulkRequest struct {
 	Days   int          `json:"days,omitempty"`
 	EndsAt *time.Time   `json:"ends_at,omitempty"`
 	PlanID string       `json:"plan_id,omitempty"` // for BulkMove: to which
-	TTL    int          `json:"ttl,omitempty"`     // for BulkInvite, in seconds; 0: InvitationTTL
+	TTL    int          `json:"ttl,omitempty"`     // for BulkInvite, in seconds; 0: what the settings say
 	Limits LimitsChange `json:"limits,omitzero"`   // for BulkLimit
 }
 
@@ -356,7 +355,7 @@ func (a *Authority) applyBulk(ctx context.Context, tx Tx, r BulkRequest, o BulkO
 	case BulkDelete:
 		err = a.removeUser(ctx, tx, o.ObjectID)
 	case BulkInvite:
-		link, err = a.inviteAs(ctx, tx, newID(), o.ObjectID, cmp.Or(time.Duration(r.TTL)*time.Second, InvitationTTL))
+		link, err = a.inviteAs(ctx, tx, newID(), o.ObjectID, time.Duration(r.TTL)*time.Second)
 	case BulkRevoke:
 		err = a.revokeDevice(ctx, tx, o.ObjectID)
 	case BulkMove:

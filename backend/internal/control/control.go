@@ -142,6 +142,7 @@ const (
 	settingPrefix    = "api_prefix"
 	settingBootstrap = "bootstrap_code"
 	settingRescue    = "rescue_code"
+	settingService   = "service_settings" // what keptSettings are in JSON
 )
 
 func openIdentity(ctx context.Context, tx Tx) (Identity, error) {

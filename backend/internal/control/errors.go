@@ -45,6 +45,8 @@ type RefusedError struct {
 	Reason reason.Code
 	// Devices are those of which one can be replaced, with reason.DeviceLimit.
 	Devices []Device
+	// Support is whom the person can turn to, from Authority.WithSupport; else empty.
+	Support string
 }
 
 func (e *RefusedError) Error() string { return "refused: " + string(e.Reason) }

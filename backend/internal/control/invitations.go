@@ -18,15 +18,12 @@ type Invitation struct {
 	CreatedAt time.Time
 }
 
-// Invite makes an invitation that is valid for ttl (0: InvitationTTL) and
+// Invite makes an invitation that is valid for ttl (0: what the settings say) and
 // returns the link that carries its code, which is nowhere else to be had. When
 // the same request had been made before, the link is empty and the third result true.
 func (a *Authority) Invite(ctx context.Context, userID string, ttl time.Duration, once Once) (Invitation, string, bool, error) {
-	if ttl == 0 {
-		ttl = InvitationTTL
-	}
 	var c checks
-	c.that(ttl >= time.Minute && ttl <= MaxInvitationTTL, "ttl_seconds", "want 60 to 2592000 (30 days)")
+	c.that(ttl == 0 || ttl >= time.Minute && ttl <= MaxInvitationTTL, "ttl_seconds", "want 60 to 2592000 (30 days)")
 	if err := c.err(); err != nil {
 		return Invitation{}, "", false, err
 	}
@@ -42,9 +39,13 @@ func (a *Authority) Invite(ctx context.Context, userID string, ttl time.Duration
 	return invitation, shown, false, nil
 }
 
-// inviteAs makes the invitation with an id, and returns the link that carries its code.
+// inviteAs makes the invitation with an id, valid for ttl (0: what the settings say), and returns the link that carries its code.
 func (a *Authority) inviteAs(ctx context.Context, tx Tx, id, userID string, ttl time.Duration) (string, error) {
 	if _, err := tx.User(ctx, userID); err != nil {
+		return "", err
+	}
+	ttl, err := invitationTTL(ctx, tx, ttl)
+	if err != nil {
 		return "", err
 	}
 	code, hash := newCode()

@@ -15,6 +15,7 @@ type Me struct {
 	Refused     reason.Code    // why it gets no session; empty: it may have one
 	Entitlement *Entitlement   // what its next session rests on, or what it last had; nil: it never had one
 	Quota       *QuotaStanding // nil: there is none
+	Support     string         // whom the user can turn to; empty: nobody is named
 }
 
 // QuotaStanding is what is used of a subscription's quota in a period.
@@ -38,7 +39,11 @@ func (a *Authority) Me(ctx context.Context, deviceID string) (Me, error) {
 		if err != nil {
 			return err
 		}
-		me = Me{Device: s.Device, User: s.User}
+		settings, err := readSettings(ctx, tx)
+		if err != nil {
+			return err
+		}
+		me = Me{Device: s.Device, User: s.User, Support: settings.settings().Support}
 		usable, why := s.usable(now)
 		if why != "" {
 			me.Refused = why

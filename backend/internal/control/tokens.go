@@ -40,13 +40,10 @@ func limitedHash(hash []byte) []byte {
 type NewAPIToken struct {
 	OperatorID string        // empty: the maker's own
 	Role       Role          // empty: as much as its operator and its maker may
-	TTL        time.Duration // 0: APITokenTTL
+	TTL        time.Duration // 0: what the settings say
 }
 
 func (n *NewAPIToken) check(maker Bearer) error {
-	if n.TTL == 0 {
-		n.TTL = APITokenTTL
-	}
 	if n.OperatorID == "" {
 		n.OperatorID = maker.ID
 	}
@@ -60,6 +57,10 @@ func (n *NewAPIToken) check(maker Bearer) error {
 // that its maker may not with the token he came with, nor its operator. When the
 // same request had been made before, the text is empty and the third result true.
 func (a *Authority) CreateAPIToken(ctx context.Context, maker Bearer, n NewAPIToken, once Once) (APIToken, string, bool, error) {
+	var err error
+	if n.TTL, err = a.tokenTTL(ctx, n.TTL); err != nil {
+		return APIToken{}, "", false, err
+	}
 	if err := n.check(maker); err != nil {
 		return APIToken{}, "", false, err
 	}

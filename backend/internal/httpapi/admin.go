@@ -148,6 +148,7 @@ func (s *server) registerAdmin(api huma.API) {
 	s.registerTokens(api)
 	s.registerUsers(api)
 	s.registerLimits(api)
+	s.registerSettings(api)
 	s.registerPlans(api)
 	s.registerSubscriptions(api)
 	s.registerDevices(api)

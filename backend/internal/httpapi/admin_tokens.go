@@ -27,7 +27,7 @@ type NewAPIToken struct {
 
 // NewToken is what is asked for of a token.
 type NewToken struct {
-	TTLDays int          `json:"ttl_days,omitempty" minimum:"1" maximum:"365" doc:"How long it is valid; 90 when absent."`
+	TTLDays int          `json:"ttl_days,omitempty" minimum:"1" maximum:"365" doc:"How long it is valid; what the settings say when absent, which is 90 at first."`
 	Role    control.Role `json:"role,omitempty" enum:"owner,admin,support,auditor" doc:"What it may do: nothing that the caller's token or its operator may not. As much as both may when absent."`
 }
 

@@ -347,7 +347,7 @@ func showInvitation(i control.Invitation) Invitation {
 
 // Invite is how long an invitation is to be valid.
 type Invite struct {
-	TTLSeconds int `json:"ttl_seconds,omitempty" minimum:"60" maximum:"2592000" doc:"86400 when absent."`
+	TTLSeconds int `json:"ttl_seconds,omitempty" minimum:"60" maximum:"2592000" doc:"What the settings say when absent, which is 86400 at first."`
 }
 
 type inviteInput struct {

@@ -48,6 +48,7 @@ func testAudited(t *testing.T, f *fixture) {
 		{"create-bulk", "", `{"action":"invite","filter":{"all":true},"token":"BULK"}`},
 		{"run-bulk", "bulk", ""},
 		{"create-webhook", "", `{"url":"https://example.com/planted"}`},
+		{"update-settings", "", `{"support":"ask ann"}`},
 		{"update-webhook", "webhooks", `{"url":"https://example.com/planted/too"}`},
 		{"rotate-webhook-secret", "webhooks", `{}`},
 		{"test-webhook", "webhooks", ""},

@@ -30,7 +30,7 @@ type BulkRequest struct {
 	EndsAt     *time.Time   `json:"ends_at,omitempty" doc:"With extend, instead of days: to this time, where the end is before it."`
 	PlanID     string       `json:"plan_id,omitempty" maxLength:"36" pattern:"^[0-9a-f-]*$" doc:"With move: to which plan."`
 	Limits     LimitsChange `json:"limits,omitzero" doc:"With limit: what becomes of each user's."`
-	TTLSeconds int          `json:"ttl_seconds,omitempty" minimum:"0" maximum:"2592000" doc:"With invite: 60 or more; 86400 when absent."`
+	TTLSeconds int          `json:"ttl_seconds,omitempty" minimum:"0" maximum:"2592000" doc:"With invite: 60 or more; what the settings say when absent."`
 }
 
 func (r BulkRequest) request() control.BulkRequest {

@@ -17,6 +17,7 @@ type Me struct {
 	Allowed      bool            `json:"allowed" doc:"The device may have sessions, as far as its gateway and the number of its user's sessions let it."`
 	Reason       string          `json:"reason,omitempty" doc:"Why it may not, such as subscription_expired or quota_exceeded."`
 	Subscription *MySubscription `json:"subscription" doc:"What its next session rests on, or what it last had. Null: there never was one."`
+	Support      string          `json:"support,omitempty" doc:"Whom the user can turn to: a text or a URL of the operator's, to be shown. Absent: nobody is named."`
 }
 
 // MyDevice is the device that asks.
@@ -71,7 +72,7 @@ func (s *server) registerMe(api huma.API) {
 }
 
 func (s *server) showMe(me control.Me) Me {
-	shown := Me{Device: showMyDevice(me.Device), UserName: me.User.Name, Allowed: me.Refused == "", Reason: string(me.Refused)}
+	shown := Me{Device: showMyDevice(me.Device), UserName: me.User.Name, Allowed: me.Refused == "", Reason: string(me.Refused), Support: me.Support}
 	if me.Entitlement == nil {
 		return shown
 	}

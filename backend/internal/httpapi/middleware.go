@@ -248,7 +248,7 @@ func (s *server) asDevice() huma.Middlewares {
 		}
 		defer leave()
 		device, err := s.authority.AuthenticateDevice(ctx, credential)
-		return control.ByDevice(context.WithValue(ctx, keyDevice, device), device), err
+		return control.ByDevice(context.WithValue(ctx, keyDevice, device), device), s.authority.WithSupport(ctx, err)
 	})
 }
 
@@ -280,6 +280,14 @@ func (s *server) answer(ctx context.Context, err error) *Problem {
 	return p
 }
 
+// withSupport says with a refusal whom the person can turn to.
+func withSupport[I, O any](a *control.Authority, handle func(context.Context, *I) (*O, error)) func(context.Context, *I) (*O, error) {
+	return func(ctx context.Context, in *I) (*O, error) {
+		out, err := handle(ctx, in)
+		return out, a.WithSupport(ctx, err)
+	}
+}
+
 // register adds an operation whose errors are answered by the table.
 func register[I, O any](s *server, api huma.API, op huma.Operation, handle func(context.Context, *I) (*O, error)) {
 	if op.MaxBodyBytes == 0 {
@@ -296,7 +304,7 @@ func register[I, O any](s *server, api huma.API, op huma.Operation, handle func(
 		},
 	}
 	if ofDevices(op) {
-		handle = inTurn(s.devices, handle)
+		handle = inTurn(s.devices, withSupport(s.authority, handle))
 	}
 	huma.Register(api, op, func(ctx context.Context, in *I) (*O, error) {
 		out, err := handle(ctx, in)

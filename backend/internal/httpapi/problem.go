@@ -46,6 +46,8 @@ type Problem struct { //nolint:errname // the name of its schema in the API
 	Errors []ProblemField `json:"errors,omitempty" doc:"Everything that is wrong with the request. Never holds the rejected values."`
 
 	Devices []MyDevice `json:"devices,omitempty" doc:"With device_limit: the user's devices, of which one can be replaced, the ones that were not seen for longest first; at most 100."`
+
+	Support string `json:"support,omitempty" doc:"Of the device API, where only somebody of the service helps, such as with subscription_expired: whom the person can turn to, a text or a URL of the operator's, to be shown."`
 }
 
 // ProblemField is what is wrong with one part of a request.
@@ -88,6 +90,7 @@ func problemOf(err error) *Problem {
 		return own
 	case errors.As(err, &refused):
 		p := newProblem(http.StatusForbidden, string(refused.Reason), refusals[refused.Reason])
+		p.Support = refused.Support
 		for _, device := range refused.Devices {
 			p.Devices = append(p.Devices, showMyDevice(device))
 		}

@@ -49,6 +49,7 @@ var rights = map[string]control.Right{
 	"show-bulk":            control.RightRead,
 	"list-webhooks":        control.RightRead,
 	"show-webhook":         control.RightRead,
+	"show-settings":        control.RightRead,
 
 	"list-webhook-deliveries": control.RightRead,
 
@@ -86,6 +87,7 @@ var rights = map[string]control.Right{
 	"rotate-webhook-secret": control.RightManage,
 	"test-webhook":          control.RightManage,
 	"redeliver-webhook":     control.RightManage,
+	"update-settings":       control.RightManage,
 
 	"verify-usage":   control.RightAudit,
 	"list-audit":     control.RightAudit,

@@ -199,7 +199,7 @@ func (f *fake) resource(r *http.Request, path []string, body object) answer {
 		return answer{204, nil}
 	case route == "POST invitations" && noun == "users" && r.Header.Get("Idempotency-Key") != "":
 		expires := "2026-01-03T03:04:05Z"
-		if body["ttl_seconds"] != float64(86400) {
+		if ttl, given := body["ttl_seconds"]; given && ttl != float64(86400) {
 			expires = fmt.Sprint("in ", body["ttl_seconds"], " s")
 			return problem(422, "invalid_request", "invalid", object{"location": "body.ttl_seconds", "message": "must be 86400, said the fake, and would expire " + expires})
 		}

@@ -224,11 +224,11 @@ func (c *Client) CreateGateway(ctx context.Context, name, region, key string) (O
 }
 
 // CreateToken makes an API token of an operator, or without one of whoever calls,
-// valid for days. Without a role it may as much as both may. A repetition with the
+// valid for days; 0 leaves it to the service. Without a role it may as much as both may. A repetition with the
 // same key has no text.
 func (c *Client) CreateToken(ctx context.Context, operator, role string, days int, key string) (Object[NewToken], error) {
 	body := struct {
-		Days int    `json:"ttl_days"`
+		Days int    `json:"ttl_days,omitempty"`
 		Role string `json:"role,omitempty"`
 	}{days, role}
 	r := call{method: http.MethodPost, path: c.Tokens().path, body: body, key: key, what: Thing{Kind: "token"}}
@@ -238,13 +238,13 @@ func (c *Client) CreateToken(ctx context.Context, operator, role string, days in
 	return one[NewToken](ctx, c, r)
 }
 
-// CreateOperator makes an operator with a first token, valid for days. A repetition
+// CreateOperator makes an operator with a first token, valid for days; 0 leaves it to the service. A repetition
 // with the same key has no text.
 func (c *Client) CreateOperator(ctx context.Context, name, role string, days int, key string) (Object[NewOperator], error) {
 	body := struct {
 		Name string `json:"name"`
 		Role string `json:"role"`
-		Days int    `json:"ttl_days"`
+		Days int    `json:"ttl_days,omitempty"`
 	}{name, role, days}
 	return one[NewOperator](ctx, c, call{
 		method: http.MethodPost, path: c.Operators().path, body: body, key: key, what: Thing{Kind: "operator"},

@@ -40,8 +40,8 @@ func TestFieldsAreThoseOfTheService(t *testing.T) {
 		"Login": api.Login{}, "LoggedIn": api.LoggedIn{}, "SignIn": api.SignIn{}, "NewTOTP": api.TOTP{}, "CurrentSignIn": api.Credentials{},
 		"SignInChange": api.SignInChange{}, "RecoveryCodes": api.RecoveryCodes{}, "OperatorLink": api.OperatorLink{},
 		"Webhook": api.Webhook{}, "WebhookSecret": api.WebhookSecret{}, "WebhookWithSecret": api.NewWebhook{}, "Delivery": api.Delivery{},
-		"Redelivered": api.Redelivered{},
-		"APIToken":    api.TokenInfo{}, "NewAPIToken": api.NewToken{},
+		"Redelivered": api.Redelivered{}, "Settings": api.Settings{},
+		"APIToken": api.TokenInfo{}, "NewAPIToken": api.NewToken{},
 	} {
 		published := document.Components.Schemas[schema].Properties
 		for _, field := range reflect.VisibleFields(reflect.TypeOf(of)) {

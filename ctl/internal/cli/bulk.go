@@ -34,7 +34,7 @@ func (a *app) bulkCommand() *cobra.Command {
 	move := a.bulkAction("move", "Move users' subscriptions that have not ended to another plan", "subscriptions")
 	to := move.Flags().String("to", "", "to this `PLAN` (id or name)")
 	invite := a.bulkAction("invite", "Invite one device of each user; the links are shown once", "users")
-	ttl := invite.Flags().Duration("ttl", 0, "how long the links are valid (default: 24h)")
+	ttl := invite.Flags().Duration("ttl", 0, "how long the links are valid (default: what the settings say)")
 	extend.RunE = a.bulk("extend", "subscriptions", func(cmd *cobra.Command, _ *api.Client, request map[string]any) error {
 		if (*days != 0) == (*until != "") {
 			return misuse(cmd, "want either --days or --until")

@@ -165,7 +165,7 @@ The address and the token are taken from the flags, else from the environment
 	root.AddCommand(
 		a.bootstrapCommand(), a.acceptCommand(), a.loginCommand(), a.logoutCommand(), a.whoamiCommand(), a.versionCommand(),
 		a.userCommand(), a.planCommand(), a.subscriptionCommand(), a.deviceCommand(),
-		a.regionCommand(), a.gatewayCommand(), a.outlineCommand(), a.sessionCommand(), a.usageCommand(), a.topCommand(), a.bulkCommand(), a.applyCommand(), a.whyCommand(), a.operatorCommand(), a.tokenCommand(), a.auditCommand(), a.webhookCommand(), a.manCommand(),
+		a.regionCommand(), a.gatewayCommand(), a.outlineCommand(), a.sessionCommand(), a.usageCommand(), a.topCommand(), a.bulkCommand(), a.applyCommand(), a.whyCommand(), a.operatorCommand(), a.tokenCommand(), a.auditCommand(), a.webhookCommand(), a.settingsCommand(), a.manCommand(),
 	)
 	a.complete(root)
 	return root

@@ -34,11 +34,11 @@ The link is printed once and works once. Whoever has it becomes a device of this
 user: pass it on as you would a password. A terminal shows it as a QR code, too,
 and --qr has that as a picture, which httvps enroll takes as well.`,
 	}
-	cmd.Flags().DurationVar(&ttl, "ttl", 24*time.Hour, "how long the link works")
+	cmd.Flags().DurationVar(&ttl, "ttl", 0, "how long the link works (default: what the settings say)")
 	cmd.Flags().StringVar(&qr, "qr", "", "also write the link as a QR code into this new PNG `FILE`; - prints it, even where no terminal is")
 	key := keyFlag(cmd)
 	cmd.RunE = a.asking(func(cmd *cobra.Command, c *api.Client, args []string) error {
-		if ttl < time.Second {
+		if cmd.Flags().Changed("ttl") && ttl < time.Second {
 			return misuse(cmd, "--ttl is %s, want at least 1s", ttl)
 		}
 		if qr == "-" && a.json() {

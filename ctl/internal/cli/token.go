@@ -6,10 +6,7 @@ import (
 	"github.com/httvps/httvps/ctl/internal/api"
 )
 
-const (
-	defaultTokenDays = 90
-	maxTokenDays     = 365
-)
+const maxTokenDays = 365
 
 var findToken = byID("token", "token list", isUUID)
 
@@ -73,11 +70,11 @@ expires: httvpsctl login.`,
 }
 
 func tokenDays(cmd *cobra.Command, days *int, what string) {
-	cmd.Flags().IntVar(days, "ttl-days", defaultTokenDays, "how many days "+what+" is valid: 1 to 365")
+	cmd.Flags().IntVar(days, "ttl-days", 0, "how many days "+what+" is valid: 1 to 365 (default: what the settings say)")
 }
 
 func checkDays(cmd *cobra.Command, days int) error {
-	if days < 1 || days > maxTokenDays {
+	if cmd.Flags().Changed("ttl-days") && days < 1 || days > maxTokenDays {
 		return misuse(cmd, "--ttl-days is %d, want 1 to %d", days, maxTokenDays)
 	}
 	return nil

@@ -24,6 +24,10 @@ type Account struct {
 	// Plan is what the next session rests on, or what the user last had; nil: there
 	// never was one.
 	Plan *Plan
+
+	// Support is whom the user can turn to, to be shown: a text or a URL of the
+	// operator's, in one line; empty: the service did not say.
+	Support string
 }
 
 // Plan is a user's subscription to a plan of the operator's.
@@ -84,6 +88,7 @@ type me struct {
 	UserName     string `json:"user_name"`
 	Allowed      bool   `json:"allowed"`
 	Reason       string `json:"reason"`
+	Support      string `json:"support"`
 	Subscription *struct {
 		PlanName     string     `json:"plan_name"`
 		Status       string     `json:"status"`
@@ -108,7 +113,7 @@ type me struct {
 
 // account is the answer as programs have it.
 func (m me) account() Account {
-	a := Account{DeviceName: m.Device.Name, UserName: m.UserName, Allowed: m.Allowed}
+	a := Account{DeviceName: m.Device.Name, UserName: m.UserName, Allowed: m.Allowed, Support: contact(m.Support)}
 	if isCode(m.Reason) {
 		a.Reason = m.Reason
 	}

@@ -17,6 +17,8 @@ import (
 	"net/url"
 	"strconv"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/httvps/httvps/sdk/go/tlspin"
 )
@@ -26,6 +28,7 @@ const (
 	maxNonce    = 1024
 	maxGateways = 64
 	maxDevices  = 100
+	maxContact  = 200 // characters
 	callTimeout = 20 * time.Second
 )
 
@@ -168,6 +171,7 @@ func problem(resp *http.Response, host, media string, answer []byte) error {
 	var doc struct {
 		Code    string   `json:"code"`
 		Devices []Device `json:"devices"`
+		Support string   `json:"support"`
 	}
 	if media != "application/problem+json" || json.Unmarshal(answer, &doc) != nil || !isCode(doc.Code) {
 		if resp.StatusCode >= http.StatusInternalServerError {
@@ -177,7 +181,7 @@ func problem(resp *http.Response, host, media string, answer []byte) error {
 		date, _ := http.ParseTime(resp.Header.Get("Date")) // zero: it did not say
 		return &StrangerError{Err: &unreasonedError{status: resp.StatusCode, date: date}}
 	}
-	refused := &RefusedError{Code: doc.Code, By: host, Devices: doc.Devices[:min(len(doc.Devices), maxDevices)]}
+	refused := &RefusedError{Code: doc.Code, By: host, Devices: doc.Devices[:min(len(doc.Devices), maxDevices)], Support: contact(doc.Support)}
 	if seconds, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && seconds > 0 {
 		refused.RetryAfter = min(time.Duration(min(seconds, 1<<20))*time.Second, maxRetryAfter)
 	}
@@ -204,6 +208,20 @@ func isCode(s string) bool {
 		}
 	}
 	return true
+}
+
+// contact is what a service says whom to turn to, or nothing when it is not one line
+// that people can be shown: a stranger may have put it there.
+func contact(text string) string {
+	if !utf8.ValidString(text) || utf8.RuneCountInString(text) > maxContact {
+		return ""
+	}
+	for _, r := range text {
+		if unicode.IsControl(r) || unicode.In(r, unicode.Zl, unicode.Zp, unicode.Bidi_Control) {
+			return ""
+		}
+	}
+	return text
 }
 
 // challenge asks for a nonce to sign.

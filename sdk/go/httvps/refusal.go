@@ -25,6 +25,11 @@ type RefusedError struct {
 	// EnrollOptions.Replace may name one; the ones that were not seen for longest
 	// come first.
 	Devices []Device
+
+	// Support is whom the person can turn to where only somebody of the service helps,
+	// to be shown: a text or a URL of the operator's, in one line; empty: the service
+	// did not say. What a gateway refuses has none: [Client.Account] knows it then.
+	Support string
 }
 
 // Device is one of a user's devices.

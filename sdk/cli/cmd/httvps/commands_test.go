@@ -371,6 +371,7 @@ func TestAPlanIsToldAsItIs(t *testing.T) {
 		"a day is left": {httvps.Account{Allowed: true, Plan: &httvps.Plan{Name: "x", EndsAt: now.Add(time.Minute)}}, []string{"plan x, 1 day left (until "}},
 		"over":          {httvps.Account{Reason: "subscription_expired", Plan: &httvps.Plan{Name: "x", EndsAt: now.Add(-time.Hour)}}, []string{"plan x, ended on ", "refused subscription_expired"}},
 		"used up":       {httvps.Account{Reason: "quota_exceeded", Plan: &httvps.Plan{Name: "x", Quota: &httvps.Quota{Bytes: 1 << 20, Used: 1 << 20}}}, []string{"traffic 0 B of 1.0 MiB left", "refused quota_exceeded"}},
+		"whom to ask":   {httvps.Account{Allowed: true, Support: "ask\x1b ann"}, []string{"support ask? ann"}},
 		"slowed down":   {httvps.Account{Allowed: true, Plan: &httvps.Plan{Name: "x", Quota: &httvps.Quota{Bytes: 1 << 20, Throttled: true}}}, []string{"traffic 0 B of 1.0 MiB left, slowed down"}},
 	} {
 		var lines []string

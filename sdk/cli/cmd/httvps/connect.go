@@ -123,7 +123,7 @@ The ready line names each of them, in the order of the flags, as
 					return control.Serve(ctx, door, func() any { return t.status(ctx, client) }, client.DialContext)
 				}})
 			}
-			return t.run(cmd.Context(), client.Run, parts...)
+			return withSupport(cmd.Context(), client, t.run(cmd.Context(), client.Run, parts...))
 		},
 	}
 	proxy.define(cmd)
@@ -232,6 +232,27 @@ func (t *tunnel) run(parent context.Context, client func(context.Context) error,
 	default:
 		return err
 	}
+}
+
+// supportWait bounds the question whom to turn to, for the sake of which nobody is kept.
+const supportWait = 5 * time.Second
+
+// withSupport says with a refusal whom the user can turn to. A gateway does not know
+// it, the service does.
+func withSupport(ctx context.Context, client *httvps.Client, err error) error {
+	refused, ok := errors.AsType[*httvps.RefusedError](err)
+	if _, open := errors.AsType[*httvps.UnreachableError](err); !ok || open || refused.Support != "" {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, supportWait)
+	defer cancel()
+	account, failed := client.Account(ctx)
+	if again, ok := errors.AsType[*httvps.RefusedError](failed); ok {
+		account.Support = again.Support
+	}
+	said := *refused
+	said.Support = account.Support
+	return &said
 }
 
 // notInTime says why the first session did not come up.

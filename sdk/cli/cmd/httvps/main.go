@@ -137,6 +137,9 @@ func waysOut(speak words.Language, command string, err error) (lines []string) {
 		case "device_revoked", "device_mismatch", "device_not_found", "conflict":
 			lines = append(lines, speak.Say("With a new link: httvps logout, then httvps enroll LINK"))
 		}
+		if refused.Support != "" {
+			lines = append(lines, speak.Say("Whom to ask: %s", plainText(refused.Support)))
+		}
 	case stranger:
 		lines = append(lines, speak.Say("The address or the pin in the link may be wrong, or this device does not know the service's certificate authority. Ask the operator for a new link."))
 	case unreachable && command == "enroll": // the doctor wants a device

@@ -27,11 +27,13 @@ type plan struct {
 	ResetsAt  *time.Time `json:"quota_resets_at"` // null: never
 	Throttled bool       `json:"throttled"`
 
+	Support string `json:"support"` // whom the user can turn to; empty: the service does not say
+
 	AskedAt time.Time `json:"asked_at"`
 }
 
 func newPlan(a httvps.Account, now time.Time) *plan {
-	p := &plan{Status: "none", Allowed: a.Allowed, Reason: a.Reason, AskedAt: now.UTC()}
+	p := &plan{Status: "none", Allowed: a.Allowed, Reason: a.Reason, Support: a.Support, AskedAt: now.UTC()}
 	if a.Plan == nil {
 		return p
 	}
@@ -77,6 +79,9 @@ func (p *plan) write(line func(name, value string), speak words.Language) {
 	}
 	if !p.Allowed && p.Reason != "" {
 		line("refused", p.Reason+". "+speak.Explain(p.Reason))
+	}
+	if p.Support != "" {
+		line("support", plainText(p.Support))
 	}
 }
 

@@ -146,6 +146,60 @@ func TestAClockThatIsADayWrongConnectsAndIsToldOf(t *testing.T) {
 	}
 }
 
+func TestARefusalSaysWhomToAskWhoeverRefuses(t *testing.T) {
+	const support = "Write to help@example.com"
+	var fault atomic.Value
+	fault.Store("")
+	refuse := func(w http.ResponseWriter, said string) {
+		w.Header().Set("Content-Type", "application/problem+json")
+		w.WriteHeader(http.StatusForbidden)
+		_ = json.NewEncoder(w).Encode(map[string]string{"code": "user_disabled", "support": said})
+	}
+	s := start(t, httvpstest.Options{
+		Support: support,
+		Wrap: func(next http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				switch what := fault.Load(); {
+				case what == "token" && r.URL.Path == "/api/v1/auth/token", what == "enroll" && r.URL.Path == "/api/v1/devices/enroll":
+					refuse(w, support)
+				case what == "odd" && r.URL.Path == "/api/v1/auth/token":
+					refuse(w, "two\nlines")
+				default:
+					next.ServeHTTP(w, r)
+				}
+			})
+		},
+		Admit: func(int, wire.Hello) wire.Reject {
+			if fault.Load() == "gateway" {
+				return wire.Reject{Code: wire.CodeQuotaExceeded}
+			}
+			return wire.Reject{}
+		},
+	})
+	link, dir := s.Invitation(), enrolled(t, s)
+	for name, tc := range map[string]struct {
+		fault string
+		args  []string
+		told  bool
+	}{
+		"the service, of a connection":   {"token", []string{"connect", "--home", dir, "--socks", ":0"}, true},
+		"a gateway":                      {"gateway", []string{"connect", "--home", dir, "--socks", ":0"}, true},
+		"the service, of an enrolment":   {"enroll", []string{"enroll", link, "--home", t.TempDir()}, true},
+		"the service, asked by a doctor": {"token", []string{"doctor", "--home", dir}, true},
+		"a text that is not one line":    {"odd", []string{"connect", "--home", dir, "--socks", ":0"}, false},
+	} {
+		fault.Store(tc.fault)
+		code, stdout, stderr := call(t, tc.args...)
+		if said := strings.Count(stdout+stderr, "Whom to ask: "+support); code != 3 || (said == 1) != tc.told || strings.Contains(stdout+stderr, "two") {
+			t.Errorf("%s: exit %d, said %d times:\n%s%s", name, code, said, stdout, stderr)
+		}
+	}
+	fault.Store("")
+	if _, stdout, _ := call(t, "status", "--home", dir, "-o", "json"); !strings.Contains(stdout, `"support":"`+support+`"`) {
+		t.Errorf("status says %s", stdout)
+	}
+}
+
 func TestTheDeviceLimitOffersToReplaceADevice(t *testing.T) {
 	const old = "0190163d-8694-739b-aea5-966c26f8ad91"
 	var replaced atomic.Value

@@ -42,6 +42,7 @@ var russian = map[string]string{ //nolint:gosec // sentences about tokens are no
 	"With a new link: httvps logout, then httvps enroll LINK":                                                                                             "С новой ссылкой: httvps logout, затем httvps enroll ССЫЛКА",
 	"End it first (httvps status says how it goes), or give this one another directory with --home.":                                                      "Сначала завершите её (что она делает, скажет httvps status) или укажите другой каталог: --home.",
 	"Another program listens there: end it, or choose another port (0: any free one).":                                                                    "Там слушает другая программа: завершите её или выберите другой порт (0: любой свободный).",
+	"Whom to ask: %s":          "К кому обратиться: %s",
 	"Start it: httvps connect": "Запустите: httvps connect",
 	"The operator can make room: ask to remove a device that you no longer use (httvpsctl device revoke).": "Оператор может освободить место: попросите удалить устройство, которым вы не пользуетесь (httvpsctl device revoke).",
 
@@ -52,6 +53,7 @@ var russian = map[string]string{ //nolint:gosec // sentences about tokens are no
 	"region":                      "регион",
 	"since":                       "с",
 	"latency":                     "задержка",
+	"support":                     "поддержка",
 	"received":                    "получено",
 	"sent":                        "отправлено",
 	"streams":                     "соединений",

@@ -59,6 +59,9 @@ type Options struct {
 	// quota or other bounds.
 	Plan *httvps.Plan
 
+	// Support is whom the service tells devices to turn to.
+	Support string
+
 	// TokenLife is how long access tokens are good; 0 means an hour.
 	TokenLife time.Duration
 
@@ -545,7 +548,7 @@ func (s *Service) me(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	reply(w, http.StatusOK, map[string]any{
-		"device": map[string]any{"name": "device"}, "user_name": "ann", "allowed": true, "subscription": subscription,
+		"device": map[string]any{"name": "device"}, "user_name": "ann", "allowed": true, "subscription": subscription, "support": s.opts.Support,
 	})
 }
 
