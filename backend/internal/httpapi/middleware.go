@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
+	"log/slog"
 	"net"
 	"net/http"
 	"runtime/debug"
@@ -268,14 +269,19 @@ func gatewayOf(ctx context.Context) control.Gateway {
 	return gateway
 }
 
-// answer turns an error into a problem, and logs it when it is our own.
+// answer turns an error into a problem, and logs it when it is our own. That a client
+// did not wait is not.
 func (s *server) answer(ctx context.Context, err error) *Problem {
 	p := problemOf(err)
 	if p.Status >= http.StatusInternalServerError {
 		if ctx.Err() != nil { // the client has gone, or the service is too slow: either way it was asked to wait
 			p = newProblem(http.StatusServiceUnavailable, codeTimeout, "the service could not answer in time: try again")
 		}
-		s.log.ErrorContext(ctx, "request failed", "error", err.Error(), "request_id", requestID(ctx))
+		level := slog.LevelError
+		if unbounded(ctx).Err() != nil {
+			level = slog.LevelDebug
+		}
+		s.log.Log(ctx, level, "request failed", "error", err.Error(), "request_id", requestID(ctx))
 	}
 	return p
 }

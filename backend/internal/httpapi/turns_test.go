@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"bytes"
 	"context"
 	"io"
 	"log/slog"
@@ -31,8 +32,8 @@ type crossing struct {
 	at map[string][]string
 }
 
-func newCrossing() *crossing {
-	s := &server{log: slog.New(slog.DiscardHandler), observer: unobserved{}, devices: make(turns, devicesAtOnce)}
+func newCrossing(log slog.Handler) *crossing {
+	s := &server{log: slog.New(log), observer: unobserved{}, devices: make(turns, devicesAtOnce)}
 	c := &crossing{release: make(chan struct{}), at: make(map[string][]string)}
 	r := s.router()
 	type said struct {
@@ -59,8 +60,12 @@ func newCrossing() *crossing {
 }
 
 func (c *crossing) ask(who string, body io.Reader) int {
+	return c.askUntil(context.Background(), who, body)
+}
+
+func (c *crossing) askUntil(ctx context.Context, who string, body io.Reader) int {
 	w := httptest.NewRecorder()
-	r := httptest.NewRequest(http.MethodPost, "/"+who, body)
+	r := httptest.NewRequestWithContext(ctx, http.MethodPost, "/"+who, body)
 	r.Header.Set("Content-Type", "application/json")
 	c.router.ServeHTTP(w, r)
 	return w.Code
@@ -74,7 +79,7 @@ func (c *crossing) atWork(who string) []string {
 
 func TestDevicesWaitForEachOtherAndGatewaysForNoDevice(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCrossing()
+		c := newCrossing(slog.DiscardHandler)
 		var running sync.WaitGroup
 		defer running.Wait()
 		defer close(c.release)
@@ -113,7 +118,7 @@ func TestDevicesWaitForEachOtherAndGatewaysForNoDevice(t *testing.T) {
 
 func TestADeviceDoesNotWaitForeverForItsTurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCrossing()
+		c := newCrossing(slog.DiscardHandler)
 		var running sync.WaitGroup
 		codes := make(chan int, devicesAtOnce+1)
 		began := time.Now()
@@ -134,4 +139,29 @@ func TestADeviceDoesNotWaitForeverForItsTurn(t *testing.T) {
 			t.Errorf("status %d for the next one, want 204: a place was not given back", code)
 		}
 	})
+}
+
+func TestAClientThatDoesNotWaitIsNoFaultOfTheService(t *testing.T) {
+	for name, tc := range map[string]struct {
+		patience time.Duration
+		want     string // level in the log
+	}{
+		"it goes":                 {time.Second, "DEBUG"},
+		"the service is too slow": {time.Hour, "ERROR"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var log bytes.Buffer
+				c := newCrossing(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+				ctx, cancel := context.WithTimeout(t.Context(), tc.patience)
+				defer cancel()
+				if code := c.askUntil(ctx, "gateway", strings.NewReader(`{"who":"g"}`)); code != http.StatusServiceUnavailable {
+					t.Errorf("status %d, want 503", code)
+				}
+				if want := "level=" + tc.want + ` msg="request failed"`; !strings.Contains(log.String(), want) {
+					t.Errorf("want %s in the log:\n%s", want, log.String())
+				}
+			})
+		})
+	}
 }
