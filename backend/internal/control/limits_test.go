@@ -203,7 +203,11 @@ func TestWhySaysWhoseALimitIs(t *testing.T) {
 	// What to do is said about whose limit it is.
 	device := ok[control.Enrolled](t)(w.enrol(testKey(1), w.invite(user))).Device
 	gateway := w.another(3, "here")
-	for own, next := range map[bool]string{false: "httvpsctl plan update '" + plan.Name + "' --max-sessions N", true: "httvpsctl user update " + user.Name + " --max-sessions N"} {
+	for _, own := range []bool{false, true} { // his own stays
+		next := "httvpsctl plan update '" + plan.Name + "' --max-sessions N"
+		if own {
+			next = "httvpsctl user update " + user.Name + " --max-sessions N"
+		}
 		change := control.LimitsChange{MaxSessions: plans[int]()}
 		if own {
 			change.MaxSessions = to(1)
