@@ -221,6 +221,61 @@ func TestABackupThatIsNotGoodIsRefusedBeforeAnythingIsTouched(t *testing.T) {
 	}
 }
 
+// What a backup says is what its service's records say, also when somebody else has
+// changed these: it is whole, and not good.
+func TestABackupOfRecordsThatWereChangedIsNotVerified(t *testing.T) {
+	keyFile, recipient := recoveryKey(t)
+	dir := dataDir(t)
+	s := start(t, dir, dev)
+	userID, _ := s.user("anna", 1, 1)
+	d := s.enrol(s.invite(userID))
+	g := s.newGateway()
+	g.heartbeat()
+	session := newSessionID()
+	if got := g.validate(session, d); !got.Allowed {
+		t.Fatalf("decision: %+v", got)
+	}
+	s.post("/api/v1/usage/report", g.credential(), map[string]any{"reports": []usageReport{
+		{BootID: g.boot, SessionID: session, Sequence: 1, Up: 100, Down: 2000, At: time.Now()},
+	}}).want(http.StatusOK, "")
+	if err := s.stop(); err != nil {
+		t.Fatal(err)
+	}
+	cfg := testConfig(t, dir)
+	cfg.Backup.Recipient = recipient
+	db := storetest.SQL(t, filepath.Join(dir, "backend.db"), "")
+	for _, tc := range []struct{ name, change, undo, want string }{
+		{"as it was", "", "", ""},
+		{"an entry of the audit log", "UPDATE audit SET reason = 'x' WHERE number = 3", "UPDATE audit SET reason = '' WHERE number = 3", "the audit log is broken at entry 3"},
+		{"what was moved", "UPDATE usage_sessions SET up = up + 1", "UPDATE usage_sessions SET up = up - 1", "totals of the usage are not what the reports lead to"},
+		{"a sum", "UPDATE usage_totals SET down = down + 1", "UPDATE usage_totals SET down = down - 1", "totals of the usage are not what the reports lead to"},
+	} {
+		run := func(statement string) {
+			if statement == "" {
+				return
+			}
+			if done, err := db.ExecContext(t.Context(), statement); err != nil {
+				t.Fatal(err)
+			} else if n, err := done.RowsAffected(); err != nil || n == 0 {
+				t.Fatalf("%s: %d rows, %v", statement, n, err)
+			}
+		}
+		run(tc.change)
+		file := filepath.Join(t.TempDir(), "service.age")
+		if _, err := backend.Backup(t.Context(), cfg, file); err != nil {
+			t.Fatal(err)
+		}
+		said, err := backend.VerifyBackup(t.Context(), file, keyFile)
+		if tc.want == "" && err != nil || tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want)) {
+			t.Errorf("%s: VerifyBackup = %v, want %q:\n%s", tc.name, err, tc.want, said)
+		}
+		if _, err := os.Stat(file + ".verified"); (err == nil) != (tc.want == "") {
+			t.Errorf("%s: whether it is noted as verified: %v", tc.name, err)
+		}
+		run(tc.undo)
+	}
+}
+
 func TestARunningServiceMakesBackupsAndProvesThem(t *testing.T) {
 	keyFile, recipient := recoveryKey(t)
 	backups := t.TempDir()

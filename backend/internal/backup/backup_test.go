@@ -155,7 +155,7 @@ func packed(lines string) io.Reader {
 // Whoever has the public half can encrypt what he likes.
 func TestLinesThatAreNoBackupAreRefused(t *testing.T) {
 	const begin, end = `{"httvps_backup":1,"schema":1}` + "\n", `{"end":true,"rows":{}}` + "\n"
-	table := `{"table":"a","columns":["x","y"]}` + "\n"
+	table, one := `{"table":"a","columns":["x","y"]}`+"\n", `{"end":true,"rows":{"a":1}}`+"\n"
 	for name, tc := range map[string]struct {
 		lines string
 		want  error
@@ -168,11 +168,11 @@ func TestLinesThatAreNoBackupAreRefused(t *testing.T) {
 		"something behind the end":  {begin + end + "x", ErrDamaged},
 		"another number of rows":    {begin + table + `{"end":true,"rows":{"a":1}}` + "\n", ErrDamaged},
 		"a table that is not named": {begin + table + `["x",1]` + "\n" + end, ErrDamaged},
-		"a row of no table":         {begin + "[1]\n" + end, ErrDamaged},
-		"too few values":            {begin + table + "[1]\n" + end, ErrDamaged},
-		"a number that is none":     {begin + table + "[1.5,2]\n" + end, ErrDamaged},
-		"a truth":                   {begin + table + "[true,2]\n" + end, ErrDamaged},
-		"an object":                 {begin + table + `[{"c":1},2]` + "\n" + end, ErrDamaged},
+		"a row of no table":         {begin + "[1]\n" + one, ErrDamaged},
+		"too few values":            {begin + table + "[1]\n" + one, ErrDamaged},
+		"a number that is none":     {begin + table + "[1.5,2]\n" + one, ErrDamaged},
+		"a truth":                   {begin + table + "[true,2]\n" + one, ErrDamaged},
+		"an object":                 {begin + table + `[{"c":1},2]` + "\n" + one, ErrDamaged},
 		"a table twice":             {begin + table + table + end, ErrDamaged},
 		"a table without columns":   {begin + `{"table":"a","columns":[]}` + "\n" + end, ErrDamaged},
 		"a line without an end":     {begin + `["` + strings.Repeat("x", 2*maxLine), ErrDamaged},
