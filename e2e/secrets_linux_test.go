@@ -27,6 +27,8 @@ type told struct {
 	secrets map[string]string
 }
 
+var problemCode = regexp.MustCompile(`^[a-z]+(_[a-z]+)+$`)
+
 var secretFields = regexp.MustCompile(`"(access_token|key|code|secret|password)":\s*"([^"]{8,})"`)
 
 // hear remembers what a request and its answer have.
@@ -37,6 +39,9 @@ func (h *told) hear(asked *http.Request, answer []byte) {
 		h.secrets["credential of "+asked.URL.Path] = credential
 	}
 	for _, found := range secretFields.FindAllSubmatch(answer, -1) {
+		if problemCode.Match(found[2]) {
+			continue // that of a refusal, which is no secret
+		}
 		h.secrets[string(found[1])+" of "+asked.URL.Path] = string(found[2])
 	}
 }
