@@ -46,34 +46,16 @@ func TestASessionGoesOnOverAnotherAddressOfItsGateway(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- client.Run(ctx) }()
-	defer func() {
-		cancel()
-		if err := <-ended; !errors.Is(err, context.Canceled) {
-			t.Errorf("Run = %v", err)
-		}
-	}()
+	defer keep(t, client)()
 	var session string
 	await := func(kind httvps.EventKind) {
 		t.Helper()
-		for timeout := time.After(30 * time.Second); ; {
-			select {
-			case e := <-events:
-				if e.Kind != kind {
-					continue
-				}
-				if session == "" {
-					session = e.Session
-				}
-				if e.Session != session {
-					t.Fatalf("%v: another session", e.Kind)
-				}
-				return
-			case <-timeout:
-				t.Fatalf("no event %v", kind)
-			}
+		e := awaitEvent(t, events, kind)
+		if session == "" {
+			session = e.Session
+		}
+		if e.Session != session {
+			t.Fatalf("%v: another session", e.Kind)
 		}
 	}
 	await(httvps.Connected)

@@ -1,9 +1,7 @@
 package gateway_test
 
 import (
-	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -173,28 +171,7 @@ func (w *tap) watch(t *testing.T, store httvps.Store, target string) (all sighti
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- client.Run(ctx) }()
-	defer func() {
-		cancel()
-		if err := <-ended; !errors.Is(err, context.Canceled) {
-			t.Errorf("Run = %v", err)
-		}
-	}()
-	await := func(kind httvps.EventKind) {
-		t.Helper()
-		for timeout := time.After(30 * time.Second); ; {
-			select {
-			case e := <-events:
-				if e.Kind == kind {
-					return
-				}
-			case <-timeout:
-				t.Fatalf("no event %v", kind)
-			}
-		}
-	}
+	defer keep(t, client)()
 	const (
 		down   = 2     // what WebSocket puts before a short message, to the device
 		up     = 4 + 2 // and from it
@@ -212,7 +189,7 @@ func (w *tap) watch(t *testing.T, store httvps.Store, target string) (all sighti
 		}
 		return out
 	}
-	await(httvps.Connected)
+	awaitEvent(t, events, httvps.Connected)
 	before, behind := w.last(t)
 	all.hello = message(before[len(before)-1], up)
 	all.challenge, all.ready = message(behind[len(behind)-2], down), message(behind[len(behind)-1], down)
@@ -241,7 +218,7 @@ func (w *tap) watch(t *testing.T, store httvps.Store, target string) (all sighti
 	all.up, all.down = messages(upAll[len(before):], up), messages(downAll[len(behind):], down)
 
 	w.cut()
-	await(httvps.Resumed)
+	awaitEvent(t, events, httvps.Resumed)
 	say(6)
 	// Of what came behind RESUMED some may be on its way when the event is told, so the
 	// handshake is counted from the front: the first words of TLS, the upgrade, and its own.
