@@ -29,6 +29,7 @@ type far struct {
 	service *service
 	client  *httvps.Client
 	plan    func() (after int64, strike func(*faulty)) // of each new carrier; nil: none breaks
+	told    func(httvps.Event)                         // of each event of the client, before it goes on
 	events  chan httvps.Event
 	stop    func() // the client
 
@@ -54,9 +55,12 @@ func newFar(t *testing.T, config linkem.Config, change func(*gateway.Config)) *f
 	if _, err := httvps.Enroll(t.Context(), invitation, httvps.EnrollOptions{Store: store}); err != nil {
 		t.Fatal(err)
 	}
-	f.client, err = httvps.NewClient(httvps.Config{
-		Store: store, NetDial: f.dial, OnEvent: func(e httvps.Event) { f.events <- e },
-	})
+	f.client, err = httvps.NewClient(httvps.Config{Store: store, NetDial: f.dial, OnEvent: func(e httvps.Event) {
+		if f.told != nil {
+			f.told(e)
+		}
+		f.events <- e
+	}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -203,15 +207,19 @@ func (f *far) reroute(*faulty) {
 	}
 }
 
-// blackhole swallows everything for a while. Where the carrier lives on after that, it
-// is struck again.
-func (f *far) blackhole(c *faulty) {
+// blackhole swallows everything for a while.
+func (f *far) blackhole(restored func()) {
 	f.link.Cut()
 	time.AfterFunc(4*time.Second, func() {
 		f.link.Restore()
-		c.left.Store(200_000)
-		c.struck.Store(false)
+		restored()
 	})
+}
+
+// spare has the carrier struck again, by the same, where it lives on.
+func (c *faulty) spare(after int64) {
+	c.left.Store(after)
+	c.struck.Store(false)
 }
 
 // words is a stream of bytes that no two places have the same of: each eight of them
@@ -267,17 +275,19 @@ type talk struct {
 // speaker is a target of talks.
 type speaker struct {
 	net.Listener
+	heard func()
 	mu    sync.Mutex // guards talks
 	talks map[uint64]*talk
 }
 
-func newSpeaker(t *testing.T) *speaker {
+// newSpeaker starts one that calls heard for each piece that comes.
+func newSpeaker(t *testing.T, heard func()) *speaker {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &speaker{Listener: l, talks: make(map[uint64]*talk)}
+	s := &speaker{Listener: l, heard: heard, talks: make(map[uint64]*talk)}
 	var serving sync.WaitGroup
 	serving.Go(func() {
 		for {
@@ -308,7 +318,7 @@ func (s *speaker) serve(conn *net.TCPConn) {
 	over := make(chan struct{})
 	sent := make(chan uint64, 1)
 	go func() { sent <- say(conn, ^k.seed, over) }()
-	received, err := hear(conn, k.seed, nil)
+	received, err := hear(conn, k.seed, s.heard)
 	close(over)
 	k.up.received, k.down.sent = received, <-sent
 	if err == nil {
@@ -339,7 +349,7 @@ func say(w io.Writer, seed uint64, over <-chan struct{}) uint64 {
 	}
 }
 
-// hear reads words to their end, calling heard for each piece.
+// hear reads words to their end, and calls heard for each piece.
 func hear(r io.Reader, seed uint64, heard func()) (uint64, error) {
 	want := words{seed: seed}
 	buf := make([]byte, 32<<10)
@@ -348,7 +358,7 @@ func hear(r io.Reader, seed uint64, heard func()) (uint64, error) {
 		if fault := want.check(buf[:n]); fault != nil {
 			return want.at, fault
 		}
-		if n > 0 && heard != nil {
+		if n > 0 {
 			heard()
 		}
 		if errors.Is(err, io.EOF) {
@@ -402,41 +412,68 @@ func (f *far) converse(s *speaker, k *talk, over <-chan struct{}, heard func()) 
 	return nil
 }
 
-// pauses notes how long nothing was heard after a fault.
+// The ways of bytes.
+const (
+	upward = iota
+	downward
+)
+
+// pauses notes how long it takes after a fault until bytes arrive again, both ways.
 type pauses struct {
-	mu   sync.Mutex // guards the following fields
-	open map[string]time.Time
-	done map[string][]time.Duration
-	back bool // the session has a carrier again
+	mu    sync.Mutex // guards the following fields
+	kind  string     // of the latest fault
+	at    time.Time  // when it struck; zero: its pause is over
+	next  bool       // there is a carrier that is none of those it can have struck
+	back  bool       // what arrives has not been on the way since before it
+	heard [2]bool    // by way, since then
+	done  map[string][]time.Duration
 }
 
 func newPauses() *pauses {
-	return &pauses{open: make(map[string]time.Time), done: make(map[string][]time.Duration)}
+	return &pauses{done: make(map[string][]time.Duration)}
 }
 
+// dialled says that there is another carrier.
+func (p *pauses) dialled() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.next = true
+}
+
+// fault begins a pause. One that strikes an attempt to go on counts from then.
 func (p *pauses) fault(kind string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	clear(p.open) // one that strikes an attempt to go on counts from then
-	p.open[kind] = time.Now()
-	p.back = false
+	p.kind, p.at, p.next, p.back, p.heard = kind, time.Now(), false, false, [2]bool{}
 }
 
+// resumed says that the session goes on over the latest carrier.
 func (p *pauses) resumed() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.back = p.back || p.next
+}
+
+// restored says that the carrier that was struck can go on.
+func (p *pauses) restored() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.back = true
 }
 
-func (p *pauses) heard() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if !p.back {
-		return
-	}
-	for kind, at := range p.open {
-		p.done[kind] = append(p.done[kind], time.Since(at))
-		delete(p.open, kind)
+// arrives is told that bytes have come one way.
+func (p *pauses) arrives(way int) func() {
+	return func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if !p.back || p.at.IsZero() {
+			return
+		}
+		p.heard[way] = true
+		if p.heard == [2]bool{true, true} {
+			p.done[p.kind] = append(p.done[p.kind], time.Since(p.at))
+			p.at = time.Time{}
+		}
 	}
 }
 

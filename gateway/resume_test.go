@@ -26,27 +26,38 @@ type faultKind struct {
 // in its place.
 func TestNothingIsLostHoweverCarriersBreak(t *testing.T) {
 	faults, streams := 50, 64
+	waits := newPauses()
 	kinds := []faultKind{
 		{"reset by the client", 17, (*far).resetHere},
 		{"reset by the gateway", 17, (*far).resetThere},
 		{"ended by the gateway", 14, (*far).endThere},
 		{"rerouted", 1, (*far).reroute},
-		{"blackholed", 1, (*far).blackhole},
+		{"blackholed", 1, func(f *far, c *faulty) {
+			f.blackhole(func() {
+				waits.restored() // where it is not given up meanwhile
+				c.spare(200_000)
+			})
+		}},
 	}
 	if soak {
 		faults = 1000
 	}
 	rtt := 20 * time.Millisecond
 	f := newFar(t, linkem.Config{Rate: 60e6, Delay: rtt / 2}, nil)
-	speaker := newSpeaker(t)
-	waits := newPauses()
+	speaker := newSpeaker(t, waits.arrives(upward))
 	over := make(chan struct{})
 	struck := make(chan string, 2*faults)
 
 	var mu sync.Mutex // guards rng
 	rng := rand.New(rand.NewPCG(7, 11))
 	left, first := faults, true
+	f.told = func(e httvps.Event) {
+		if e.Kind == httvps.Resumed {
+			waits.resumed()
+		}
+	}
 	f.plan = func() (int64, func(*faulty)) {
+		waits.dialled()
 		mu.Lock()
 		defer mu.Unlock()
 		if first {
@@ -80,9 +91,7 @@ func TestNothingIsLostHoweverCarriersBreak(t *testing.T) {
 			select {
 			case e := <-f.events:
 				switch e.Kind {
-				case httvps.Resumed:
-					waits.resumed()
-				case httvps.Connecting, httvps.Connected, httvps.Refused, httvps.Moved, httvps.Degraded, httvps.LimitsChanged, httvps.Noticed:
+				case httvps.Connecting, httvps.Connected, httvps.Resumed, httvps.Refused, httvps.Moved, httvps.Degraded, httvps.LimitsChanged, httvps.Noticed:
 				case httvps.Disconnected, httvps.Waiting:
 					select {
 					case <-over:
@@ -99,7 +108,7 @@ func TestNothingIsLostHoweverCarriersBreak(t *testing.T) {
 	for i := range streams {
 		talking.Go(func() {
 			k := &talk{seed: mix(uint64(i + 1)), ended: make(chan error, 1)}
-			if err := f.converse(speaker, k, over, waits.heard); err != nil {
+			if err := f.converse(speaker, k, over, waits.arrives(downward)); err != nil {
 				t.Errorf("stream %d: %v", i, err)
 			}
 		})
