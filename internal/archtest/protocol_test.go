@@ -181,6 +181,7 @@ var rules = map[string]string{
 	"for the whole of silence ends the session":     "mux.TestGatewayClosesAfterSilence",
 	"received nothing for max(2 s, 3 round trips)":  "mux.TestClientFindsOutWithinSevenSecondsThatTheOtherEndIsGone mux.TestFastProbeWaitsForRoundTrips",
 	"max(5 s, 4 round trips) from the moment":       "mux.TestFastProbeWaitsForRoundTrips mux.TestThePatienceWithAPingBeginsWhenItIsWritten",
+	"for as long as it is not acknowledged (8.3)":   "mux.TestAMissingAcknowledgementIsAskedFor",
 	"A write that makes no progress for 20 seconds": "mux.TestWriteWithoutProgressEndsTheSession mux.TestPeerThatDoesNotReadIsGivenUp",
 
 	// 8.2 Order of sending

@@ -15,13 +15,14 @@ import (
 )
 
 const (
-	// The time for an attempt to go on over another carrier, the first and any: each
-	// has twice that of the one before.
+	// The time for an attempt to go on over another carrier, the first and any: it
+	// doubles with each that needs more.
 	resumeTimeout, resumeTimeoutMost = 4 * time.Second, 16 * time.Second
 
 	// The wait between attempts is drawn below bounds that double from the first to
-	// the second.
-	resumeSoon  = 200 * time.Millisecond
+	// the second. The second attempt does not wait: that a connection breaks while it
+	// is made says little of the next.
+	resumeSoon  = 100 * time.Millisecond
 	resumeLater = 2 * time.Second
 
 	// How long a session's gateway may be away until it counts whether another answers:
@@ -194,8 +195,9 @@ func (k *keeper) resume(ctx context.Context, why error) {
 	}
 	k.degraded(why)
 	delays := backoff{min: resumeSoon, max: resumeLater}
-	lost := time.Now()
-	for timeout := resumeTimeout; k.session.Lost(); timeout = min(2*timeout, resumeTimeoutMost) {
+	lost, timeout := time.Now(), resumeTimeout
+	for failed := 0; k.session.Lost(); failed++ {
+		began := time.Now()
 		err := k.attemptWithin(ctx, timeout)
 		if err == nil {
 			k.told(why)
@@ -208,7 +210,12 @@ func (k *keeper) resume(ctx context.Context, why error) {
 			k.session.Close(wire.CodeSessionUnknown, "its gateway does not answer, and another one does")
 			return
 		}
-		k.pause(delays.next(retryAfter(err)))
+		if time.Since(began) >= timeout {
+			timeout = min(2*timeout, resumeTimeoutMost)
+		}
+		if asked := retryAfter(err); failed > 0 || asked > 0 {
+			k.pause(delays.next(asked))
+		}
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -59,6 +60,67 @@ func TestASessionGoesOnOverAnotherConnection(t *testing.T) {
 			}
 			echoed(t, conn, "after")
 		}
+		d.stop()
+		_ = d.wait()
+		s.Close()
+	})
+}
+
+// Where connections break while they are made, the next attempt does not wait, and one
+// after that hardly; one in which nothing is heard is given up after 4 seconds, however
+// many broke before it.
+func TestAnAttemptToGoOnThatBreaksIsRepeatedSoon(t *testing.T) {
+	const breaks, silent = 4, 1 // so many break, and so many are silent after those
+	synctest.Test(t, func(t *testing.T) {
+		var (
+			began    atomic.Pointer[time.Time] // the attempts to go on count from then
+			mu       sync.Mutex                // guards attempts
+			attempts []time.Duration
+		)
+		s, d, up, conn := lastingSession(t, httvpstest.Options{Wrap: func(next http.Handler) http.Handler {
+			return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				since := began.Load()
+				if since == nil || r.URL.Path != "/tunnel/0" {
+					next.ServeHTTP(w, r)
+					return
+				}
+				mu.Lock()
+				attempts = append(attempts, time.Since(*since))
+				n := len(attempts)
+				mu.Unlock()
+				switch {
+				case n <= breaks:
+					panic(http.ErrAbortHandler)
+				case n <= breaks+silent:
+					<-r.Context().Done()
+				default:
+					next.ServeHTTP(w, r)
+				}
+			})
+		}})
+		from := time.Now()
+		began.Store(&from)
+		s.Break()
+		if e := d.next(httvps.Resumed); e.Session != up.Session {
+			t.Errorf("resumed: %+v", e)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if len(attempts) != breaks+silent+1 {
+			t.Fatalf("attempts after %v", attempts)
+		}
+		if attempts[1] != 0 {
+			t.Errorf("the second attempt came after %v", attempts[1])
+		}
+		for i, most := range []time.Duration{100, 200, 400} {
+			if wait := attempts[i+2] - attempts[i+1]; wait > most*time.Millisecond {
+				t.Errorf("it waited %v after %d attempts, %d ms at most are right", wait, i+2, most)
+			}
+		}
+		if took := attempts[breaks+silent] - attempts[breaks]; took < 4*time.Second || took > 4800*time.Millisecond {
+			t.Errorf("after %v another took the place of the one that was silent", took)
+		}
+		echoed(t, conn, "after")
 		d.stop()
 		_ = d.wait()
 		s.Close()

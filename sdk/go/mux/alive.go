@@ -283,6 +283,7 @@ func (a *liveness) check() {
 	a.probing.Store(false)
 	s.mu.Lock()
 	rtt, stuck := s.rtt.last, s.writing && s.resumable()
+	missing := s.resumable() && s.history.acked+1 < s.history.next // an acknowledgement
 	var asked time.Duration // how long an answer is due
 	if s.ping != nil {
 		from := s.ping.written
@@ -295,7 +296,7 @@ func (a *liveness) check() {
 	}
 	s.mu.Unlock()
 	wait, probe := max(a.patience(), 4*rtt), max(probeAfter, 3*rtt)
-	waiting := a.sent.Load() > received || stuck // for an answer to something, or for room to send it
+	waiting := a.sent.Load() > received || missing || stuck // for an answer to something, or for room to send it
 	switch {
 	case asked >= wait && s.resumable():
 		a.inVain.Add(1)

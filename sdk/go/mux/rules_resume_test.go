@@ -388,6 +388,43 @@ func TestSilenceCostsTheCarrierAndNotTheSession(t *testing.T) {
 	})
 }
 
+// What came last does not tell that the other end has what was sent before it: where an
+// acknowledgement is missing, the way is probed, though nothing more is sent.
+func TestAMissingAcknowledgementIsAskedFor(t *testing.T) {
+	for name, acknowledged := range map[string]bool{"missing": false, "there": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s, peer := scriptedLasting(t, mux.Client, 0)
+				go func() { _, _ = s.Open(t.Context(), target) }()
+				peer.WantOpen(1)
+				<-time.After(time.Second)
+				if acknowledged {
+					peer.Send(wire.AppendAck(nil, 1))
+				} else {
+					peer.Send(frame(wire.TypePad, 0))
+				}
+				synctest.Wait()
+				began := time.Now()
+				peer.Want(wire.TypePing, 0)
+				took := time.Since(began)
+				if acknowledged {
+					if took < 20*time.Second {
+						t.Errorf("PING after %v, and nothing was missing", took)
+					}
+					return
+				}
+				if took > 2*time.Second {
+					t.Errorf("PING after %v", took)
+				}
+				peer.WantHangUp()
+				if took := time.Since(began); !s.Lost() || took > 4500*time.Millisecond {
+					t.Errorf("after %v: lost = %t", took, s.Lost())
+				}
+			})
+		})
+	}
+}
+
 // Park returns when nothing more can be applied, also where the carrier is good.
 func TestParkTakesAGoodCarrierAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
