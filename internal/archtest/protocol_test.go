@@ -182,6 +182,7 @@ var rules = map[string]string{
 	"received nothing for max(2 s, 3 round trips)":  "mux.TestClientFindsOutWithinSevenSecondsThatTheOtherEndIsGone mux.TestFastProbeWaitsForRoundTrips",
 	"max(5 s, 4 round trips) from the moment":       "mux.TestFastProbeWaitsForRoundTrips mux.TestThePatienceWithAPingBeginsWhenItIsWritten",
 	"for as long as it is not acknowledged (8.3)":   "mux.TestAMissingAcknowledgementIsAskedFor",
+	"the 2.5 s double with each, up to 20":          "mux.TestCarriersThatAreSilentInARowAreWaitedForLonger",
 	"A write that makes no progress for 20 seconds": "mux.TestWriteWithoutProgressEndsTheSession mux.TestPeerThatDoesNotReadIsGivenUp",
 
 	// 8.2 Order of sending

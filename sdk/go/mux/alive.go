@@ -20,8 +20,8 @@ var ErrSilent = errors.New("the other end no longer answers")
 const (
 	probeAfter  = 2 * time.Second         // nothing came back for what was sent
 	probeWait   = 5 * time.Second         // for anything to come back for a PING
-	resumeMost  = 20 * time.Second        // the same after several in a row: the way may only be slow
 	resumeWait  = 2500 * time.Millisecond // likewise, where another carrier loses nothing
+	resumeMost  = 20 * time.Second        // the same after several in a row: the way may only be slow
 	pingPatient = 10 * time.Second
 	rttLife     = 5 * time.Minute // how long the shortest one counts: under load, all others measure the queue
 	rttFresh    = 5 * time.Second // how old one gets before it is measured again, while windows grow
@@ -280,10 +280,8 @@ func (a *liveness) check() {
 		return
 	}
 
-	a.probing.Store(false)
 	s.mu.Lock()
-	rtt, stuck := s.rtt.last, s.writing && s.resumable()
-	missing := s.resumable() && s.history.acked+1 < s.history.next // an acknowledgement
+	rtt := s.rtt.last
 	var asked time.Duration // how long an answer is due
 	if s.ping != nil {
 		from := s.ping.written
@@ -295,8 +293,7 @@ func (a *liveness) check() {
 		}
 	}
 	s.mu.Unlock()
-	wait, probe := max(a.patience(), 4*rtt), max(probeAfter, 3*rtt)
-	waiting := a.sent.Load() > received || missing || stuck // for an answer to something, or for room to send it
+	wait, probe, waiting := max(a.patience(), 4*rtt), max(probeAfter, 3*rtt), a.waiting()
 	switch {
 	case asked >= wait && s.resumable():
 		a.inVain.Add(1)
@@ -307,30 +304,42 @@ func (a *liveness) check() {
 		return
 	case asked > 0:
 		a.set(wait - asked)
-		return
 	case waiting && quiet >= probe, quiet >= a.idle():
 		s.mu.Lock()
 		s.wantPing(time.Now(), 0) // one before it was answered by something else
 		s.mu.Unlock()
 		a.redraw()
 		a.set(wait)
-		return
 	case waiting:
-		a.probing.Store(true)
 		a.set(probe - quiet)
 	default:
 		a.set(a.idle() - quiet)
 	}
-	if a.sent.Load() > a.received.Load() { // sent while this was being worked out
+	// From here on who sends sets the timer himself. Who did so meanwhile may have set it
+	// before it was set here.
+	a.probing.Store(false)
+	if a.waiting() {
 		a.probing.Store(true)
 		a.sooner(probe)
 	}
 }
 
+// waiting says whether an answer is due to something that was sent. Where the session
+// can be resumed, that is an acknowledgement, too, and room for what is being sent.
+func (a *liveness) waiting() bool {
+	s := a.s
+	if a.sent.Load() > a.received.Load() {
+		return true
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.resumable() && (s.writing || s.history.acked+1 < s.history.next)
+}
+
 // patience is how long a PING may wait for anything to come.
 func (a *liveness) patience() time.Duration {
 	if a.s.resumable() {
-		return min(resumeWait<<a.inVain.Load(), resumeMost)
+		return min(resumeWait<<min(max(a.inVain.Load()-1, 0), 10), resumeMost) // 10: no overflow
 	}
 	return probeWait
 }
