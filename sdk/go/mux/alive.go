@@ -306,6 +306,9 @@ func (a *liveness) check() {
 		a.set(wait - asked)
 	case waiting && quiet >= probe, quiet >= a.idle():
 		s.mu.Lock()
+		if s.ping != nil && s.ping.sent.IsZero() {
+			s.ping.at = time.Now() // the patience with it begins anew
+		}
 		s.wantPing(time.Now(), 0) // one before it was answered by something else
 		s.mu.Unlock()
 		a.redraw()

@@ -31,7 +31,7 @@ func pair(t *testing.T, limits wire.Limits) (client, gateway *mux.Session) {
 	return client, gateway
 }
 
-func start(t *testing.T, end *muxtest.End, cfg mux.Config) *mux.Session {
+func start(t *testing.T, end mux.Messages, cfg mux.Config) *mux.Session {
 	t.Helper()
 	s := mux.New(end, cfg)
 	ctx, cancel := context.WithCancel(context.Background()) //nolint:usetesting // ends in Cleanup, in this bubble

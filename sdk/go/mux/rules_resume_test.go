@@ -6,11 +6,14 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -438,6 +441,54 @@ func TestAMissingAcknowledgementIsAskedFor(t *testing.T) {
 			})
 		})
 	}
+}
+
+// stuck is a carrier that takes nothing from a moment on, until it is aborted.
+type stuck struct {
+	*muxtest.End
+	now     atomic.Bool
+	once    sync.Once
+	aborted chan struct{}
+}
+
+func (s *stuck) WriteReserved(buf []byte) error {
+	if s.now.Load() {
+		<-s.aborted
+		return net.ErrClosed
+	}
+	return s.End.WriteReserved(buf)
+}
+
+func (s *stuck) Abort() error {
+	s.once.Do(func() { close(s.aborted) })
+	return s.End.Abort()
+}
+
+// A PING that waits behind a write that is stuck was wanted before the latest bytes came:
+// the patience with it begins when it is wanted again.
+func TestAnOldPingThatCannotBeSentKeepsNoSilentCarrier(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ours, theirs := muxtest.Pipe()
+		carrier := &stuck{End: ours, aborted: make(chan struct{})}
+		s := start(t, carrier, mux.Config{Role: mux.Client, Limits: wire.DefaultLimits(), Resume: mux.Resume{Within: time.Minute}})
+		peer := muxtest.NewPeer(t, theirs)
+		t.Cleanup(peer.Close)
+		opened := openClient(t, s, peer)
+		peer.Send(wire.AppendAck(nil, 1), wire.AppendOpened(nil, 1, wire.Opened{RecvWindow: 1 << 20}))
+		st := <-opened
+		carrier.now.Store(true)
+		go func() { _, _ = st.Write([]byte("x")) }()
+		synctest.Wait()
+		go func() { _, _ = s.Ping(t.Context()) }()
+		<-time.After(time.Second)
+		peer.Send(frame(wire.TypePad, 0))
+		began := time.Now()
+		defer time.AfterFunc(time.Minute, func() { _ = carrier.Abort() }).Stop()
+		peer.WantHangUp()
+		if took := time.Since(began); !s.Lost() || took > 4501*time.Millisecond {
+			t.Errorf("after %v: lost = %t", took, s.Lost())
+		}
+	})
 }
 
 // Park returns when nothing more can be applied, also where the carrier is good.
