@@ -287,14 +287,14 @@ func TestALongGoAwayComesBesideEverythingElse(t *testing.T) {
 		go func() { _, _ = far.ReadFrom(io.LimitReader(zeros{}, 1<<20)); _ = far.CloseWrite() }()
 		g := leaving
 		g.Gateways = nil
-		for range wire.MaxGateways {
-			g.Gateways = append(g.Gateways, "wss://"+strings.Repeat("x", wire.MaxGatewayURL-len("wss://")))
+		for range wire.MaxURLs {
+			g.Gateways = append(g.Gateways, "wss://"+strings.Repeat("x", wire.MaxURL-len("wss://")))
 		}
 		gateway.GoAway(g)
 		if n, err := io.Copy(io.Discard, near); n != 1<<20 || err != nil {
 			t.Errorf("%d bytes: %v", n, err)
 		}
-		if got := <-said; len(got.Gateways) != wire.MaxGateways || got.Last != 1 {
+		if got := <-said; len(got.Gateways) != wire.MaxURLs || got.Last != 1 {
 			t.Errorf("said: %d gateways, behind %d", len(got.Gateways), got.Last)
 		}
 	})

@@ -208,7 +208,7 @@ func FuzzGoAway(f *testing.F) {
 			soundFault(t, err)
 			return
 		}
-		if g.Last != 0 && g.Last%2 == 0 || g.ReconnectMin > g.ReconnectMax || len(g.Gateways) > MaxGateways {
+		if g.Last != 0 && g.Last%2 == 0 || g.ReconnectMin > g.ReconnectMax || len(g.Gateways) > MaxURLs {
 			t.Errorf("%x was read as %+v", payload, g)
 		}
 		frame, rest, err := ConsumeFrame(AppendGoAway(nil, g))

@@ -17,8 +17,8 @@ type GoAway struct {
 	// milliseconds on the wire.
 	Drain, ReconnectMin, ReconnectMax time.Duration
 
-	// Gateways are URLs of others that the client may try, at most [MaxGateways] of at
-	// most [MaxGatewayURL] bytes of visible ASCII.
+	// Gateways are URLs of others that the client may try, at most [MaxURLs] of at
+	// most [MaxURL] bytes of visible ASCII.
 	Gateways []string
 }
 
@@ -48,7 +48,7 @@ func ParseGoAway(payload []byte) (GoAway, error) {
 	}
 	r := readTLVs(payload, MaxTLVBlock, 1<<keyGateways)
 	for r.next() {
-		if g.Gateways, r.err = parseGateways(r.value); r.err != nil {
+		if g.Gateways, r.err = parseURLs(r.value); r.err != nil {
 			return GoAway{}, within("GOAWAY: gateways", r.err)
 		}
 	}
@@ -56,38 +56,6 @@ func ParseGoAway(payload []byte) (GoAway, error) {
 		return GoAway{}, within("GOAWAY", r.err)
 	}
 	return g, nil
-}
-
-// parseGateways reads URLs, as far as their form goes.
-func parseGateways(list []byte) ([]string, error) {
-	var urls []string
-	for len(list) > 0 {
-		length, n, err := ConsumeVarint(list)
-		if err != nil {
-			return nil, err
-		}
-		list = list[n:]
-		switch {
-		case len(urls) == MaxGateways:
-			return nil, malformed("more than 8")
-		case length > uint64(len(list)):
-			return nil, malformed("URL cut off")
-		case !isGatewayURL(string(list[:min(length, MaxGatewayURL+1)])):
-			return nil, malformed("a URL is not 1 to 500 bytes of visible ASCII")
-		}
-		urls = append(urls, string(list[:length]))
-		list = list[length:]
-	}
-	return urls, nil
-}
-
-func isGatewayURL(url string) bool {
-	for i := range len(url) {
-		if url[i] <= ' ' || url[i] > '~' {
-			return false
-		}
-	}
-	return url != "" && len(url) <= MaxGatewayURL
 }
 
 // AppendGoAway appends a GOAWAY. Of the gateways it leaves out those that a peer would
@@ -100,17 +68,6 @@ func AppendGoAway(dst []byte, g GoAway) []byte {
 	for _, d := range [...]time.Duration{g.Drain, g.ReconnectMin, g.ReconnectMax} {
 		payload = AppendVarint(payload, uint64(max(d.Milliseconds(), 0)))
 	}
-	var list []byte
-	told := 0
-	for _, url := range g.Gateways {
-		if told == MaxGateways || !isGatewayURL(url) {
-			continue
-		}
-		told++
-		list = append(AppendVarint(list, uint64(len(url))), url...)
-	}
-	if told > 0 {
-		payload = appendTLV(payload, keyGateways, list)
-	}
+	payload = appendURLs(payload, keyGateways, g.Gateways)
 	return AppendFrame(dst, TypeGoAway, 0, payload)
 }

@@ -23,6 +23,7 @@ const (
 
 	keySessionID    = 2
 	keyResumeSecret = 4
+	keyFronts       = 5
 	keyLimits       = 6
 	keyDeadline     = 8
 	keyResumeWindow = 10
@@ -242,6 +243,10 @@ type Ready struct {
 	ResumeSecret [32]byte      // what resuming proves to know
 	ResumeWindow time.Duration // how long a session is kept without a carrier, in milliseconds
 
+	// Fronts are other URLs at which this gateway is reached, at most [MaxURLs] of at most
+	// [MaxURL] bytes of visible ASCII.
+	Fronts []string
+
 	// AuthDeadline is when the gateway will end the session unless a REAUTH moves that,
 	// in milliseconds; the zero Time for never. With [Terms] in Capabilities, and only then.
 	AuthDeadline time.Time
@@ -295,7 +300,7 @@ func parseReady(block []byte) (ready Ready, err error) {
 		terms    = 1 << keyAuthDeadline
 		padding  = 1 << keyPaddingPolicy
 	)
-	r := readTLVs(block, MaxTLVBlock, required|resuming|terms|padding|1<<keyCapabilities|1<<keyTime)
+	r := readTLVs(block, MaxTLVBlock, required|resuming|terms|padding|1<<keyCapabilities|1<<keyTime|1<<keyFronts)
 	for r.next() {
 		name := ""
 		switch r.key {
@@ -313,6 +318,9 @@ func parseReady(block []byte) (ready Ready, err error) {
 			ready.Time, err = parseTime(r.value)
 		case keyResumeSecret:
 			name, err = "resume_secret", copyFixed(ready.ResumeSecret[:], r.value)
+		case keyFronts:
+			name = "fronts"
+			ready.Fronts, err = parseURLs(r.value)
 		case keyResumeWindow:
 			name = "resume_window"
 			var ms uint64
@@ -412,6 +420,7 @@ func AppendReady(dst []byte, r Ready) []byte {
 	if r.Capabilities.Has(Resume) {
 		payload = appendTLV(payload, keyResumeSecret, r.ResumeSecret[:])
 	}
+	payload = appendURLs(payload, keyFronts, r.Fronts)
 	payload = appendTLV(payload, keyLimits, r.Limits.block())
 	payload = appendTLVNumber(payload, keyDeadline, millis(r.Deadline))
 	if r.Capabilities.Has(Padding) {

@@ -17,8 +17,8 @@ const (
 	MaxLabel        = 63        // one label of such a name
 	MaxReason       = 128       // reason in CLOSE
 	MaxAgent        = 64        // agent in HELLO
-	MaxGateways     = 8         // URLs in GOAWAY, a number
-	MaxGatewayURL   = 500       // one of them
+	MaxURLs         = 8         // fronts in READY, gateways in GOAWAY, a number
+	MaxURL          = 500       // one of them
 	MaxDatagram     = 16000     // datagram in DGRAM; a longer one is never sent, and dropped by its receiver
 	MaxPadMessages  = 64        // messages of a padding policy, a number
 	MaxPadSizes     = 16        // sizes of one, a number

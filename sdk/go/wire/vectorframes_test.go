@@ -45,6 +45,7 @@ type frameJSON struct {
 	ReconnectMin uint64            `json:"reconnect_min_ms"`
 	ReconnectMax uint64            `json:"reconnect_max_ms"`
 	Gateways     []string          `json:"gateways"`
+	Fronts       []string          `json:"fronts"`
 	AuthDeadline uint64            `json:"auth_deadline"`
 	At           uint64            `json:"at"`
 	Left         uint64            `json:"left"`
@@ -96,6 +97,9 @@ func (j frameJSON) normal() frameJSON {
 	}
 	if len(j.Gateways) == 0 {
 		j.Gateways = nil
+	}
+	if len(j.Fronts) == 0 {
+		j.Fronts = nil
 	}
 	j.Padding = 0
 	return j
@@ -151,6 +155,7 @@ func decode(f Frame, kind Kind) (j frameJSON, err error) {
 		err = e
 		j.Capabilities, j.SessionID, j.Time = jsonCapabilities(r.Capabilities), r.SessionID[:], jsonTime(r.Time)
 		j.Limits, j.Deadline, j.AuthDeadline = jsonLimits(r.Limits), millis(r.Deadline), millis(r.AuthDeadline)
+		j.Fronts = r.Fronts
 		if r.Capabilities.Has(Resume) {
 			j.ResumeSecret, j.ResumeWindow = r.ResumeSecret[:], uint64(r.ResumeWindow/time.Millisecond)
 		}
@@ -253,6 +258,7 @@ func encode(tb testing.TB, j frameJSON, kind Kind) []byte {
 			Deadline:     time.UnixMilli(int64(j.Deadline)),
 			AuthDeadline: time.UnixMilli(int64(j.AuthDeadline)),
 			ResumeWindow: time.Duration(j.ResumeWindow) * time.Millisecond,
+			Fronts:       j.Fronts,
 			Padding:      j.Padding,
 		}
 		if j.PaddingPolicy != nil {
