@@ -72,6 +72,9 @@ func corpus(t *testing.T, host string) []probe {
 	add("a plain WebSocket", simple("GET / HTTP/1.1", strings.TrimSuffix(upgradeHeaders, "\r\n")))
 	add("the tunnel's request without a knock", request(host, "Cookie: ", "X-Cookie: "))
 	add("frames behind it", request(host, "Cookie: ", "X-Cookie: "), "\x82\x85\x00\x00\x00\x00hello")
+	add("a front without a knock", request(frontHost, "Cookie: ", "X-Cookie: "))
+	add("a front with a knock for the URL", upgrade(frontHost, goodCookie(host)))
+	add("a front's other port", request(frontHost+":8443"))
 	for _, s := range spoiled {
 		add("no knock and "+s.name, request(host, "Cookie: ", "X-Cookie: ", s.old, s.new))
 		add("a good knock and "+s.name, request(host, s.old, s.new))

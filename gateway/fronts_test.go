@@ -2,18 +2,143 @@ package gateway_test
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"net/url"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/httvps/httvps/gateway"
 	"github.com/httvps/httvps/sdk/go/httvps"
+	"github.com/httvps/httvps/sdk/go/tlspin"
+	"github.com/httvps/httvps/sdk/go/wire"
 	"github.com/httvps/httvps/test/sstest"
 )
+
+// at is the service as a device sees it that goes to another of its gateway's URLs.
+func (s *service) at(t *testing.T, front string) *service {
+	t.Helper()
+	u, err := url.Parse(front)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := *s
+	other.url, other.trust = front, tlspin.Config(s.authority.Pin(), u.Hostname())
+	return &other
+}
+
+// A gateway names its fronts in READY, and serves whoever comes over one: with the host
+// of that front in his knock, in his HELLO and in the certificate.
+func TestAGatewayIsReachedOverItsFronts(t *testing.T) {
+	t.Parallel()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, port, err := net.SplitHostPort(newTap(t, listener.Addr().String()).Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	front := "wss://localhost:" + port + "/another/way"
+	s := newServiceOn(t, listener, func(cfg *gateway.Config) { cfg.Fronts = []string{front} })
+	there := s.at(t, front)
+	d := s.lastingDevice(t)
+	tun := d.connect(t, s.url, s.trust)
+	if !slices.Equal(tun.ready.Fronts, []string{front}) {
+		t.Errorf("READY names %q", tun.ready.Fronts)
+	}
+	say := echoing(t, tun)
+	say("over the URL")
+	d.resume(t, there, tun, 1)
+	say("over the front")
+	d.resume(t, s, tun, 2)
+	say("over the URL again")
+
+	other := d.connect(t, front, there.trust)
+	if !slices.Equal(other.ready.Fronts, []string{front}) {
+		t.Errorf("READY over the front names %q", other.ready.Fronts)
+	}
+	echoing(t, other)("another session")
+	conn, challenge := d.open(t, front, there.trust)
+	wantRefusal(t, "a HELLO for the URL's host", d.introduce(t, conn, challenge, s.url), wire.CodeInvalidToken)
+}
+
+// endTLS is a CDN: it ends the TLS of whoever connects to l, and passes what is inside on
+// in a connection of its own.
+func (s *service) endTLS(t *testing.T, l net.Listener, host string) {
+	t.Helper()
+	far, _, _ := net.SplitHostPort(s.cfg.Listener.Addr().String())
+	outward := tlspin.Config(s.authority.Pin(), far)
+	outward.NextProtos = []string{"http/1.1"}
+	l = tls.NewListener(l, &tls.Config{
+		MinVersion: tls.VersionTLS13, NextProtos: outward.NextProtos, GetCertificate: s.authority.GetCertificate(host),
+	})
+	var serving sync.WaitGroup
+	serving.Go(func() {
+		for {
+			near, err := l.Accept()
+			if err != nil {
+				return
+			}
+			serving.Go(func() {
+				defer near.Close()
+				far, err := tls.Dial("tcp", s.cfg.Listener.Addr().String(), outward)
+				if err != nil {
+					return
+				}
+				defer far.Close()
+				stop := context.AfterFunc(t.Context(), func() { _ = near.Close() })
+				defer stop()
+				var passing sync.WaitGroup
+				passing.Go(func() {
+					defer far.Close()
+					_, _ = io.Copy(far, near)
+				})
+				passing.Go(func() {
+					defer near.Close()
+					_, _ = io.Copy(near, far)
+				})
+				passing.Wait()
+			})
+		}
+	})
+	t.Cleanup(func() {
+		_ = l.Close()
+		serving.Wait()
+	})
+}
+
+// Over a front that ends TLS no proof can be bound to the connection: where the operator
+// has switched that off, none is asked for, and everything else is as over others.
+func TestAFrontMayEndTLSWhereNothingIsBoundToIt(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	front := "wss://localhost:" + port + "/tunnel"
+	s := newService(t, func(cfg *gateway.Config) { cfg.Fronts, cfg.RequireChannelBinding = []string{front}, false })
+	s.endTLS(t, l, "localhost")
+	there := s.at(t, front)
+	d := s.lastingDevice(t)
+	tun := d.connect(t, front, there.trust)
+	say := echoing(t, tun)
+	say("over the front")
+	d.resume(t, s, tun, 1)
+	say("over the URL")
+	d.resume(t, there, tun, 2)
+	say("over the front again")
+}
 
 // docs/03, part 8.3: a session goes on over any address of its gateway. It changes between
 // two of them, of which one leads through somebody else, by its own will and because the

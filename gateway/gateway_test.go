@@ -98,7 +98,7 @@ func newServiceOn(t *testing.T, listener net.Listener, change func(*gateway.Conf
 	s.cfg.DrainTimeout = 0 // nobody is to be waited for
 	s.cfg.Listener, s.cfg.URL, s.cfg.DataDir = listener, s.url, t.TempDir()
 	s.cfg.AdminListen = "127.0.0.1:0"
-	s.cfg.GetCertificate = authority.GetCertificate(listener.Addr().(*net.TCPAddr).IP.String())
+	s.cfg.GetCertificate = authority.GetCertificate(listener.Addr().(*net.TCPAddr).IP.String(), "localhost")
 	s.cfg.Upstream.Allow = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
 	s.cfg.Log = slog.New(slog.NewJSONHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	if change != nil {

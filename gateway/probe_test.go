@@ -246,6 +246,9 @@ func otherSite(t *testing.T) *url.URL {
 	return u
 }
 
+// frontHost is the host of a front of the gateway that is probed.
+const frontHost = "front.example"
+
 // Every probe gets the same from a gateway as from the website alone, byte for
 // byte, and the control plane hears of none.
 func TestAStrangerCannotTellAGatewayFromASite(t *testing.T) {
@@ -265,6 +268,7 @@ func TestAStrangerCannotTellAGatewayFromASite(t *testing.T) {
 			t.Parallel()
 			s, c := newControlled(t, func(cfg *gateway.Config) {
 				tc.configure(cfg)
+				cfg.Fronts = []string{"wss://" + frontHost + "/tunnel"}
 				cfg.Limits.Unauthenticated, cfg.Limits.UnauthenticatedPerPrefix = 10_000, 10_000
 			})
 			bare := bareSite(t, s, tc.site)

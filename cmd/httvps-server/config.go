@@ -125,7 +125,7 @@ func (c *config) openACME(log *slog.Logger) error {
 	if c.dev || !c.Gateway.TLS.ACME.Enabled {
 		return nil
 	}
-	hosts := []string{c.Gateway.Reach().Host}
+	hosts := c.Gateway.Hosts()
 	if c.Backend.Certificate.ACME.Enabled {
 		hosts = append(hosts, c.Backend.NamedHosts()...)
 	}

@@ -74,7 +74,7 @@ func (c *config) openDev(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("development authority: %w", err)
 	}
-	get := authority.GetCertificate(hosts(state.API, state.Gateway)...)
+	get := authority.GetCertificate(append(hosts(state.API, state.Gateway), c.Gateway.Hosts()...)...)
 	c.caFile = authority.CertFile()
 	c.Backend.Listen, c.Backend.Listener = state.API, api
 	c.Backend.TLS = controlTLS(get)

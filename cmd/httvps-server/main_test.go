@@ -61,7 +61,7 @@ func TestCommandLines(t *testing.T) {
 		"flags in one half":         {args: []string{"--data", "/srv", "config", "print", "--api", "h:1"}, stdout: "backend:\n  listen: h:1\n"},
 		"variables in the other": {
 			args: []string{"--data", "/srv", "config", "print"}, environ: []string{"HTTVPS_GATEWAY_URL=wss://h/t"},
-			stdout: "  url: wss://h/t\n  data_dir: /srv/gateway\n",
+			stdout: "  url: wss://h/t\n  fronts: []\n  data_dir: /srv/gateway\n",
 		},
 		"health of nobody": {
 			args: []string{"--data", data, "health"}, environ: []string{"HTTVPS_GATEWAY_ADMIN_LISTEN=127.0.0.1:1"}, code: 1, stderr: "health",

@@ -35,7 +35,8 @@ var ErrNone = errors.New("there is no certificate yet")
 type Config struct {
 	Settings
 	// Hosts are the names and IP addresses, at least one; each gets a certificate.
-	// Who connects without a name, or with another one, is shown the first.
+	// Who connects without a name is shown that of the address that he has reached, if
+	// that is one of them; otherwise, and with another name, the first.
 	Hosts []string
 	// Reach is of the first host.
 	Reach Reach
@@ -223,6 +224,9 @@ func (s *Source) Close() { s.cache.Stop() }
 // GetCertificate is for the field of this name of [tls.Config].
 func (s *Source) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	host := strings.ToLower(hello.ServerName)
+	if host == "" && hello.Conn != nil { // an address is never named
+		host, _ = split(hello.Conn.LocalAddr().String())
+	}
 	if !slices.Contains(s.hosts, host) {
 		host = s.hosts[0]
 	}

@@ -201,6 +201,22 @@ func TestAnAuthorityMakesTheCertificate(t *testing.T) {
 	}
 }
 
+// Whoever connects to an address names no host: he is shown the certificate of the address
+// that he has reached, and that of the first host where there is none.
+func TestAnAddressIsShownItsOwnCertificate(t *testing.T) {
+	h := newHost(t)
+	source, _ := h.serve(h.settings(acme.HTTP01), "vpn.site.test", "127.0.0.1")
+	h.wait(source)
+	for _, host := range []string{"vpn.site.test", "127.0.0.1"} {
+		if _, err := h.visit(host); err != nil {
+			t.Errorf("%s: %v", host, err)
+		}
+	}
+	if shown, err := source.GetCertificate(&tls.ClientHelloInfo{}); err != nil || shown.Leaf.VerifyHostname("vpn.site.test") != nil {
+		t.Errorf("without a name and an address: %v", err)
+	}
+}
+
 func TestACertificateThatEndsIsRenewedAtTheStart(t *testing.T) {
 	h := newHost(t, acmetest.Fleeting)
 	fleeting, lasting := h.settings(acme.TLSALPN01), h.settings(acme.TLSALPN01)

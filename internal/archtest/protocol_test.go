@@ -99,7 +99,7 @@ var rules = map[string]string{
 	"Up to here every refusal of credentials":                        "auth.TestEveryFaultOfTheCredentialsIsTheSameRefusal",
 	"Only then: the token's expiry":                                  "server.TestDecisionsAreToldByTheirCode auth.TestExpiryIsToldOnlyToWhoHasProvenItself nodes.TestDecisionsOfTheControlPlane",
 	"gives no decision in 12 seconds":                                "server.TestDecisionsAreToldByTheirCode nodes.TestTheDecisionHasTwoSeconds nodes.TestWhoWaitsTooLongForAPlaceIsToldToComeAgain nodes.TestNoDecisionIsNoPermission",
-	"MUST require capability 5":                                      "auth.TestEveryFaultOfTheCredentialsIsTheSameRefusal auth.TestAProofWithoutBindingCountsWhereTheOperatorSaysSo config.TestTheExampleShowsTheDefaults",
+	"MUST require capability 5":                                      "auth.TestEveryFaultOfTheCredentialsIsTheSameRefusal auth.TestAProofWithoutBindingCountsWhereTheOperatorSaysSo config.TestTheExampleShowsTheDefaults gateway.TestAFrontMayEndTLSWhereNothingIsBoundToIt",
 	"keys 2, 6 and 8 are REQUIRED":                                   "wire.TestFrameVectors httvps.TestMalformedAnswersEndTheHandshakeWithTheirCode",
 	"Limits, all REQUIRED":                                           "wire.TestFrameVectors",
 	"Each is a whole number":                                         "wire.TestFrameVectors",

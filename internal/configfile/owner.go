@@ -17,7 +17,7 @@ var owned = map[string][]string{
 		"knock_rotation", "refusals_per_minute", "webhooks",
 	},
 	"httvps-gateway": {
-		"url", "masquerade", "knock", "upstream", "usage", "outage_grace", "require_channel_binding", "drain_timeout", "memory_limit", "pprof_listen", "padding",
+		"url", "fronts", "masquerade", "knock", "upstream", "usage", "outage_grace", "require_channel_binding", "drain_timeout", "memory_limit", "pprof_listen", "padding",
 	},
 }
 

@@ -13,7 +13,7 @@ import (
 func (c Config) Check() (warnings []string, err error) {
 	var p problems
 	if c.GetCertificate == nil && c.TLS.CertFile != "" {
-		warnings, err = certfile.Check(certfile.Config{CertFile: c.TLS.CertFile, KeyFile: c.TLS.KeyFile, Hosts: []string{c.Reach().Host}})
+		warnings, err = certfile.Check(certfile.Config{CertFile: c.TLS.CertFile, KeyFile: c.TLS.KeyFile, Hosts: c.Hosts()})
 		if err != nil {
 			p.add("tls.cert_file and tls.key_file: %w", err)
 		}

@@ -50,9 +50,12 @@ type Config struct {
 	// listener serves the tunnel under this host and path, and Masquerade
 	// everywhere else.
 	URL string `yaml:"url" env:"URL"`
+	// Fronts are other URLs, of the form of URL, at which devices reach this same
+	// listener. They hear of them in their sessions.
+	Fronts []string `yaml:"fronts" env:"FRONTS"`
 	// DataDir holds the gateway's key and its membership, made by joining.
 	DataDir string `yaml:"data_dir" env:"DATA_DIR"`
-	// TLS is the certificate for URL's host.
+	// TLS is the certificate for the hosts of URL and Fronts.
 	TLS TLS `yaml:"tls" envPrefix:"TLS_"`
 	// HTTPListen is the address of plain HTTP, which sends visitors to the site over
 	// HTTPS and answers http-01 challenges. Empty: none.
@@ -272,11 +275,12 @@ func (c Config) Validate() error {
 	if _, err := ParseURL(c.URL); err != nil {
 		p.add("url: %w", err)
 	}
+	c.validateFronts(&p)
 	if c.DataDir == "" {
 		p.add("data_dir is empty, want the directory that joining wrote to")
 	}
 	if c.GetCertificate == nil {
-		c.TLS.validate(&p, c.Reach())
+		c.TLS.validate(&p, c.Reaches())
 	}
 	if c.HTTPListen != "" {
 		p.address("http_listen", c.HTTPListen)
@@ -306,7 +310,7 @@ func (c Config) Validate() error {
 // minMemoryLimit is what a gateway cannot do with less of, in bytes.
 const minMemoryLimit = 64 << 20
 
-func (t TLS) validate(p *problems, reach acme.Reach) {
+func (t TLS) validate(p *problems, reaches []acme.Reach) {
 	files := t.CertFile != "" || t.KeyFile != ""
 	switch {
 	case files && t.ACME.Enabled:
@@ -314,17 +318,15 @@ func (t TLS) validate(p *problems, reach acme.Reach) {
 	case !t.ACME.Enabled && (t.CertFile == "" || t.KeyFile == ""):
 		p.add("tls.cert_file and tls.key_file are both needed, or tls.acme.enabled: the tunnel is never served without TLS")
 	}
-	*p = append(*p, t.ACME.Problems("tls.acme", reach)...)
-}
-
-// Reach says where an authority finds this gateway.
-func (c Config) Reach() acme.Reach {
-	reach := acme.Reach{Port80: c.HTTPListen != ""}
-	if u, err := ParseURL(c.URL); err == nil {
-		reach.Host = u.Hostname()
-		reach.Port443 = u.Port() == "" || u.Port() == "443"
+	told := make(map[string]bool) // most of it is about every host
+	for _, reach := range reaches {
+		for _, problem := range t.ACME.Problems("tls.acme", reach) {
+			if text := problem.Error(); !told[text] {
+				told[text] = true
+				p.add("%w", problem)
+			}
+		}
 	}
-	return reach
 }
 
 func (u Upstream) validate(p *problems) {

@@ -114,13 +114,14 @@ func TestTheEnvironmentOverridesTheFile(t *testing.T) {
 		"HTTVPS_GATEWAY_TLS_CERT_FILE=/c",
 		"HTTVPS_GATEWAY_UPSTREAM_DENIED_PORTS=1,2",
 		"HTTVPS_GATEWAY_PADDING_SIZES=300,700",
+		"HTTVPS_GATEWAY_FRONTS=wss://a.example/t,wss://b.example/t",
 		"HTTVPS_BACKEND_LISTEN=ignored",
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := []any{cfg.Listen, cfg.Limits.MaxStreams, cfg.TLS.CertFile, cfg.Upstream.DeniedPorts, cfg.Padding.Sizes}
-	want := []any{"127.0.0.1:9443", 10, "/c", []uint16{1, 2}, []int{300, 700}}
+	got := []any{cfg.Listen, cfg.Limits.MaxStreams, cfg.TLS.CertFile, cfg.Upstream.DeniedPorts, cfg.Padding.Sizes, cfg.Fronts}
+	want := []any{"127.0.0.1:9443", 10, "/c", []uint16{1, 2}, []int{300, 700}, []string{"wss://a.example/t", "wss://b.example/t"}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
@@ -159,12 +160,12 @@ HTTVPS_GATEWAY_UPSTREAM_DENY: "fd00::" is not address/length: no '/'`
 }
 
 func TestValidateTellsEveryMistakeAtOnce(t *testing.T) {
-	err := Config{Listen: "nonsense", AdminListen: "127.0.0.1:70000", Upstream: Upstream{Mode: "tor"}}.Validate()
+	err := Config{Listen: "nonsense", Fronts: []string{""}, AdminListen: "127.0.0.1:70000", Upstream: Upstream{Mode: "tor"}}.Validate()
 	if err == nil {
 		t.Fatal("no error")
 	}
 	for _, key := range []string{
-		"listen is", "url: is empty", "data_dir", "tls.cert_file", "admin_listen", "upstream.mode", "limits.sessions",
+		"listen is", "url: is empty", "fronts[0]: is empty", "data_dir", "tls.cert_file", "admin_listen", "upstream.mode", "limits.sessions",
 		"limits.max_streams", "limits.open_burst", "limits.open_rate", "limits.early_window", "limits.session_budget",
 		"limits.dials", "limits.idle_timeout", "limits.handshake_timeout", "limits.unauthenticated is",
 		"limits.unauthenticated_per_prefix", "padding.messages", "padding.share", "padding.sizes",
@@ -191,6 +192,15 @@ func TestValidateRefuses(t *testing.T) {
 		"a URL without host":              {func(c *Config) { c.URL = "wss:///p" }, "no host"},
 		"a URL with port 0":               {func(c *Config) { c.URL = "wss://h:0/p" }, "port"},
 		"a URL that is none":              {func(c *Config) { c.URL = "wss://h\x7f/p" }, "not a URL"},
+		"a front without TLS":             {func(c *Config) { c.Fronts = []string{"wss://a/p", "ws://b/p"} }, `fronts[1]: has the scheme "ws", want wss`},
+		"a front without host":            {func(c *Config) { c.Fronts = []string{"wss:///p"} }, "fronts[0]: has no host"},
+		"a front with a query":            {func(c *Config) { c.Fronts = []string{"wss://a/p?q=1"} }, "fronts[0]: has a user, query"},
+		"a front that is the URL":         {func(c *Config) { c.Fronts = []string{c.URL} }, "fronts[0] is the same as url"},
+		"that, written in another way":    {func(c *Config) { c.Fronts = []string{"wss://GATEWAY.example.com:443/%74unnel"} }, "fronts[0] is the same as url"},
+		"a front twice":                   {func(c *Config) { c.Fronts = []string{"wss://a/p", "wss://b", "wss://B:443/"} }, "fronts[2] is the same as fronts[1]"},
+		"too many fronts":                 {func(c *Config) { c.Fronts = manyFronts(9) }, "fronts are 9, want at most 8"},
+		"a front that is too long":        {func(c *Config) { c.Fronts = []string{"wss://a/" + strings.Repeat("p", 493)} }, "fronts[0] has 501 bytes, want at most 500"},
+		"a front that cannot be told":     {func(c *Config) { c.Fronts = []string{"wss://bücher.example/p"} }, "fronts[0] is not all visible ASCII"},
 		"a certificate without its key":   {func(c *Config) { c.TLS = TLS{CertFile: "c"} }, "tls.key_file"},
 		"two sites":                       {func(c *Config) { c.Masquerade = Masquerade{Dir: "/x", URL: "https://h"} }, "one site"},
 		"a site of another kind":          {func(c *Config) { c.Masquerade.URL = "ftp://h/x" }, "want https or http"},
@@ -412,6 +422,16 @@ func TestTheCertificateIsFromFilesOrFromAnAuthority(t *testing.T) {
 		"another port, forwarded": {func(c *Config) {
 			acme(c)
 			c.URL, c.TLS.ACME.Challenges = "wss://gw.example.org:8443/x", []string{"tls-alpn-01"}
+		}, ""},
+		"a front that it does not reach": {
+			func(c *Config) { acme(c); c.Fronts = []string{"wss://cdn.example.net:8443/x"} },
+			"nothing can prove that cdn.example.net is this machine",
+		},
+		"a front that nobody reaches": {func(c *Config) { acme(c); c.Fronts = []string{"wss://10.0.0.1/x"} }, "10.0.0.1 is not a public address"},
+		"a front at another port":     {func(c *Config) { acme(c); c.Fronts = []string{"wss://GW.example.org:8443/x"} }, ""},
+		"a front at the right port": {func(c *Config) {
+			acme(c)
+			c.URL, c.Fronts = "wss://gw.example.org:8443/x", []string{"wss://gw.example.org/x"}
 		}, ""},
 		"profiles for everybody": {func(c *Config) { c.PprofListen = "0.0.0.0:6060" }, "pprof_listen"},
 		"profiles for a network": {func(c *Config) { c.PprofListen = "192.168.1.2:6060" }, "pprof_listen"},

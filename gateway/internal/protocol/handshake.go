@@ -73,6 +73,8 @@ type Handshake struct {
 	Offer wire.Capabilities
 	// Padding is offered with this policy; nil: it is not.
 	Padding *wire.PaddingPolicy
+	// Fronts are other URLs of this gateway, which READY names.
+	Fronts []string
 }
 
 // Admission decides about who comes.
@@ -189,6 +191,7 @@ func (s *shaking) hello(ctx context.Context, frame wire.Frame, rest []byte) (Acc
 		Limits:       grant.Limits,
 		Deadline:     grant.Deadline,
 		AuthDeadline: grant.AuthDeadline,
+		Fronts:       s.Fronts,
 	}
 	if grant.Resume != nil {
 		ready.ResumeSecret, ready.ResumeWindow = grant.Resume.Secret, grant.Resume.Window

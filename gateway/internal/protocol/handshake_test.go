@@ -45,8 +45,11 @@ func newCarrier(t *testing.T) (*carrier, *muxtest.Peer, *muxtest.End) {
 
 var (
 	policy    = wire.DefaultPadding()
-	handshake = Handshake{Timeout: wire.HelloTimeout, Offer: wire.KnownCapabilities, Padding: &policy}
-	grant     = Grant{
+	handshake = Handshake{
+		Timeout: wire.HelloTimeout, Offer: wire.KnownCapabilities, Padding: &policy,
+		Fronts: []string{"wss://front.example/t", "wss://203.0.113.1:8443/t"},
+	}
+	grant = Grant{
 		Session:  [16]byte{7},
 		Limits:   wire.Limits{MaxStreams: 3, EarlyWindow: 1024, OpenBurst: 4, OpenRate: 5, Silence: 9 * time.Second},
 		Deadline: time.UnixMilli(4_102_444_800_000),
@@ -123,7 +126,7 @@ func TestAnAdmittedDeviceGetsItsSession(t *testing.T) {
 		}
 		want := wire.Ready{
 			Capabilities: wire.KnownCapabilities, SessionID: grant.Session, Time: ready.Time, Limits: grant.Limits, Deadline: grant.Deadline,
-			PaddingPolicy: policy,
+			PaddingPolicy: policy, Fronts: handshake.Fronts,
 		}
 		if diff := cmp.Diff(want, ready, cmp.Comparer(time.Time.Equal)); diff != "" {
 			t.Errorf("READY (-want +got):\n%s", diff)

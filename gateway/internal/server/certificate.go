@@ -14,7 +14,7 @@ import (
 	"github.com/httvps/httvps/internal/redirect"
 )
 
-// certificate is what the public listener serves for the URL's host, and where it
+// certificate is what the public listener serves for the URLs' hosts, and where it
 // is from.
 type certificate struct {
 	get   func(*tls.ClientHelloInfo) (*tls.Certificate, error)
@@ -30,10 +30,9 @@ func openCertificate(ctx context.Context, cfg config.Config) (*certificate, erro
 	if cfg.ACME != nil {
 		return &certificate{get: cfg.ACME.GetCertificate, acme: cfg.ACME}, nil
 	}
-	host := cfg.Reach().Host
 	if cfg.TLS.ACME.Enabled {
 		source, err := acme.Open(acme.Config{
-			Settings: cfg.TLS.ACME, Hosts: []string{host}, Reach: cfg.Reach(), Dir: filepath.Join(cfg.DataDir, "acme"),
+			Settings: cfg.TLS.ACME, Hosts: cfg.Hosts(), Reach: cfg.Reach(), Dir: filepath.Join(cfg.DataDir, "acme"),
 			TLSListen: address(cfg.Listener, cfg.Listen), HTTPListen: cfg.HTTPListen, Log: cfg.Log,
 		})
 		if err != nil {
@@ -42,7 +41,7 @@ func openCertificate(ctx context.Context, cfg config.Config) (*certificate, erro
 		return &certificate{get: source.GetCertificate, acme: source, ours: true}, nil
 	}
 	files, err := certfile.Open(ctx, certfile.Config{
-		CertFile: cfg.TLS.CertFile, KeyFile: cfg.TLS.KeyFile, Hosts: []string{host}, Log: cfg.Log,
+		CertFile: cfg.TLS.CertFile, KeyFile: cfg.TLS.KeyFile, Hosts: cfg.Hosts(), Log: cfg.Log,
 	})
 	if err != nil {
 		return nil, err

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -61,6 +62,40 @@ func TestTheCertificateOfTheFilesIsServedAndJudgedByTheURLsHost(t *testing.T) {
 		if got := strings.Contains(logged.String(), `"host":"other.example"`); got != warned || !warned && logged.Len() > 0 {
 			t.Errorf("%s: logged %q", url, &logged)
 		}
+	}
+}
+
+// The certificate is for the host of each front, too, and a host that there is twice is
+// judged once.
+func TestTheCertificateIsJudgedByTheHostsOfFronts(t *testing.T) {
+	var logged bytes.Buffer
+	cfg, _ := withCertificate(t, &logged)
+	cfg.URL = "wss://gw.example/x"
+	cfg.Fronts = []string{"wss://gw.example:4443/x", "wss://front.example/x", "wss://Front.example:4443/x"}
+	if _, err := openCertificate(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	if text := logged.String(); strings.Count(text, "certificate does not suit its clients") != 1 || !strings.Contains(text, `"host":"front.example"`) {
+		t.Errorf("logged %q", text)
+	}
+	warnings, err := cfg.Check()
+	if err != nil || len(warnings) != 1 || !strings.Contains(warnings[0], "it is not for front.example") {
+		t.Errorf("Check = %q, %v", warnings, err)
+	}
+}
+
+func TestAnAuthorityMakesACertificateForEachFront(t *testing.T) {
+	cfg := config.Default()
+	cfg.DataDir, cfg.Log = t.TempDir(), slog.New(slog.DiscardHandler)
+	cfg.URL, cfg.Fronts = "wss://gw.example/x", []string{"wss://gw.example:4443/x", "wss://front.example/x"}
+	cfg.TLS.ACME.Enabled = true
+	source, err := openCertificate(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer source.close()
+	if got := source.missing(); !slices.Equal(got, []string{"gw.example", "front.example"}) {
+		t.Errorf("certificates will be made for %q", got)
 	}
 }
 

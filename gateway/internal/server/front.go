@@ -7,9 +7,10 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"strings"
+	"slices"
 	"time"
 
+	"github.com/httvps/httvps/gateway/internal/config"
 	"github.com/httvps/httvps/gateway/internal/masquerade"
 	"github.com/httvps/httvps/internal/anonym"
 	"github.com/httvps/httvps/internal/gate"
@@ -20,7 +21,7 @@ import (
 // control plane, to a device's request that asks for them in every point, and to all
 // others the site.
 type front struct {
-	host, path   string
+	paths        map[string][]string // of the tunnel, by the hosts that they are good for
 	knocks       *knocks
 	relay        relay
 	tunnel, site http.Handler
@@ -32,14 +33,22 @@ type relay interface {
 	Takes(r *http.Request) bool
 }
 
-func newFront(u *url.URL, known *knocks, tunnel http.Handler, passing relay, site http.Handler) *front {
-	return &front{host: canonicalHost(u.Host), path: u.Path, knocks: known, tunnel: tunnel, relay: passing, site: site}
+// newFront serves the tunnel at urls.
+func newFront(urls []*url.URL, known *knocks, tunnel http.Handler, passing relay, site http.Handler) *front {
+	f := &front{paths: make(map[string][]string), knocks: known, tunnel: tunnel, relay: passing, site: site}
+	for _, u := range urls {
+		host := config.CanonicalHost(u.Host)
+		f.paths[host] = append(f.paths[host], u.Path)
+	}
+	return f
 }
 
 func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if f.knocks.valid(r, time.Now()) && r.URL.RawQuery == "" && canonicalHost(r.Host) == f.host {
+	if f.knocks.valid(r, time.Now()) && r.URL.RawQuery == "" {
+		paths, ours := f.paths[config.CanonicalHost(r.Host)]
 		switch {
-		case r.URL.Path == f.path && carrier.IsUpgrade(r):
+		case !ours:
+		case slices.Contains(paths, r.URL.Path) && carrier.IsUpgrade(r):
 			gate.Vouch(r.Context()) // many devices may come from one address
 			f.tunnel.ServeHTTP(w, r)
 			return
@@ -49,12 +58,6 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	f.site.ServeHTTP(w, r)
-}
-
-// canonicalHost is a Host header in lower case, without the port that https
-// has anyway.
-func canonicalHost(host string) string {
-	return strings.TrimSuffix(strings.ToLower(host), ":443")
 }
 
 // newPublic serves front over TLS as the site would be served without it. ctx is

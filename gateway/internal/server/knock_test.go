@@ -53,7 +53,7 @@ func BenchmarkKnockRefusal(b *testing.B) {
 	}
 	defer func() { _ = site.Close() }()
 	told := nodes.Knock{Cookie: knock.DefaultCookie, Keys: []knock.Key{key, {2}}}
-	front := newFront(&url.URL{Host: host, Path: "/tunnel"},
+	front := newFront([]*url.URL{{Host: host, Path: "/tunnel"}},
 		newKnocks(config.Knock{Cookie: knock.DefaultCookie}, func() nodes.Knock { return told }), http.NotFoundHandler(), passing{}, site)
 	good := knock.Mint(key, host, time.Now())
 	for _, bm := range []struct{ name, cookie string }{
@@ -90,31 +90,40 @@ func TestOnlyARequestThatIsRightInEveryPointMeetsTheTunnel(t *testing.T) {
 	says := func(what string) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("X-Met", what) })
 	}
-	front := newFront(&url.URL{Host: host, Path: "/tunnel"},
+	front := newFront([]*url.URL{{Host: host, Path: "/tunnel"}, {Host: "front.example:4443", Path: "/way"}, {Host: "FRONT.example:443", Path: "/tunnel"}},
 		newKnocks(config.Knock{Cookie: knock.DefaultCookie}, func() nodes.Knock { return told }), says("tunnel"), passing{says("relay")}, says("site"))
 	for name, tc := range map[string]struct {
 		change func(r *http.Request)
 		want   string
 	}{
-		"as it has to be":             {func(*http.Request) {}, "tunnel"},
-		"with the port in its host":   {func(r *http.Request) { r.Host = host + ":443"; knockOn(r, key, host+":443") }, "tunnel"},
-		"without a knock":             {func(r *http.Request) { r.Header.Del("Cookie") }, "site"},
-		"with another key's knock":    {func(r *http.Request) { knockOn(r, knock.Key{2}, host) }, "site"},
-		"with another host's knock":   {func(r *http.Request) { knockOn(r, key, "other.example") }, "site"},
-		"to another host":             {func(r *http.Request) { r.Host = "other.example"; knockOn(r, key, "other.example") }, "site"},
-		"for the control plane":       {func(r *http.Request) { r.URL.Path = "/passed"; r.Header.Del("Upgrade") }, "relay"},
-		"for that without a knock":    {func(r *http.Request) { r.URL.Path = "/passed"; r.Header.Del("Cookie") }, "site"},
-		"for that with a query":       {func(r *http.Request) { r.URL.Path = "/passed"; r.URL.RawQuery = "x=1" }, "site"},
-		"for that of another host":    {func(r *http.Request) { r.URL.Path = "/passed"; r.Host = "other.example"; knockOn(r, key, r.Host) }, "site"},
-		"to another path":             {func(r *http.Request) { r.URL.Path = "/" }, "site"},
-		"with a query":                {func(r *http.Request) { r.URL.RawQuery = "x=1" }, "site"},
-		"by another method":           {func(r *http.Request) { r.Method = http.MethodPost }, "site"},
-		"without an upgrade":          {func(r *http.Request) { r.Header.Del("Upgrade") }, "site"},
-		"of another kind":             {func(r *http.Request) { r.Header.Set("Upgrade", "h2c") }, "site"},
-		"without Connection: Upgrade": {func(r *http.Request) { r.Header.Del("Connection") }, "site"},
-		"for another protocol":        {func(r *http.Request) { r.Header.Set("Sec-WebSocket-Protocol", "chat") }, "site"},
-		"for another version":         {func(r *http.Request) { r.Header.Set("Sec-WebSocket-Version", "8") }, "site"},
-		"with a key of another size":  {func(r *http.Request) { r.Header.Set("Sec-WebSocket-Key", "AAAA") }, "site"},
+		"as it has to be":                  {func(*http.Request) {}, "tunnel"},
+		"with the port in its host":        {func(r *http.Request) { r.Host = host + ":443"; knockOn(r, key, host+":443") }, "tunnel"},
+		"without a knock":                  {func(r *http.Request) { r.Header.Del("Cookie") }, "site"},
+		"with another key's knock":         {func(r *http.Request) { knockOn(r, knock.Key{2}, host) }, "site"},
+		"with another host's knock":        {func(r *http.Request) { knockOn(r, key, "other.example") }, "site"},
+		"to another host":                  {func(r *http.Request) { r.Host = "other.example"; knockOn(r, key, "other.example") }, "site"},
+		"for the control plane":            {func(r *http.Request) { r.URL.Path = "/passed"; r.Header.Del("Upgrade") }, "relay"},
+		"for that without a knock":         {func(r *http.Request) { r.URL.Path = "/passed"; r.Header.Del("Cookie") }, "site"},
+		"for that with a query":            {func(r *http.Request) { r.URL.Path = "/passed"; r.URL.RawQuery = "x=1" }, "site"},
+		"for that of another host":         {func(r *http.Request) { r.URL.Path = "/passed"; r.Host = "other.example"; knockOn(r, key, r.Host) }, "site"},
+		"to a front":                       {to(key, "front.example:4443", "/way"), "tunnel"},
+		"to a front in capitals":           {to(key, "Front.Example:4443", "/way"), "tunnel"},
+		"to another front":                 {to(key, "front.example", "/tunnel"), "tunnel"},
+		"to a front without a knock":       {func(r *http.Request) { r.Host, r.URL.Path = "front.example:4443", "/way"; r.Header.Del("Cookie") }, "site"},
+		"with a knock for the URL":         {func(r *http.Request) { r.Host, r.URL.Path = "front.example:4443", "/way" }, "site"},
+		"to a front by the URL's path":     {to(key, "front.example:4443", "/tunnel"), "site"},
+		"to the URL by a front's path":     {to(key, host, "/way"), "site"},
+		"to a front's other port":          {to(key, "front.example:4444", "/way"), "site"},
+		"for the control plane by a front": {func(r *http.Request) { to(key, "front.example:4443", "/passed")(r); r.Header.Del("Upgrade") }, "relay"},
+		"to another path":                  {func(r *http.Request) { r.URL.Path = "/" }, "site"},
+		"with a query":                     {func(r *http.Request) { r.URL.RawQuery = "x=1" }, "site"},
+		"by another method":                {func(r *http.Request) { r.Method = http.MethodPost }, "site"},
+		"without an upgrade":               {func(r *http.Request) { r.Header.Del("Upgrade") }, "site"},
+		"of another kind":                  {func(r *http.Request) { r.Header.Set("Upgrade", "h2c") }, "site"},
+		"without Connection: Upgrade":      {func(r *http.Request) { r.Header.Del("Connection") }, "site"},
+		"for another protocol":             {func(r *http.Request) { r.Header.Set("Sec-WebSocket-Protocol", "chat") }, "site"},
+		"for another version":              {func(r *http.Request) { r.Header.Set("Sec-WebSocket-Version", "8") }, "site"},
+		"with a key of another size":       {func(r *http.Request) { r.Header.Set("Sec-WebSocket-Key", "AAAA") }, "site"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+host+"/tunnel", nil)
@@ -132,6 +141,14 @@ func TestOnlyARequestThatIsRightInEveryPointMeetsTheTunnel(t *testing.T) {
 				t.Errorf("the request met the %s, want the %s", got, tc.want)
 			}
 		})
+	}
+}
+
+// to has a request go to another place, with the knock for its host.
+func to(key knock.Key, host, path string) func(*http.Request) {
+	return func(r *http.Request) {
+		r.Host, r.URL.Path = host, path
+		knockOn(r, key, host)
 	}
 }
 

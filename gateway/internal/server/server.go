@@ -247,7 +247,7 @@ func (g *gateway) build(member nodes.Config) error {
 		refused: g.metrics.UsageRefused, turnedAway: g.metrics.NoLedger, log: g.cfg.Log, wake: make(chan struct{}, 1),
 	}
 	g.tunnels = &tunnels{
-		handshake: protocol.Handshake{Timeout: limits.HandshakeTimeout.Std(), Offer: g.resumes.offered().With(wire.Terms).With(wire.Drain).With(wire.ChannelBinding)},
+		handshake: protocol.Handshake{Timeout: limits.HandshakeTimeout.Std(), Offer: g.offered(), Fronts: g.cfg.Fronts},
 		resumes:   g.resumes,
 		drain:     g.drain,
 		checker:   auth.New(auth.Config{Tokens: tokens{g.node}, RequireBinding: g.cfg.RequireChannelBinding}),
@@ -266,6 +266,15 @@ func (g *gateway) build(member nodes.Config) error {
 	g.tunnels.limits.Store(&limits)
 	g.tunnels.padding.Store(g.cfg.Padding.Policy())
 	return nil
+}
+
+// offered are the capabilities of every handshake.
+func (g *gateway) offered() wire.Capabilities {
+	offered := g.resumes.offered().With(wire.Terms).With(wire.Drain)
+	if g.cfg.RequireChannelBinding { // otherwise somebody may end TLS in between, and no binding would hold
+		offered = offered.With(wire.ChannelBinding)
+	}
+	return offered
 }
 
 // newSite opens what strangers meet.
@@ -361,7 +370,7 @@ func (g *gateway) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	public := newPublic(handshakes, newFront(u, g.knocks, g.tunnels, passing, &g.site), g.certificate.apply, g.cfg.Log)
+	public := newPublic(handshakes, newFront(g.cfg.URLs(), g.knocks, g.tunnels, passing, &g.site), g.certificate.apply, g.cfg.Log)
 	failed := make(chan error, 4)
 	serving := 1
 	go func() { failed <- serve("listen", public.ServeTLS(carrier.Listener(g.gate), "", "")) }()
