@@ -251,6 +251,7 @@ type runner struct {
 	knock  *Knock   // of the profile, for tokens that bring none
 	known  []string // gateways of the profile
 	clock  gatewayClock
+	fronts fronts
 	fresh  *freshCarrier  // where the device can introduce itself at once; nil: nowhere
 	behind sync.WaitGroup // sessions that the device has left
 }
@@ -378,25 +379,24 @@ func (r *runner) try(ctx context.Context, tok token, gateways []Gateway, errs []
 		refused error // a gateway took offence even at a token that was fresh
 		renewed bool
 	)
-	race := newRace(ctx, r, nearest(ctx, gateways, r.client.cfg.NetDial), tok)
+	race := newRace(ctx, r, r.fronts.destinations(nearest(ctx, gateways, r.client.cfg.NetDial)), tok)
 	defer race.stop()
 	for {
 		up, ok := race.next()
 		if !ok {
 			break
 		}
-		gateway := up.gateway
 		conn, w, err := race.introduce(up)
 		if verdictOn(err) == freshToken && !renewed && tok.valid() {
 			if tok, err = r.tokens.get(ctx, tok.text); err != nil {
 				return admission{}, err
 			}
 			race.tok, renewed = tok, true
-			conn, w, err = r.connect(ctx, gateway.URL, tok)
+			conn, w, err = r.connect(ctx, up.at, tok)
 		}
 		switch {
 		case err == nil:
-			return admission{gateway, tok, conn, w}, nil
+			return admission{up.Gateway, tok, conn, w}, nil
 		case ctx.Err() != nil:
 			return admission{}, context.Cause(ctx)
 		case verdictOn(err) == final:
@@ -404,7 +404,7 @@ func (r *runner) try(ctx context.Context, tok token, gateways []Gateway, errs []
 		case verdictOn(err) == freshToken && tok.valid():
 			refused = err
 		default:
-			errs = append(errs, fmt.Errorf("%s: %w", hostOf(gateway.URL), whoAnswered(err)))
+			errs = append(errs, fmt.Errorf("%s: %w", hostOf(up.at), whoAnswered(err)))
 		}
 	}
 	if ctx.Err() != nil {

@@ -93,7 +93,8 @@ func (r *runner) begin(ctx context.Context, at admission, before *departure) *st
 		cfg.Terms = s.keep.news.terms()
 	}
 	s.session = mux.New(at.conn, cfg)
-	s.keep.session = s.session
+	s.keep.session, s.keep.row = s.session, newRow(s.session)
+	r.fronts.learn(at.gateway.URL, at.ready.Fronts)
 
 	select {
 	case <-c.hurry: // it came before this session

@@ -33,7 +33,7 @@ type race struct {
 	cancel context.CancelFunc
 	tok    token
 
-	waiting []Gateway
+	waiting []destination
 	running int
 	ended   chan runnerUp
 	wg      sync.WaitGroup
@@ -41,16 +41,16 @@ type race struct {
 
 // runnerUp is a gateway that was reached, or why it was not.
 type runnerUp struct {
-	gateway Gateway
-	conn    *carrier.Conn
-	at      time.Time
-	err     error
+	destination
+	conn *carrier.Conn
+	when time.Time
+	err  error
 }
 
 // newRace begins nothing yet. The race must be stopped.
-func newRace(ctx context.Context, r *runner, gateways []Gateway, tok token) *race {
+func newRace(ctx context.Context, r *runner, to []destination, tok token) *race {
 	ctx, cancel := context.WithCancel(ctx)
-	return &race{runner: r, ctx: ctx, cancel: cancel, tok: tok, waiting: gateways, ended: make(chan runnerUp, len(gateways))}
+	return &race{runner: r, ctx: ctx, cancel: cancel, tok: tok, waiting: to, ended: make(chan runnerUp, len(to))}
 }
 
 // next waits for another gateway. There is none when ok is false.
@@ -76,20 +76,20 @@ func (c *race) next() (up runnerUp, ok bool) {
 	}
 }
 
-// others reports whether there are more gateways than those that next has told of.
+// others reports whether there is more to try than what next has told of.
 func (c *race) others() bool { return c.running+len(c.waiting) > 0 }
 
 func (c *race) begin() {
-	gateway := c.waiting[0]
+	to := c.waiting[0]
 	c.waiting = c.waiting[1:]
 	c.running++
-	c.runner.client.cfg.OnEvent(Event{Kind: Connecting, Gateway: gateway.URL, Region: gateway.Region})
+	c.runner.client.cfg.OnEvent(Event{Kind: Connecting, Gateway: to.URL, Region: to.Region})
 	tok := c.tok
 	c.wg.Go(func() {
 		ctx, cancel := context.WithTimeout(c.ctx, handshakeTimeout)
 		defer cancel()
-		conn, err := c.runner.knockAt(ctx, gateway.URL, tok)
-		c.ended <- runnerUp{gateway: gateway, conn: conn, at: time.Now(), err: err}
+		conn, err := c.runner.knockAt(ctx, to.at, tok)
+		c.ended <- runnerUp{destination: to, conn: conn, when: time.Now(), err: err}
 	})
 }
 
@@ -115,11 +115,11 @@ func (c *race) introduce(up runnerUp) (*carrier.Conn, welcome, error) {
 	}
 	ctx, cancel := context.WithTimeout(c.ctx, limit)
 	defer cancel()
-	if time.Since(up.at) > stale {
+	if time.Since(up.when) > stale {
 		_ = up.conn.Close()
-		return c.runner.connect(ctx, up.gateway.URL, c.tok)
+		return c.runner.connect(ctx, up.at, c.tok)
 	}
-	w, err := c.runner.creds.introduce(ctx, up.conn, hostOf(up.gateway.URL), c.tok.text)
+	w, err := c.runner.creds.introduce(ctx, up.conn, hostOf(up.at), c.tok.text)
 	if err != nil {
 		return nil, welcome{}, err
 	}

@@ -50,6 +50,7 @@ type keeper struct {
 	lost    chan error    // has room for one: why the carrier was lost
 	left    chan struct{} // closed when another session has taken the place of this one
 	attempt uint64        // the latest
+	row     row
 
 	news    news
 	times   gatewayTimes
@@ -194,6 +195,18 @@ func (k *keeper) resume(ctx context.Context, why error) {
 		return // it has another one by now, or is over
 	}
 	k.degraded(why)
+	fronts := &k.runner.fronts
+	if k.row.end() {
+		fronts.next(k.gateway.URL)
+		if k.row.hopeless(len(fronts.of(k.gateway.URL))) && k.another(ctx) {
+			fronts.freeze(k.gateway.URL)
+			k.session.Close(wire.CodeSessionUnknown, "the way to its gateway is blocked, and another gateway answers")
+			return
+		}
+		if wait := k.row.wait(); wait > 0 {
+			k.pause(wait)
+		}
+	}
 	delays := backoff{min: resumeSoon, max: resumeLater}
 	lost, timeout := time.Now(), resumeTimeout
 	for failed := 0; k.session.Lost(); failed++ {
@@ -206,6 +219,7 @@ func (k *keeper) resume(ctx context.Context, why error) {
 		if !k.session.Lost() {
 			return // it is over
 		}
+		fronts.next(k.gateway.URL)
 		if k.gone(ctx, err, time.Since(lost)) {
 			k.session.Close(wire.CodeSessionUnknown, "its gateway does not answer, and another one does")
 			return
@@ -226,10 +240,17 @@ func (k *keeper) gone(ctx context.Context, err error, away time.Duration) bool {
 	if errors.Is(err, syscall.ECONNREFUSED) {
 		patience = goneRefused
 	}
-	if away < patience || ctx.Err() != nil {
+	return away >= patience && k.another(ctx)
+}
+
+// another reports whether another gateway answers, of those that the device has no reason
+// to avoid.
+func (k *keeper) another(ctx context.Context) bool {
+	if ctx.Err() != nil {
 		return false
 	}
 	others := slices.DeleteFunc(slices.Clone(k.runner.tokens.load().gateways), func(g Gateway) bool { return g.URL == k.gateway.URL })
+	others, _ = k.runner.fronts.split(others)
 	for _, g := range measure(ctx, others, k.runner.client.cfg.NetDial, 0) {
 		if g.RoundTrip > 0 {
 			return true
@@ -271,7 +292,8 @@ func (k *keeper) told(why error) {
 	k.runner.client.cfg.OnEvent(Event{Kind: Resumed, Gateway: k.gateway.URL, Region: k.gateway.Region, Session: k.id, Err: why})
 }
 
-// open opens a carrier to the session's gateway. It gives up in a hurry: what was
+// open opens a carrier to the session's gateway, at that of its URLs that is to be used.
+// It gives up in a hurry: what was
 // begun on another network may hang.
 func (k *keeper) open(ctx context.Context, hurry <-chan struct{}) (next *opened, err error) {
 	ctx, cancel := context.WithCancel(ctx)
@@ -285,8 +307,9 @@ func (k *keeper) open(ctx context.Context, hurry <-chan struct{}) (next *opened,
 		case <-ctx.Done():
 		}
 	})
-	err = k.runner.knocking(k.gateway.URL, k.runner.tokens.load(), func(opts carrier.DialOptions) (err error) {
-		next, err = open(ctx, k.gateway.URL, opts)
+	at := k.runner.fronts.first(k.gateway.URL)
+	err = k.runner.knocking(at, k.runner.tokens.load(), func(opts carrier.DialOptions) (err error) {
+		next, err = open(ctx, at, opts)
 		return err
 	})
 	return next, err
@@ -318,6 +341,7 @@ func (k *keeper) goOn(ctx context.Context, next *opened) error {
 		_ = next.conn.Close()
 		return err
 	}
+	k.row.begin()
 	return nil
 }
 

@@ -162,6 +162,9 @@ func (s *Service) handshake(conn *carrier.Conn, number int, host string) (ready 
 		return ready, hello, nil, refused
 	}
 	ready = wire.Ready{Capabilities: hello.Capabilities, Time: s.gatewayTime(), Limits: wire.DefaultLimits()}
+	for i := range s.opts.Fronts {
+		ready.Fronts = append(ready.Fronts, s.Front(number, i))
+	}
 	if hello.Capabilities.Has(wire.Padding) {
 		ready.PaddingPolicy = *s.opts.Padding
 	}

@@ -55,6 +55,10 @@ type Options struct {
 	// device API. In memory only.
 	Apart bool
 
+	// Fronts is how many further URLs each gateway has and names, beside its own. In memory
+	// only.
+	Fronts int
+
 	// Plan is what devices are told of their user's plan; nil: one without an end, a
 	// quota or other bounds.
 	Plan *httvps.Plan
@@ -570,6 +574,11 @@ func (s *Service) Gateway(n int) string {
 		host = fmt.Sprintf("gateway%d.%s", n, s.host)
 	}
 	return fmt.Sprintf("wss://%s/tunnel/%d", host, n)
+}
+
+// Front returns a further URL of a gateway; the first has number 0.
+func (s *Service) Front(gateway, number int) string {
+	return fmt.Sprintf("wss://front%d.%s/tunnel/%d", number, s.host, gateway)
 }
 
 func hash(code string) string {
