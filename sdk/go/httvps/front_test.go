@@ -324,6 +324,33 @@ func TestADeviceStaysWhereAllConnectionsFreeze(t *testing.T) {
 	})
 }
 
+// A gateway that waits for the control plane is waited for, whatever fronts it has: they
+// lead to the same gateway.
+func TestAGatewayThatTakesItsTimeIsNotTriedAtItsFrontsInstead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var slow atomic.Bool
+		c := &censor{}
+		d, up, _ := censored(t, c, httvpstest.Options{Fronts: 1, Admit: func(int, wire.Hello) wire.Reject {
+			if slow.Load() {
+				<-time.After(11 * time.Second)
+			}
+			return wire.Reject{}
+		}})
+		slow.Store(true)
+		c.watch()
+		began := time.Now()
+		c.s.Disconnect(wire.CodeShutdown)
+		d.next(httvps.Connected)
+		if took := time.Since(began); took > 12*time.Second {
+			t.Errorf("it took %v", took)
+		}
+		if n := c.connected(hostName(up.Gateway)) + c.connected(hostName(c.s.Front(0, 0))); n != 1 {
+			t.Errorf("%d connections", n)
+		}
+		d.end(c.s)
+	})
+}
+
 // A device that has to begin a new session begins it at the URL by which the last one
 // worked, and tries the others, too.
 func TestANewSessionBeginsAtTheFrontThatWorks(t *testing.T) {

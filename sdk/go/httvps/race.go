@@ -2,6 +2,7 @@ package httvps
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -35,6 +36,7 @@ type race struct {
 
 	waiting []destination
 	running int
+	untold  []destination // that wait or run
 	ended   chan runnerUp
 	wg      sync.WaitGroup
 }
@@ -50,7 +52,7 @@ type runnerUp struct {
 // newRace begins nothing yet. The race must be stopped.
 func newRace(ctx context.Context, r *runner, to []destination, tok token) *race {
 	ctx, cancel := context.WithCancel(ctx)
-	return &race{runner: r, ctx: ctx, cancel: cancel, tok: tok, waiting: to, ended: make(chan runnerUp, len(to))}
+	return &race{runner: r, ctx: ctx, cancel: cancel, tok: tok, waiting: to, untold: slices.Clone(to), ended: make(chan runnerUp, len(to))}
 }
 
 // next waits for another gateway. There is none when ok is false.
@@ -67,6 +69,7 @@ func (c *race) next() (up runnerUp, ok bool) {
 		case up := <-c.ended:
 			timer.Stop()
 			c.running--
+			c.untold = slices.DeleteFunc(c.untold, func(d destination) bool { return d == up.destination })
 			return up, true
 		case <-timer.C:
 			if len(c.waiting) > 0 && c.running < maxRacing {
@@ -76,8 +79,10 @@ func (c *race) next() (up runnerUp, ok bool) {
 	}
 }
 
-// others reports whether there is more to try than what next has told of.
-func (c *race) others() bool { return c.running+len(c.waiting) > 0 }
+// others reports whether next has not told yet of gateways other than that one.
+func (c *race) others(than Gateway) bool {
+	return slices.ContainsFunc(c.untold, func(d destination) bool { return d.URL != than.URL })
+}
 
 func (c *race) begin() {
 	to := c.waiting[0]
@@ -110,7 +115,7 @@ func (c *race) introduce(up runnerUp) (*carrier.Conn, welcome, error) {
 		return nil, welcome{}, up.err
 	}
 	limit := handshakeTimeout
-	if c.others() {
+	if c.others(up.Gateway) {
 		limit = verdictTimeout
 	}
 	ctx, cancel := context.WithTimeout(c.ctx, limit)
