@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 	"net"
 	"os/exec"
@@ -9,15 +10,19 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // door leads to an address until it is closed.
 type door struct {
-	ln    net.Listener
-	mu    sync.Mutex // guards to, conns
-	to    string
-	conns []net.Conn
-	wg    sync.WaitGroup
+	ln     net.Listener
+	once   sync.Once
+	closed chan struct{}
+	mu     sync.Mutex // guards the following fields
+	to     string
+	conns  []net.Conn
+	frozen bool
+	wg     sync.WaitGroup
 }
 
 func openDoor(t *testing.T) *door {
@@ -26,7 +31,7 @@ func openDoor(t *testing.T) *door {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &door{ln: ln}
+	d := &door{ln: ln, closed: make(chan struct{})}
 	d.wg.Go(func() {
 		for {
 			conn, err := ln.Accept()
@@ -59,11 +64,42 @@ func (d *door) pass(conn net.Conn) {
 	d.conns = append(d.conns, conn, far)
 	d.mu.Unlock()
 	go func() { _, _ = io.Copy(far, conn); _ = far.Close() }()
-	_, _ = io.Copy(conn, far)
+	_, _ = io.Copy(conn, &freezing{Reader: far, door: d})
+}
+
+// freeze has each connection, those that there are and those that come, pass 16 KiB on and
+// then nothing.
+func (d *door) freeze() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.frozen = true
+}
+
+// freezing is what a door passes on to whoever came through it.
+type freezing struct {
+	io.Reader
+	door   *door
+	passed int // since the door froze
+}
+
+func (f *freezing) Read(p []byte) (int, error) {
+	n, err := f.Reader.Read(p)
+	f.door.mu.Lock()
+	frozen := f.door.frozen
+	f.door.mu.Unlock()
+	if !frozen {
+		return n, err
+	}
+	if f.passed += n; f.passed > 16<<10 {
+		<-f.door.closed
+		return 0, io.EOF
+	}
+	return n, err
 }
 
 func (d *door) close() {
 	_ = d.ln.Close()
+	d.once.Do(func() { close(d.closed) })
 	d.mu.Lock()
 	for _, c := range d.conns {
 		_ = c.Close()
@@ -167,5 +203,56 @@ func TestInvitationsTravelAsPictures(t *testing.T) {
 	}
 	if r := run(t, "", nil, "httvps", "enroll", other, "--home", filepath.Join(t.TempDir(), "two")); r.code != 0 {
 		t.Errorf("httvps enroll of qrencode's: exit code %d: %s", r.code, r.stderr)
+	}
+}
+
+// TestABlockedGatewayIsReachedOverItsFront freezes the gateway's own address while a
+// download by way of it is under way: that goes on over the front, and so does the device
+// when it is started again, where the address is closed altogether.
+func TestABlockedGatewayIsReachedOverItsFront(t *testing.T) {
+	way, other := openDoor(t), openDoor(t)
+	listen := freePort(t)
+	way.leadTo(listen)
+	other.leadTo(listen)
+	s := &service{t: t, dir: filepath.Join(t.TempDir(), "server"), env: []string{
+		"HTTVPS_GATEWAY_LISTEN=" + listen, "HTTVPS_GATEWAY_URL=wss://" + way.ln.Addr().String() + "/tunnel",
+		"HTTVPS_GATEWAY_FRONTS=wss://" + other.ln.Addr().String() + "/another",
+	}}
+	s.start()
+	t.Cleanup(func() {
+		s.proc.Kill()
+		if t.Failed() {
+			t.Logf("httvps-server said:\n%s", s.proc.Log())
+		}
+	})
+	far := startOrigin(t)
+	d := enroll(t, s.Invite)
+	d.connect()
+	const size = 64 << 20
+	conn, want := d.open(far.Addr()), mustSum(t, size)
+	if _, err := fmt.Fprintf(conn, "GET /%d HTTP/1.0\r\nHost: far\r\n\r\n", size); err != nil {
+		t.Fatal(err)
+	}
+	head := make([]byte, 1)
+	if _, err := io.ReadFull(conn, head); err != nil { // it has begun, and waits for its reader
+		t.Fatal(err)
+	}
+	way.freeze()
+	var longest time.Duration
+	if err := receive(conn, size, want, &longest); err != nil {
+		t.Error(err)
+	}
+	t.Logf("nothing came for %v", longest.Round(time.Millisecond))
+	if soak && longest > 10*time.Second {
+		t.Errorf("nothing came for %v, want 10s", longest)
+	}
+	if _, err := d.proc.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	way.close()
+
+	d.connect()
+	if _, err := d.curl(far.URL() + "/1000"); err != nil {
+		t.Error(err)
 	}
 }

@@ -2,11 +2,7 @@ package e2e
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"path/filepath"
@@ -117,33 +113,4 @@ func TestADeviceThatRoamsLosesNothing(t *testing.T) {
 			t.Errorf("connection %d that said nothing: %v", i, err)
 		}
 	}
-}
-
-// receive reads an answer over HTTP to its end, and notes how long nothing came.
-func receive(conn net.Conn, size int64, want string, longest *time.Duration) error {
-	head := make([]byte, 0, 512)
-	for one := make([]byte, 1); len(head) < 4 || string(head[len(head)-4:]) != "\r\n\r\n"; head = append(head, one[0]) {
-		if _, err := io.ReadFull(conn, one); err != nil {
-			return err
-		}
-	}
-	sum, buf := sha256.New(), make([]byte, 32<<10)
-	var got int64
-	for last := time.Now(); ; {
-		n, err := conn.Read(buf)
-		*longest = max(*longest, time.Since(last))
-		last = time.Now()
-		got += int64(n)
-		_, _ = sum.Write(buf[:n]) // never fails
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return fmt.Errorf("after %d of %d bytes: %w", got, size, err)
-		}
-	}
-	if got != size || hex.EncodeToString(sum.Sum(nil)) != want {
-		return fmt.Errorf("%d of %d bytes came, or were changed", got, size)
-	}
-	return nil
 }

@@ -52,6 +52,17 @@ func (d *device) dial(ctx context.Context, target string) (net.Conn, error) {
 	return dialer.(proxy.ContextDialer).DialContext(ctx, "tcp", target)
 }
 
+// open is dial where nothing may go wrong.
+func (d *device) open(target string) net.Conn {
+	d.t.Helper()
+	conn, err := d.dial(d.t.Context(), target)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	d.t.Cleanup(func() { _ = conn.Close() })
+	return conn
+}
+
 // echo sends something through a connection and wants it back.
 func echo(conn net.Conn) error {
 	var buf [16]byte

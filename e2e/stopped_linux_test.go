@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"strings"
 	"syscall"
 	"testing"
@@ -23,16 +22,6 @@ func (d *device) stop(long time.Duration) {
 	if err := syscall.Kill(d.proc.PID(), syscall.SIGCONT); err != nil {
 		d.t.Fatal(err)
 	}
-}
-
-func (d *device) open(target string) net.Conn {
-	d.t.Helper()
-	conn, err := d.dial(d.t.Context(), target)
-	if err != nil {
-		d.t.Fatal(err)
-	}
-	d.t.Cleanup(func() { _ = conn.Close() })
-	return conn
 }
 
 func TestADeviceThatSleptGoesOnWhereItWas(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/url"
 	"slices"
@@ -80,6 +81,8 @@ type Client struct {
 	ran   atomic.Bool
 	hurry chan struct{} // holds one when the network has changed
 	urge  chan struct{} // holds one when something waits for another gateway
+
+	remembering sync.Mutex // guards the profile in the store
 
 	mu      sync.Mutex     // guards the following fields
 	runner  *runner        // what Run works with; nil while it does not run
@@ -305,24 +308,56 @@ func (c *Client) prepare(ctx context.Context) (*runner, error) {
 		known:  profile.Gateways,
 	}
 	service.around = func() []way { return r.around(profile.API) }
-	tokens.learned = func(ctx context.Context, gateways []Gateway) { c.remember(ctx, gateways) }
+	for gateway, others := range profile.Fronts {
+		r.fronts.learn(gateway, others)
+	}
+	tokens.learned = func(ctx context.Context, gateways []Gateway) {
+		c.remember(ctx, func(p *Profile) bool { return nameGateways(p, gateways) })
+	}
 	return r, nil
 }
 
-// remember saves the gateways that the service named, when they are others than
-// before. A store that cannot is asked again with the next token.
-func (c *Client) remember(ctx context.Context, gateways []Gateway) {
+// remember saves what change, which reports whether there is anything new, makes of the
+// profile. A store that cannot is asked again with what the service says next.
+func (c *Client) remember(ctx context.Context, change func(*Profile) bool) {
+	c.remembering.Lock()
+	defer c.remembering.Unlock()
+	profile, err := c.cfg.Store.Profile(ctx)
+	if err != nil || !change(&profile) {
+		return
+	}
+	_ = c.cfg.Store.SaveProfile(ctx, profile)
+}
+
+// nameGateways notes the gateways that the service named, and forgets fronts of others.
+func nameGateways(p *Profile, gateways []Gateway) bool {
 	urls := make([]string, 0, len(gateways))
 	for _, g := range gateways {
 		urls = append(urls, g.URL)
 	}
 	slices.Sort(urls)
-	profile, err := c.cfg.Store.Profile(ctx)
-	if err != nil || len(urls) == 0 || slices.Equal(slices.Sorted(slices.Values(profile.Gateways)), urls) {
-		return
+	if len(urls) == 0 || slices.Equal(slices.Sorted(slices.Values(p.Gateways)), urls) {
+		return false
 	}
-	profile.Gateways = urls
-	_ = c.cfg.Store.SaveProfile(ctx, profile)
+	p.Gateways = urls
+	maps.DeleteFunc(p.Fronts, func(gateway string, _ []string) bool { return !slices.Contains(urls, gateway) })
+	return true
+}
+
+// nameFronts notes the fronts that a gateway of the service's named.
+func nameFronts(p *Profile, gateway string, fronts []string) bool {
+	if slices.Equal(p.Fronts[gateway], fronts) || !slices.Contains(p.Gateways, gateway) {
+		return false
+	}
+	if len(fronts) == 0 {
+		delete(p.Fronts, gateway)
+		return true
+	}
+	if p.Fronts == nil {
+		p.Fronts = make(map[string][]string)
+	}
+	p.Fronts[gateway] = fronts
+	return true
 }
 
 // admission is a session that a gateway has let the device in to, and that nobody

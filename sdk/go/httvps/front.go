@@ -37,14 +37,16 @@ type fronts struct {
 	frozen map[string]time.Time // by a gateway's URL: until when it comes last
 }
 
-// learn notes what other URLs a gateway has named.
-func (f *fronts) learn(gateway string, others []string) {
+// learn notes what other URLs a gateway has named, and returns those of them that can be
+// URLs of one.
+func (f *fronts) learn(gateway string, others []string) (usable []string) {
 	named := []string{gateway}
 	for _, u := range others {
 		if isGateway(u) && !slices.Contains(named, u) {
 			named = append(named, u)
 		}
 	}
+	usable = slices.Clone(named[1:])
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.urls == nil || len(f.urls) == maxFronted {
@@ -54,6 +56,7 @@ func (f *fronts) learn(gateway string, others []string) {
 		named = slices.Concat(named[first:], named[:first])
 	}
 	f.urls[gateway] = named
+	return usable
 }
 
 // of returns a gateway's URLs, the one to be used first.

@@ -1,6 +1,7 @@
 package httvps
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -39,5 +40,58 @@ func TestFrontsAreURLsOfGateways(t *testing.T) {
 	}
 	if len(f.urls) > maxFronted || len(f.frozen) > maxFronted {
 		t.Errorf("%d and %d gateways are remembered", len(f.urls), len(f.frozen))
+	}
+}
+
+// A profile takes as many fronts as can be told, and nothing that is none; they go with
+// their gateway.
+func TestAProfileHoldsFrontsOfItsGateways(t *testing.T) {
+	const own, other, front = "wss://a.example/x", "wss://b.example/x", "wss://c.example/x"
+	good := Profile{DeviceID: "00000000-0000-4000-8000-000000000000", API: []string{"https://a.example/k"}}
+	with := func(fronts map[string][]string) Profile {
+		p := good
+		p.Fronts = fronts
+		return p
+	}
+	many := make(map[string][]string)
+	for i := range maxGateways {
+		many[own+strings.Repeat("/", i)] = slices.Repeat([]string{front}, 8)
+	}
+	if err := with(many).Validate(); err != nil {
+		t.Fatal(err)
+	}
+	for name, p := range map[string]Profile{
+		"nine fronts":      with(map[string][]string{own: slices.Repeat([]string{front}, 9)}),
+		"no URL":           with(map[string][]string{own: {"c.example"}}),
+		"of no gateway":    with(map[string][]string{"": {front}}),
+		"too many of them": with(maps.Collect(func(yield func(string, []string) bool) { _ = yield(other, nil); maps.All(many)(yield) })),
+	} {
+		if err := p.Validate(); err == nil || !strings.HasPrefix(err.Error(), "fronts: ") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+
+	p := good
+	if nameFronts(&p, own, []string{front}) {
+		t.Error("fronts of a gateway that is none of the service's")
+	}
+	for _, step := range []struct {
+		name  string
+		did   bool
+		saved bool
+	}{
+		{"gateways", nameGateways(&p, []Gateway{{URL: own}, {URL: other}}), true},
+		{"fronts", nameFronts(&p, own, []string{front}), true},
+		{"the same fronts", nameFronts(&p, own, []string{front}), false},
+		{"fronts of the other", nameFronts(&p, other, []string{front}), true},
+		{"the same gateways", nameGateways(&p, []Gateway{{URL: other}, {URL: own}}), false},
+		{"one gateway", nameGateways(&p, []Gateway{{URL: other}}), true},
+	} {
+		if step.did != step.saved {
+			t.Errorf("%s: %t", step.name, step.did)
+		}
+	}
+	if len(p.Fronts) != 1 || !slices.Equal(p.Fronts[other], []string{front}) {
+		t.Errorf("the profile has %v", p.Fronts)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"net"
 	"net/url"
 	"slices"
@@ -321,6 +322,51 @@ func TestADeviceStaysWhereAllConnectionsFreeze(t *testing.T) {
 			t.Errorf("status: %+v", status)
 		}
 		d.end(c.s)
+	})
+}
+
+// A device that is started again knows the fronts, and comes by them to its gateway and to
+// the device API where the addresses of both are blocked. It forgets what a gateway names
+// no more.
+func TestFrontsAreRememberedWithTheProfile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := start(t, httvpstest.Options{Memory: true, Apart: true, Fronts: 2, Dial: echo})
+		store := enrolled(t, s)
+		fronts := []string{s.Front(0, 0), s.Front(0, 1)}
+		remembers := func(want map[string][]string) {
+			t.Helper()
+			profile, err := store.Profile(t.Context())
+			if err == nil {
+				err = profile.Validate()
+			}
+			if err != nil || !maps.EqualFunc(profile.Fronts, want, slices.Equal) {
+				t.Errorf("the profile has %v, %v, want %v", profile.Fronts, err, want)
+			}
+		}
+		d := run(t, s, store)
+		d.next(httvps.Connected)
+		d.stop()
+		_ = d.wait()
+		remembers(map[string][]string{s.Gateway(0): fronts})
+
+		s.Block("service.test", hostName(s.Gateway(0)), hostName(fronts[0]))
+		s.ExpireTokens()
+		began := time.Now()
+		d = run(t, s, store)
+		d.next(httvps.Connected)
+		if took := time.Since(began); took > 10*time.Second {
+			t.Errorf("it took %v", took)
+		}
+		d.stop()
+		_ = d.wait()
+		remembers(map[string][]string{s.Gateway(0): fronts})
+
+		s.Block()
+		s.SetFronts(0)
+		d = run(t, s, store)
+		d.next(httvps.Connected)
+		d.end(s)
+		remembers(nil)
 	})
 }
 

@@ -94,7 +94,8 @@ func (r *runner) begin(ctx context.Context, at admission, before *departure) *st
 	}
 	s.session = mux.New(at.conn, cfg)
 	s.keep.session, s.keep.row = s.session, newRow(s.session)
-	r.fronts.learn(at.gateway.URL, at.ready.Fronts)
+	named := r.fronts.learn(at.gateway.URL, at.ready.Fronts)
+	c.remember(ctx, func(p *Profile) bool { return nameFronts(p, at.gateway.URL, named) })
 
 	select {
 	case <-c.hurry: // it came before this session

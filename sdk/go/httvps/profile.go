@@ -8,11 +8,13 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
 
 	"github.com/httvps/httvps/sdk/go/tlspin"
+	"github.com/httvps/httvps/sdk/go/wire"
 )
 
 // ErrNotEnrolled is what a [Store] returns, wrapped or not, while it holds no
@@ -46,6 +48,10 @@ type Profile struct {
 	// them up to date.
 	Gateways []string `json:"gateways,omitempty"`
 
+	// Fronts are other URLs of gateways, at most 8 of each, by a gateway's own, as it
+	// named them last. A Client keeps them up to date.
+	Fronts map[string][]string `json:"fronts,omitempty"`
+
 	// Invitation is the fingerprint of the invitation that was redeemed, so
 	// that a repeated enrolment can be told from a different one.
 	Invitation string `json:"invitation,omitempty"`
@@ -76,6 +82,19 @@ func (p Profile) Validate() error {
 	for _, gateway := range p.Gateways {
 		if !isGateway(gateway) {
 			return errors.New("gateways: want addresses like wss://host[:port]/path")
+		}
+	}
+	if len(p.Fronts) > maxGateways {
+		return fmt.Errorf("fronts: of %d gateways, want at most %d", len(p.Fronts), maxGateways)
+	}
+	for gateway, fronts := range p.Fronts {
+		if len(fronts) > wire.MaxURLs {
+			return fmt.Errorf("fronts: %d of one gateway, want at most %d", len(fronts), wire.MaxURLs)
+		}
+		for _, u := range append([]string{gateway}, fronts...) {
+			if !isGateway(u) {
+				return errors.New("fronts: want addresses like wss://host[:port]/path")
+			}
 		}
 	}
 	return p.Knock.validate()
@@ -142,7 +161,10 @@ func (s *MemoryStore) SaveProfile(_ context.Context, p Profile) error {
 }
 
 func (p Profile) clone() Profile {
-	p.API, p.Gateways = slices.Clone(p.API), slices.Clone(p.Gateways)
+	p.API, p.Gateways, p.Fronts = slices.Clone(p.API), slices.Clone(p.Gateways), maps.Clone(p.Fronts)
+	for gateway, fronts := range p.Fronts {
+		p.Fronts[gateway] = slices.Clone(fronts)
+	}
 	p.Knock = p.Knock.clone()
 	return p
 }

@@ -177,8 +177,12 @@ func (r *runner) relays(bases []string) []way {
 	for _, base := range bases {
 		seen = append(seen, hostOf(base))
 	}
+	var all []Gateway
 	for _, gateway := range slices.Backward(gateways) { // the newest come last
-		host := hostOf(gateway)
+		all = append(all, Gateway{URL: gateway})
+	}
+	for _, to := range r.fronts.destinations(all) {
+		host := hostOf(to.at)
 		if slices.Contains(seen, host) || len(ways) == maxRelays {
 			continue
 		}

@@ -162,9 +162,11 @@ func (s *Service) handshake(conn *carrier.Conn, number int, host string) (ready 
 		return ready, hello, nil, refused
 	}
 	ready = wire.Ready{Capabilities: hello.Capabilities, Time: s.gatewayTime(), Limits: wire.DefaultLimits()}
-	for i := range s.opts.Fronts {
+	s.mu.Lock()
+	for i := range s.fronts {
 		ready.Fronts = append(ready.Fronts, s.Front(number, i))
 	}
+	s.mu.Unlock()
 	if hello.Capabilities.Has(wire.Padding) {
 		ready.PaddingPolicy = *s.opts.Padding
 	}

@@ -149,6 +149,7 @@ type Service struct {
 	issued   []time.Time
 	reauths  int   // tokens that were shown for sessions that live
 	live     []int // gateways that lists name
+	fronts   int   // that each gateway names
 	sessions map[*mux.Session]*live
 	kept     map[[16]byte]*kept // that can be resumed, by id
 	knocks   []knock.Key        // in force, the one that devices get first
@@ -175,6 +176,7 @@ func New(opts Options) *Service {
 		sessions: make(map[*mux.Session]*live),
 		kept:     make(map[[16]byte]*kept),
 		knocks:   []knock.Key{newKnock()},
+		fronts:   opts.Fronts,
 	}
 	if s.opts.Gateways == 0 {
 		s.opts.Gateways = 1
@@ -574,6 +576,13 @@ func (s *Service) Gateway(n int) string {
 		host = fmt.Sprintf("gateway%d.%s", n, s.host)
 	}
 	return fmt.Sprintf("wss://%s/tunnel/%d", host, n)
+}
+
+// SetFronts sets how many further URLs gateways name from now on.
+func (s *Service) SetFronts(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fronts = n
 }
 
 // Front returns a further URL of a gateway; the first has number 0.
