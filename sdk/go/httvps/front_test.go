@@ -191,8 +191,9 @@ func TestASessionWhoseFrontIsBlockedGoesOnAtAnother(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c := tc.censor
-				d, up, conn := censored(t, c, httvpstest.Options{Fronts: 2})
-				c.watch(up.Gateway, c.s.Front(0, 0))
+				d, up, conn := censored(t, c, httvpstest.Options{Gateways: 2, Apart: true, Fronts: 2})
+				at := number(t, c.s, up.Gateway) // the other one would cost what is open
+				c.watch(up.Gateway, c.s.Front(at, 0))
 				if tc.block {
 					c.s.Block(hostName(up.Gateway))
 				}
@@ -205,11 +206,33 @@ func TestASessionWhoseFrontIsBlockedGoesOnAtAnother(t *testing.T) {
 				if status := d.Status(); status.Session != up.Session || status.Gateway.URL != up.Gateway {
 					t.Errorf("status: %+v", status)
 				}
-				if n := c.connected(hostName(c.s.Front(0, 1))); n == 0 {
+				if n := c.connected(hostName(c.s.Front(at, 1))); n == 0 {
 					t.Error("the other URL was not tried")
 				}
 				d.end(c.s)
 			})
+		})
+	}
+}
+
+// A gateway that is silent at all of its URLs is left as soon as one that has no others.
+func TestAGatewayThatIsSilentAtEachOfItsURLsIsLeft(t *testing.T) {
+	for _, n := range []int{0, 1} {
+		synctest.Test(t, func(t *testing.T) {
+			c := &censor{}
+			d, up, _ := censored(t, c, httvpstest.Options{Gateways: 2, Apart: true, Fronts: n})
+			at := number(t, c.s, up.Gateway)
+			c.watch()
+			c.s.Block(hostName(up.Gateway), hostName(c.s.Front(at, 0)))
+			began := time.Now()
+			c.s.Break()
+			if next := d.next(httvps.Connected); next.Gateway == up.Gateway {
+				t.Error("connected to the same gateway")
+			}
+			if took := time.Since(began); took > 4500*time.Millisecond {
+				t.Errorf("it took %v with %d fronts", took, n)
+			}
+			d.end(c.s)
 		})
 	}
 }

@@ -16,7 +16,8 @@ import (
 
 const (
 	// The time for an attempt to go on over another carrier, the first and any: it
-	// doubles with each that needs more.
+	// doubles with each that needs more. A gateway with several URLs has half of it at
+	// each of them first.
 	resumeTimeout, resumeTimeoutMost = 4 * time.Second, 16 * time.Second
 
 	// The wait between attempts is drawn below bounds that double from the first to
@@ -209,6 +210,10 @@ func (k *keeper) resume(ctx context.Context, why error) {
 	}
 	delays := backoff{min: resumeSoon, max: resumeLater}
 	lost, timeout := time.Now(), resumeTimeout
+	urls := len(fronts.of(k.gateway.URL))
+	if urls > 1 {
+		timeout /= 2
+	}
 	for failed := 0; k.session.Lost(); failed++ {
 		began := time.Now()
 		err := k.attemptWithin(ctx, timeout)
@@ -220,11 +225,11 @@ func (k *keeper) resume(ctx context.Context, why error) {
 			return // it is over
 		}
 		fronts.next(k.gateway.URL)
-		if k.gone(ctx, err, time.Since(lost)) {
+		if failed+1 >= urls && k.gone(ctx, err, time.Since(lost)) {
 			k.session.Close(wire.CodeSessionUnknown, "its gateway does not answer, and another one does")
 			return
 		}
-		if time.Since(began) >= timeout {
+		if time.Since(began) >= timeout && (failed+1)%urls == 0 {
 			timeout = min(2*timeout, resumeTimeoutMost)
 		}
 		if asked := retryAfter(err); failed > 0 || asked > 0 {
@@ -234,7 +239,8 @@ func (k *keeper) resume(ctx context.Context, why error) {
 }
 
 // gone reports whether the session's gateway is not worth waiting for, after err at the
-// latest attempt: it has been away for a while, and another one is not.
+// latest attempt, when each of its URLs was tried: it has been away for a while, and
+// another one is not.
 func (k *keeper) gone(ctx context.Context, err error, away time.Duration) bool {
 	patience := goneSilent
 	if errors.Is(err, syscall.ECONNREFUSED) {
@@ -293,8 +299,7 @@ func (k *keeper) told(why error) {
 }
 
 // open opens a carrier to the session's gateway, at that of its URLs that is to be used.
-// It gives up in a hurry: what was
-// begun on another network may hang.
+// It gives up in a hurry: what was begun on another network may hang.
 func (k *keeper) open(ctx context.Context, hurry <-chan struct{}) (next *opened, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	var watching sync.WaitGroup
