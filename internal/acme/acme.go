@@ -36,7 +36,8 @@ type Config struct {
 	Settings
 	// Hosts are the names and IP addresses, at least one; each gets a certificate.
 	// Who connects without a name is shown that of the address that he has reached, if
-	// that is one of them; otherwise, and with another name, the first.
+	// that is one of them; otherwise, with another name, and where that has none yet, the
+	// first.
 	Hosts []string
 	// Reach is of the first host.
 	Reach Reach
@@ -227,10 +228,11 @@ func (s *Source) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, e
 	if host == "" && hello.Conn != nil { // an address is never named
 		host, _ = split(hello.Conn.LocalAddr().String())
 	}
-	if !slices.Contains(s.hosts, host) {
-		host = s.hosts[0]
+	known := s.cache.AllMatchingCertificates(host)
+	if !slices.Contains(s.hosts, host) || len(known) == 0 { // a host that waits for its own looks like nobody's
+		known = s.cache.AllMatchingCertificates(s.hosts[0])
 	}
-	best, err := certmagic.DefaultCertificateSelector(hello, s.cache.AllMatchingCertificates(host))
+	best, err := certmagic.DefaultCertificateSelector(hello, known)
 	if err != nil {
 		return nil, ErrNone
 	}

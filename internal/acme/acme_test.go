@@ -217,6 +217,29 @@ func TestAnAddressIsShownItsOwnCertificate(t *testing.T) {
 	}
 }
 
+// A host that has no certificate yet is shown what one is shown that is nobody's: strangers
+// cannot tell that it is ours.
+func TestAHostWithoutACertificateIsShownTheFirst(t *testing.T) {
+	h := newHost(t)
+	source, stop := h.serve(h.settings(acme.HTTP01), "vpn.site.test")
+	h.wait(source)
+	stop()
+	h.authority.Away(true)
+	source, _ = h.serve(h.settings(acme.HTTP01), "vpn.site.test", "front.site.test")
+	for end := time.Now().Add(time.Minute); len(source.Missing()) > 1; {
+		if time.Now().After(end) {
+			t.Fatalf("the kept certificate is not served:\n%s", h.log)
+		}
+		<-time.After(10 * time.Millisecond)
+	}
+	for _, host := range []string{"front.site.test", "nobodys.test"} {
+		shown, err := source.GetCertificate(&tls.ClientHelloInfo{ServerName: host})
+		if err != nil || shown.Leaf.VerifyHostname("vpn.site.test") != nil {
+			t.Errorf("%s: %v", host, err)
+		}
+	}
+}
+
 func TestACertificateThatEndsIsRenewedAtTheStart(t *testing.T) {
 	h := newHost(t, acmetest.Fleeting)
 	fleeting, lasting := h.settings(acme.TLSALPN01), h.settings(acme.TLSALPN01)

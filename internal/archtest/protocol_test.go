@@ -219,8 +219,9 @@ var rules = map[string]string{
 	"A client MAY resume though its carrier is good":           "httvps.TestANewNetworkGetsANewConnection httvps.TestAConnectionIsReplacedFromTimeToTime",
 	"Ours does so after 20 to 60 minutes":                      "httvps.TestAConnectionIsReplacedFromTimeToTime httvps.TestAConnectionIsReplacedAfterHalfAGigabyteToTwo",
 	"READY may name other URLs at which the gateway":           "protocol.TestAnAdmittedDeviceGetsItsSession gateway.TestAGatewayIsReachedOverItsFronts httvps.TestANewSessionBeginsAtTheFrontThatWorks",
-	"goes to the gateway's next URL when an attempt to resume": "httvps.TestASessionWhoseFrontIsBlockedGoesOnAtAnother gateway.TestABlockedAddressCostsNoByte",
-	"When at least two in a row, and as many as the gateway":   "httvps.TestADeviceLeavesAGatewayWhoseConnectionsFreeze httvps.TestASessionWhoseConnectionsFreezeWaitsWhereThereIsNoBetter httvps.TestADeviceStaysWhereAllConnectionsFreeze",
+	"goes to the gateway's next URL when an attempt to resume": "httvps.TestASessionWhoseFrontIsBlockedGoesOnAtAnother gateway.TestABlockedAddressCostsNoByte httvps.TestASessionIsNotLeftBeforeItsFrontsWereTried",
+	"When at least two in a row, and as many as the gateway":   "httvps.TestADeviceLeavesAGatewayWhoseConnectionsFreeze httvps.TestASessionWhoseConnectionsFreezeWaitsWhereThereIsNoBetter httvps.TestADeviceStaysWhereAllConnectionsFreeze httvps.TestASessionThatFreezesIsKeptUntilAnotherGatewayWorks",
+	"What was lost before the network changed does not count":  "httvps.TestConnectionsOfAnotherNetworkHaveNotFrozen",
 
 	// 8.4 Going away
 	"It does so with capability 4":                           "mux.TestGoAwayIsUnknownWhereNobodyAgreedOnIt",

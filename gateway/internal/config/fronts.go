@@ -1,6 +1,7 @@
 package config
 
 import (
+	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -61,6 +62,9 @@ func (c Config) Reaches() []acme.Reach {
 	var reaches []acme.Reach // of one host each
 	for _, u := range c.URLs() {
 		host := strings.ToLower(u.Hostname())
+		if addr, err := netip.ParseAddr(host); err == nil { // which may be written in many ways
+			host = addr.String()
+		}
 		at := slices.IndexFunc(reaches, func(r acme.Reach) bool { return r.Host == host })
 		if at < 0 {
 			at = len(reaches)

@@ -71,7 +71,7 @@ func TestMistakesInFrontsAreToldWithoutThem(t *testing.T) {
 
 func TestEachHostIsReachedOnce(t *testing.T) {
 	cfg := valid()
-	cfg.Fronts = []string{"wss://GW.example.org:8443/x", "wss://front.example:4443/x", "wss://[2001:db8::1]/x", "wss://front.example/y", "nonsense"}
+	cfg.Fronts = []string{"wss://GW.example.org:8443/x", "wss://front.example:4443/x", "wss://[2001:db8::1]/x", "wss://front.example/y", "wss://[2001:DB8:0::0:1]:8443/y", "nonsense"}
 	want := []acme.Reach{{Host: "gw.example.org", Port443: true}, {Host: "front.example", Port443: true}, {Host: "2001:db8::1", Port443: true}}
 	if diff := cmp.Diff(want, cfg.Reaches()); diff != "" {
 		t.Error(diff)

@@ -263,6 +263,7 @@ type runner struct {
 type freshCarrier struct {
 	*opened
 	gateway Gateway
+	url     string // that of its URLs
 }
 
 func (r *runner) closeFresh() {
@@ -309,7 +310,7 @@ func (c *Client) prepare(ctx context.Context) (*runner, error) {
 	}
 	service.around = func() []way { return r.around(profile.API) }
 	for gateway, others := range profile.Fronts {
-		r.fronts.learn(gateway, others)
+		r.fronts.learn(gateway, gateway, others)
 	}
 	tokens.learned = func(ctx context.Context, gateways []Gateway) {
 		c.remember(ctx, func(p *Profile) bool { return nameGateways(p, gateways) })
@@ -364,6 +365,7 @@ func nameFronts(p *Profile, gateway string, fronts []string) bool {
 // serves yet.
 type admission struct {
 	gateway Gateway
+	url     string // that of its URLs
 	tok     token
 	conn    *carrier.Conn
 	welcome
@@ -399,7 +401,7 @@ func (r *runner) find(ctx context.Context) (admission, error) {
 	if fresh != nil {
 		r.client.cfg.OnEvent(Event{Kind: Connecting, Gateway: fresh.gateway.URL, Region: fresh.gateway.Region})
 		if w, err := r.answer(ctx, fresh.opened, tok); err == nil {
-			return admission{fresh.gateway, tok, fresh.conn, w}, nil
+			return admission{fresh.gateway, fresh.url, tok, fresh.conn, w}, nil
 		} // what is wrong, the way from the beginning tells, too
 	}
 	if len(tok.gateways) == 0 {
@@ -431,7 +433,7 @@ func (r *runner) try(ctx context.Context, tok token, gateways []Gateway, errs []
 		}
 		switch {
 		case err == nil:
-			return admission{up.Gateway, tok, conn, w}, nil
+			return admission{up.Gateway, up.at, tok, conn, w}, nil
 		case ctx.Err() != nil:
 			return admission{}, context.Cause(ctx)
 		case verdictOn(err) == final:
@@ -439,6 +441,9 @@ func (r *runner) try(ctx context.Context, tok token, gateways []Gateway, errs []
 		case verdictOn(err) == freshToken && tok.valid():
 			refused = err
 		default:
+			if as[*RefusedError](err) != nil {
+				race.without(up.Gateway) // it says so at each of its URLs
+			}
 			errs = append(errs, fmt.Errorf("%s: %w", hostOf(up.at), whoAnswered(err)))
 		}
 	}

@@ -20,6 +20,9 @@ const (
 	frozenLeast    = 2
 	frozenPatience = 4 * time.Second
 
+	// frozenLook is how often it is looked for one.
+	frozenLook = 20 * time.Second
+
 	// frozenFor is how long other gateways come first then.
 	frozenFor = 30 * time.Minute
 
@@ -38,8 +41,8 @@ type fronts struct {
 }
 
 // learn notes what other URLs a gateway has named, and returns those of them that can be
-// URLs of one.
-func (f *fronts) learn(gateway string, others []string) (usable []string) {
+// URLs of one. The one that the device came by is to be used first.
+func (f *fronts) learn(gateway, by string, others []string) (usable []string) {
 	named := []string{gateway}
 	for _, u := range others {
 		if isGateway(u) && !slices.Contains(named, u) {
@@ -52,7 +55,7 @@ func (f *fronts) learn(gateway string, others []string) (usable []string) {
 	if f.urls == nil || len(f.urls) == maxFronted {
 		f.urls = make(map[string][]string)
 	}
-	if first := slices.Index(named, f.firstLocked(gateway)); first > 0 { // it has proven good
+	if first := slices.Index(named, by); first > 0 {
 		named = slices.Concat(named[first:], named[:first])
 	}
 	f.urls[gateway] = named
@@ -73,21 +76,18 @@ func (f *fronts) of(gateway string) []string {
 func (f *fronts) first(gateway string) string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.firstLocked(gateway)
-}
-
-func (f *fronts) firstLocked(gateway string) string {
 	if urls := f.urls[gateway]; len(urls) > 0 {
 		return urls[0]
 	}
 	return gateway
 }
 
-// next has the URL that is in use come last.
-func (f *fronts) next(gateway string) {
+// past has a URL that did not work come last. One that is not used first any more stays
+// where it is: two sessions may meet the same trouble.
+func (f *fronts) past(gateway, at string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if urls := f.urls[gateway]; len(urls) > 1 {
+	if urls := f.urls[gateway]; len(urls) > 1 && urls[0] == at {
 		f.urls[gateway] = slices.Concat(urls[1:], urls[:1])
 	}
 }
@@ -147,6 +147,7 @@ type row struct {
 	received uint64    // bytes until then
 	frozen   int
 	since    time.Time // the first of them was lost
+	looked   time.Time // for another gateway, the last time
 	delays   backoff
 }
 
@@ -175,10 +176,17 @@ func (r *row) end() bool {
 	return true
 }
 
+// forget is called when there is another network.
+func (r *row) forget() { r.frozen = 0 }
+
 // hopeless reports whether so many have frozen, at a gateway with that many URLs, that
-// another gateway is worth the session.
+// another gateway is worth the session, and whether it is time to look for one.
 func (r *row) hopeless(urls int) bool {
-	return r.frozen >= max(frozenLeast, urls) && time.Since(r.since) >= frozenPatience
+	if r.frozen < max(frozenLeast, urls) || time.Since(r.since) < frozenPatience || time.Since(r.looked) < frozenLook {
+		return false
+	}
+	r.looked = time.Now()
+	return true
 }
 
 // wait is how long the next connection has to wait.

@@ -19,23 +19,28 @@ func TestFrontsAreURLsOfGateways(t *testing.T) {
 		}
 	}
 	wants(own)
-	f.next(own)
+	f.past(own, own)
 	wants(own)
-	f.learn(own, []string{
+	f.learn(own, own, []string{
 		"https://b.example/y", "wss:///y", "wss://user@b.example/y", "wss://b.example/y?q", "b.example", "", "wss://b.example/" + strings.Repeat("y", 5000),
 		second, own, second, third,
 	})
 	wants(own, second, third)
-	f.next(own)
+	f.past(own, second) // which is not in use
+	wants(own, second, third)
+	f.past(own, own)
+	f.past(own, own) // another session's connection
 	wants(second, third, own)
-	f.learn(own, []string{second, third})
+	f.learn(own, second, []string{second, third})
 	wants(second, third, own)
-	f.learn(own, []string{third})
+	f.learn(own, own, []string{second, third})
+	wants(own, second, third)
+	f.learn(own, second, []string{third})
 	wants(own, third)
-	f.learn(own, nil)
+	f.learn(own, own, nil)
 	wants(own)
 	for i := range 3 * maxFronted {
-		f.learn(own+strings.Repeat("/", i), nil)
+		f.learn(own+strings.Repeat("/", i), own, nil)
 		f.freeze(own + strings.Repeat("/", i))
 	}
 	if len(f.urls) > maxFronted || len(f.frozen) > maxFronted {

@@ -43,6 +43,14 @@ func (c *censor) watch(urls ...string) {
 	}
 }
 
+// watches reports whether the censor looks at connections to an address.
+func (c *censor) watches(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return err == nil && slices.Contains(c.hosts, host)
+}
+
 // connected returns how often each of some hosts was connected to.
 func (c *censor) connected(host string) (n int) {
 	c.mu.Lock()
@@ -117,11 +125,12 @@ func (w *watched) Close() error {
 }
 
 // censored is lastingSession on a network that begins to look when the session is up.
-func censored(t *testing.T, c *censor, opts httvpstest.Options) (*device, httvps.Event, net.Conn) {
+func censored(t *testing.T, c *censor, opts httvpstest.Options, change ...func(*httvps.Config)) (*device, httvps.Event, net.Conn) {
 	t.Helper()
 	opts.Memory, opts.Dial, opts.Resume = true, echo, time.Minute
 	c.s = start(t, opts)
-	d := run(t, c.s, enrolled(t, c.s), func(cfg *httvps.Config) { cfg.NetDial = c.dial })
+	through := func(cfg *httvps.Config) { cfg.NetDial = c.dial }
+	d := run(t, c.s, enrolled(t, c.s), append([]func(*httvps.Config){through}, change...)...)
 	up := d.next(httvps.Connected)
 	conn, err := d.DialContext(t.Context(), "tcp", "a:1")
 	if err != nil {

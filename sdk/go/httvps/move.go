@@ -75,7 +75,7 @@ func (r *runner) begin(ctx context.Context, at admission, before *departure) *st
 	}
 	start := time.Now()
 	s.keep = &keeper{
-		runner: r, gateway: at.gateway, id: s.id, ready: at.ready,
+		runner: r, gateway: at.gateway, at: at.url, id: s.id, ready: at.ready,
 		lost: make(chan error, 1), left: make(chan struct{}),
 		news: news{wake: make(chan struct{}, 1)}, times: timesOf(at.ready, start), shown: at.tok.text,
 	}
@@ -94,7 +94,7 @@ func (r *runner) begin(ctx context.Context, at admission, before *departure) *st
 	}
 	s.session = mux.New(at.conn, cfg)
 	s.keep.session, s.keep.row = s.session, newRow(s.session)
-	named := r.fronts.learn(at.gateway.URL, at.ready.Fronts)
+	named := r.fronts.learn(at.gateway.URL, at.url, at.ready.Fronts)
 	c.remember(ctx, func(p *Profile) bool { return nameFronts(p, at.gateway.URL, named) })
 
 	select {
@@ -290,7 +290,7 @@ func (r *runner) over(ctx context.Context, s *stay) error {
 	if fresh := s.keep.fresh; fresh != nil && left {
 		_ = fresh.conn.Close()
 	} else if fresh != nil {
-		r.fresh = &freshCarrier{opened: fresh, gateway: s.gateway}
+		r.fresh = &freshCarrier{opened: fresh, gateway: s.gateway, url: s.keep.at}
 	}
 	err := s.err
 	closed, ok := errors.AsType[*mux.CloseError](err)

@@ -49,6 +49,13 @@ type runnerUp struct {
 	err  error
 }
 
+// close closes the connection that nobody has taken.
+func (u runnerUp) close() {
+	if u.conn != nil {
+		_ = u.conn.Close()
+	}
+}
+
 // newRace begins nothing yet. The race must be stopped.
 func newRace(ctx context.Context, r *runner, to []destination, tok token) *race {
 	ctx, cancel := context.WithCancel(ctx)
@@ -69,7 +76,12 @@ func (c *race) next() (up runnerUp, ok bool) {
 		case up := <-c.ended:
 			timer.Stop()
 			c.running--
-			c.untold = slices.DeleteFunc(c.untold, func(d destination) bool { return d == up.destination })
+			at := slices.Index(c.untold, up.destination)
+			if at < 0 {
+				up.close()
+				continue
+			}
+			c.untold = slices.Delete(c.untold, at, at+1)
 			return up, true
 		case <-timer.C:
 			if len(c.waiting) > 0 && c.running < maxRacing {
@@ -82,6 +94,12 @@ func (c *race) next() (up runnerUp, ok bool) {
 // others reports whether next has not told yet of gateways other than that one.
 func (c *race) others(than Gateway) bool {
 	return slices.ContainsFunc(c.untold, func(d destination) bool { return d.URL != than.URL })
+}
+
+// without has next tell no more of a gateway.
+func (c *race) without(gateway Gateway) {
+	its := func(d destination) bool { return d.URL == gateway.URL }
+	c.waiting, c.untold = slices.DeleteFunc(c.waiting, its), slices.DeleteFunc(c.untold, its)
 }
 
 func (c *race) begin() {
@@ -103,9 +121,8 @@ func (c *race) stop() {
 	c.cancel()
 	c.wg.Wait()
 	for ; c.running > 0; c.running-- {
-		if up := <-c.ended; up.conn != nil {
-			_ = up.conn.Close()
-		}
+		up := <-c.ended
+		up.close()
 	}
 }
 

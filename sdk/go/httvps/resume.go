@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -27,8 +28,11 @@ const (
 	resumeLater = 2 * time.Second
 
 	// How long a session's gateway may be away until it counts whether another answers:
-	// when nobody listens there, and when nothing is heard from it.
-	goneRefused, goneSilent = 300 * time.Millisecond, 3 * time.Second
+	// when nobody listens at any of its URLs, when all have been tried, and anyway.
+	goneRefused, goneSilent, goneAnyway = 300 * time.Millisecond, 3 * time.Second, 10 * time.Second
+
+	// betterTimeout is the time for another gateway to show that it works.
+	betterTimeout = 3 * time.Second
 
 	// A carrier is replaced, though nothing is wrong with it, after a time and a
 	// number of bytes that are drawn between these: one long connection with much
@@ -45,6 +49,7 @@ const (
 type keeper struct {
 	runner  *runner
 	gateway Gateway
+	at      string // that of its URLs which was connected to last
 	id      string // of the session
 	session *mux.Session
 	ready   wire.Ready
@@ -116,6 +121,7 @@ func (k *keeper) run(ctx context.Context) {
 			k.resume(ctx, why)
 			rotation = newRotation(k.session)
 		case <-k.hurry():
+			k.row.forget()
 			if !k.replace(ctx) {
 				k.probe()
 			}
@@ -180,6 +186,7 @@ func (k *keeper) replace(ctx context.Context) bool {
 	defer cancel()
 	next, err := k.open(within, nil)
 	if err != nil {
+		k.runner.fronts.past(k.gateway.URL, k.at)
 		return false
 	}
 	if err := k.goOn(within, next); err != nil {
@@ -198,8 +205,8 @@ func (k *keeper) resume(ctx context.Context, why error) {
 	k.degraded(why)
 	fronts := &k.runner.fronts
 	if k.row.end() {
-		fronts.next(k.gateway.URL)
-		if k.row.hopeless(len(fronts.of(k.gateway.URL))) && k.another(ctx) {
+		fronts.past(k.gateway.URL, k.at)
+		if k.row.hopeless(len(fronts.of(k.gateway.URL))) && k.better(ctx) {
 			fronts.freeze(k.gateway.URL)
 			k.session.Close(wire.CodeSessionUnknown, "the way to its gateway is blocked, and another gateway answers")
 			return
@@ -214,6 +221,7 @@ func (k *keeper) resume(ctx context.Context, why error) {
 	if urls > 1 {
 		timeout /= 2
 	}
+	refused := 0 // the latest attempts, where nobody listened
 	for failed := 0; k.session.Lost(); failed++ {
 		began := time.Now()
 		err := k.attemptWithin(ctx, timeout)
@@ -224,8 +232,11 @@ func (k *keeper) resume(ctx context.Context, why error) {
 		if !k.session.Lost() {
 			return // it is over
 		}
-		fronts.next(k.gateway.URL)
-		if failed+1 >= urls && k.gone(ctx, err, time.Since(lost)) {
+		fronts.past(k.gateway.URL, k.at)
+		if refused++; !errors.Is(err, syscall.ECONNREFUSED) {
+			refused = 0
+		}
+		if time.Since(lost) >= patienceWith(urls, failed+1, refused) && k.another(ctx) {
 			k.session.Close(wire.CodeSessionUnknown, "its gateway does not answer, and another one does")
 			return
 		}
@@ -238,26 +249,53 @@ func (k *keeper) resume(ctx context.Context, why error) {
 	}
 }
 
-// gone reports whether the session's gateway is not worth waiting for, after err at the
-// latest attempt, when each of its URLs was tried: it has been away for a while, and
-// another one is not.
-func (k *keeper) gone(ctx context.Context, err error, away time.Duration) bool {
-	patience := goneSilent
-	if errors.Is(err, syscall.ECONNREFUSED) {
-		patience = goneRefused
+// patienceWith is how long a gateway with that many URLs may be away, after so many failed
+// attempts, of which at the latest nobody listened.
+func patienceWith(urls, failed, refused int) time.Duration {
+	switch {
+	case refused >= urls:
+		return goneRefused
+	case failed >= urls:
+		return goneSilent
 	}
-	return away >= patience && k.another(ctx)
+	return goneAnyway
 }
 
-// another reports whether another gateway answers, of those that the device has no reason
-// to avoid.
+// others are the other gateways, but for those that the device has reason to avoid.
+func (k *keeper) others() []Gateway {
+	others := slices.DeleteFunc(slices.Clone(k.runner.tokens.load().gateways), func(g Gateway) bool { return g.URL == k.gateway.URL })
+	others, _ = k.runner.fronts.split(others)
+	return others
+}
+
+// better reports whether a connection to another gateway works as far as the CHALLENGE: a
+// network may let it begin, and no more.
+func (k *keeper) better(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, betterTimeout)
+	defer cancel()
+	var (
+		looking sync.WaitGroup
+		works   atomic.Bool
+	)
+	for _, g := range k.others() {
+		looking.Go(func() {
+			if there, err := k.runner.open(ctx, k.runner.fronts.first(g.URL)); err == nil {
+				_ = there.conn.Close()
+				works.Store(true)
+				cancel()
+			}
+		})
+	}
+	looking.Wait()
+	return works.Load()
+}
+
+// another reports whether another gateway answers.
 func (k *keeper) another(ctx context.Context) bool {
 	if ctx.Err() != nil {
 		return false
 	}
-	others := slices.DeleteFunc(slices.Clone(k.runner.tokens.load().gateways), func(g Gateway) bool { return g.URL == k.gateway.URL })
-	others, _ = k.runner.fronts.split(others)
-	for _, g := range measure(ctx, others, k.runner.client.cfg.NetDial, 0) {
+	for _, g := range measure(ctx, k.others(), k.runner.client.cfg.NetDial, 0) {
 		if g.RoundTrip > 0 {
 			return true
 		}
@@ -282,6 +320,7 @@ func (k *keeper) pause(wait time.Duration) {
 	select {
 	case <-timer.C:
 	case <-k.hurry():
+		k.row.forget()
 	case <-k.session.Done():
 	}
 }
@@ -302,18 +341,31 @@ func (k *keeper) told(why error) {
 // It gives up in a hurry: what was begun on another network may hang.
 func (k *keeper) open(ctx context.Context, hurry <-chan struct{}) (next *opened, err error) {
 	ctx, cancel := context.WithCancel(ctx)
-	var watching sync.WaitGroup
-	defer watching.Wait()
-	defer cancel()
+	var (
+		watching sync.WaitGroup
+		hurried  bool
+	)
 	watching.Go(func() {
 		select {
 		case <-hurry:
+			hurried = true
 			cancel()
 		case <-ctx.Done():
 		}
 	})
-	at := k.runner.fronts.first(k.gateway.URL)
-	err = k.runner.knocking(at, k.runner.tokens.load(), func(opts carrier.DialOptions) (err error) {
+	k.at = k.runner.fronts.first(k.gateway.URL)
+	next, err = k.runner.open(ctx, k.at)
+	cancel()
+	watching.Wait()
+	if hurried {
+		k.row.forget()
+	}
+	return next, err
+}
+
+// open opens a carrier to a gateway at one of its URLs, as far as the CHALLENGE.
+func (r *runner) open(ctx context.Context, at string) (next *opened, err error) {
+	err = r.knocking(at, r.tokens.load(), func(opts carrier.DialOptions) (err error) {
 		next, err = open(ctx, at, opts)
 		return err
 	})
