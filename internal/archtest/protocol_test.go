@@ -221,6 +221,7 @@ var rules = map[string]string{
 	"READY may name other URLs at which the gateway":           "protocol.TestAnAdmittedDeviceGetsItsSession gateway.TestAGatewayIsReachedOverItsFronts httvps.TestANewSessionBeginsAtTheFrontThatWorks",
 	"goes to the gateway's next URL when an attempt to resume": "httvps.TestASessionWhoseFrontIsBlockedGoesOnAtAnother gateway.TestABlockedAddressCostsNoByte httvps.TestASessionIsNotLeftBeforeItsFrontsWereTried",
 	"When at least two in a row, and as many as the gateway":   "httvps.TestADeviceLeavesAGatewayWhoseConnectionsFreeze httvps.TestASessionWhoseConnectionsFreezeWaitsWhereThereIsNoBetter httvps.TestADeviceStaysWhereAllConnectionsFreeze httvps.TestASessionThatFreezesIsKeptUntilAnotherGatewayWorks",
+	"stays for 5 minutes at least":                             "httvps.TestAFullGatewayIsNotGoneToAgainAndAgain",
 	"What was lost before the network changed does not count":  "httvps.TestConnectionsOfAnotherNetworkHaveNotFrozen",
 
 	// 8.4 Going away

@@ -250,3 +250,52 @@ func TestADeviceIsRefusedOnceAndNotAtEachFront(t *testing.T) {
 		d.end(c.s)
 	})
 }
+
+// A gateway that lets nobody in is no better than one whose connections freeze: it costs
+// one session to find out, and not one after the other.
+func TestAFullGatewayIsNotGoneToAgainAndAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var full atomic.Int32
+		full.Store(-1)
+		c := &censor{after: 30_000, reset: true}
+		d, up, conn := censored(t, c, httvpstest.Options{Gateways: 2, Apart: true, Admit: func(gateway int, _ wire.Hello) wire.Reject {
+			if gateway == int(full.Load()) {
+				return wire.Reject{Code: wire.CodeRetryLater}
+			}
+			return wire.Reject{}
+		}})
+		other := 1 - number(t, c.s, up.Gateway)
+		full.Store(int32(other))
+		c.watch(up.Gateway)
+		c.s.Break()
+		chatter(conn)
+		began, sessions := time.Now(), 0
+		for over := time.After(4 * time.Minute); over != nil; {
+			select {
+			case e := <-d.events:
+				if e.Kind != httvps.Connected {
+					continue
+				}
+				sessions++
+				again, err := d.DialContext(t.Context(), "tcp", "a:1")
+				if err != nil {
+					t.Fatal(err)
+				}
+				chatter(again)
+			case <-over:
+				over = nil
+			}
+		}
+		if sessions != 1 {
+			t.Errorf("%d sessions after the first", sessions)
+		}
+		full.Store(-1)
+		if next := d.next(httvps.Connected); next.Gateway != c.s.Gateway(other) {
+			t.Errorf("connected to %s", next.Gateway)
+		}
+		if took := time.Since(began); took > 6*time.Minute {
+			t.Errorf("it took %v", took)
+		}
+		d.end(c.s)
+	})
+}

@@ -20,8 +20,9 @@ const (
 	frozenLeast    = 2
 	frozenPatience = 4 * time.Second
 
-	// frozenLook is how often it is looked for one.
-	frozenLook = 20 * time.Second
+	// frozenLook is how often it is looked for one, and frozenAgain how long not in a
+	// session at a gateway that comes last: others were just of no use.
+	frozenLook, frozenAgain = 20 * time.Second, 5 * time.Minute
 
 	// frozenFor is how long other gateways come first then.
 	frozenFor = 30 * time.Minute
@@ -147,12 +148,16 @@ type row struct {
 	received uint64    // bytes until then
 	frozen   int
 	since    time.Time // the first of them was lost
-	looked   time.Time // for another gateway, the last time
+	look     time.Time // for another gateway, not before
 	delays   backoff
 }
 
-func newRow(session *mux.Session) row {
+// newRow is that of a new session, at a gateway that may come last.
+func newRow(session *mux.Session, last bool) row {
 	r := row{session: session, delays: backoff{min: resumeSoon, max: resumeLater}}
+	if last {
+		r.look = time.Now().Add(frozenAgain)
+	}
 	r.begin()
 	return r
 }
@@ -182,10 +187,10 @@ func (r *row) forget() { r.frozen = 0 }
 // hopeless reports whether so many have frozen, at a gateway with that many URLs, that
 // another gateway is worth the session, and whether it is time to look for one.
 func (r *row) hopeless(urls int) bool {
-	if r.frozen < max(frozenLeast, urls) || time.Since(r.since) < frozenPatience || time.Since(r.looked) < frozenLook {
+	if r.frozen < max(frozenLeast, urls) || time.Since(r.since) < frozenPatience || time.Now().Before(r.look) {
 		return false
 	}
-	r.looked = time.Now()
+	r.look = time.Now().Add(frozenLook)
 	return true
 }
 

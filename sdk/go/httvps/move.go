@@ -93,7 +93,8 @@ func (r *runner) begin(ctx context.Context, at admission, before *departure) *st
 		cfg.Terms = s.keep.news.terms()
 	}
 	s.session = mux.New(at.conn, cfg)
-	s.keep.session, s.keep.row = s.session, newRow(s.session)
+	open, _ := r.fronts.split([]Gateway{at.gateway})
+	s.keep.session, s.keep.row = s.session, newRow(s.session, len(open) == 0)
 	named := r.fronts.learn(at.gateway.URL, at.url, at.ready.Fronts)
 	c.remember(ctx, func(p *Profile) bool { return nameFronts(p, at.gateway.URL, named) })
 
