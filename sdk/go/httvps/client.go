@@ -214,6 +214,7 @@ func (c *Client) run(ctx context.Context) error {
 		c.change(func() { c.last = err })
 		c.cfg.OnEvent(Event{Kind: Waiting, Wait: wait, Err: err})
 		if c.pause(ctx, wait) { // the end of ctx is seen above
+			r.fronts.thaw()
 			delays.reset()
 		}
 	}

@@ -103,6 +103,13 @@ func (f *fronts) freeze(gateway string) {
 	f.frozen[gateway] = time.Now().Add(frozenFor)
 }
 
+// thaw has no gateway come last any more.
+func (f *fronts) thaw() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	clear(f.frozen)
+}
+
 // split returns which of some gateways do not come last, and which do.
 func (f *fronts) split(gateways []Gateway) (open, frozen []Gateway) {
 	f.mu.Lock()
@@ -181,7 +188,7 @@ func (r *row) end() bool {
 	return true
 }
 
-// forget is called when there is another network.
+// forget has the row end.
 func (r *row) forget() { r.frozen = 0 }
 
 // hopeless reports whether so many have frozen, at a gateway with that many URLs, that

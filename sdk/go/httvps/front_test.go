@@ -331,6 +331,28 @@ func TestASessionWhoseConnectionsFreezeWaitsWhereThereIsNoBetter(t *testing.T) {
 	}
 }
 
+// What one network blocks, another one need not: the gateway that was left comes first again.
+func TestAnotherNetworkHasNothingFrozen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &censor{after: 16 << 10}
+		d, up, conn := censored(t, c, httvpstest.Options{Gateways: 2, Apart: true})
+		c.watch(up.Gateway)
+		c.s.Break()
+		chatter(conn)
+		if next := d.next(httvps.Connected); next.Gateway == up.Gateway {
+			t.Fatal("it stays where connections freeze")
+		}
+		c.watch()
+		d.NetworkChanged()
+		d.next(httvps.Resumed)
+		c.s.Disconnect(wire.CodeShutdown)
+		if again := d.next(httvps.Connected); again.Gateway != up.Gateway {
+			t.Errorf("connected to %s", again.Gateway)
+		}
+		d.end(c.s)
+	})
+}
+
 // Where connections freeze at every gateway, a device does not go from one to the other
 // and back.
 func TestADeviceStaysWhereAllConnectionsFreeze(t *testing.T) {

@@ -31,8 +31,10 @@ const (
 	// when nobody listens at any of its URLs, when all have been tried, and anyway.
 	goneRefused, goneSilent, goneAnyway = 300 * time.Millisecond, 3 * time.Second, 10 * time.Second
 
-	// betterTimeout is the time for another gateway to show that it works.
+	// betterTimeout is the time for another gateway to show that it works, and betterMost
+	// how many are asked for that.
 	betterTimeout = 3 * time.Second
+	betterMost    = 8
 
 	// A carrier is replaced, though nothing is wrong with it, after a time and a
 	// number of bytes that are drawn between these: one long connection with much
@@ -121,7 +123,7 @@ func (k *keeper) run(ctx context.Context) {
 			k.resume(ctx, why)
 			rotation = newRotation(k.session)
 		case <-k.hurry():
-			k.row.forget()
+			k.elsewhere()
 			if !k.replace(ctx) {
 				k.probe()
 			}
@@ -277,7 +279,8 @@ func (k *keeper) better(ctx context.Context) bool {
 		looking sync.WaitGroup
 		works   atomic.Bool
 	)
-	for _, g := range k.others() {
+	others := k.others()
+	for _, g := range others[:min(len(others), betterMost)] {
 		looking.Go(func() {
 			if there, err := k.runner.open(ctx, k.runner.fronts.first(g.URL)); err == nil {
 				_ = there.conn.Close()
@@ -313,6 +316,13 @@ func (k *keeper) attemptWithin(ctx context.Context, timeout time.Duration) error
 	return k.goOn(ctx, next)
 }
 
+// elsewhere is called when there is another network: what the one before did to
+// connections says nothing of it.
+func (k *keeper) elsewhere() {
+	k.row.forget()
+	k.runner.fronts.thaw()
+}
+
 // pause waits, but not for long once the network has changed.
 func (k *keeper) pause(wait time.Duration) {
 	timer := time.NewTimer(wait)
@@ -320,7 +330,7 @@ func (k *keeper) pause(wait time.Duration) {
 	select {
 	case <-timer.C:
 	case <-k.hurry():
-		k.row.forget()
+		k.elsewhere()
 	case <-k.session.Done():
 	}
 }
@@ -358,7 +368,7 @@ func (k *keeper) open(ctx context.Context, hurry <-chan struct{}) (next *opened,
 	cancel()
 	watching.Wait()
 	if hurried {
-		k.row.forget()
+		k.elsewhere()
 	}
 	return next, err
 }
