@@ -84,6 +84,8 @@ func startLibev(t *testing.T, program string, addr netip.AddrPort, cipher, passw
 		conn, err := net.DialTimeout("tcp", addr.String(), time.Second) //nolint:noctx // it has a bound
 		if err == nil {
 			_ = conn.Close()
+		}
+		if err == nil && takesDatagrams(t, addr) {
 			return s, nil
 		}
 		if s.cmd.Process.Signal(syscall.Signal(0)) != nil {
@@ -93,6 +95,21 @@ func startLibev(t *testing.T, program string, addr netip.AddrPort, cipher, passw
 	}
 	s.Kill()
 	return nil, errors.New("ss-server does not listen on " + addr.String())
+}
+
+// takesDatagrams reports whether somebody listens for datagrams, which ss-server does a
+// moment after it listens for connections: where nobody does, loopback says so at once.
+func takesDatagrams(t *testing.T, addr netip.AddrPort) bool {
+	t.Helper()
+	conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(addr))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_, _ = conn.Write([]byte{0}) // the server drops it
+	_ = conn.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
+	_, err = conn.Read(make([]byte, 1))
+	return !errors.Is(err, syscall.ECONNREFUSED)
 }
 
 // Kill ends the server at once (SIGKILL), and waits for that.
