@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"encoding/json"
-	"fmt"
 	"io"
 	"net"
 	"os/exec"
@@ -114,14 +113,7 @@ func TestABlockedControlPlaneEndsNobodysAccess(t *testing.T) {
 	way := openDoor(t)
 	api := freePort(t)
 	way.leadTo(api)
-	s := &service{t: t, dir: filepath.Join(t.TempDir(), "server"), env: []string{"HTTVPS_BACKEND_PUBLIC_URL=https://" + way.ln.Addr().String()}}
-	s.start("--api", api)
-	t.Cleanup(func() {
-		s.proc.Kill()
-		if t.Failed() {
-			t.Logf("httvps-server said:\n%s", s.proc.Log())
-		}
-	})
+	s := startServiceIn(t, []string{"HTTVPS_BACKEND_PUBLIC_URL=https://" + way.ln.Addr().String()}, "--api", api)
 	if !strings.Contains(s.Invite, way.ln.Addr().String()) {
 		t.Fatalf("invitations lead elsewhere than to %s", way.ln.Addr())
 	}
@@ -214,29 +206,15 @@ func TestABlockedGatewayIsReachedOverItsFront(t *testing.T) {
 	listen := freePort(t)
 	way.leadTo(listen)
 	other.leadTo(listen)
-	s := &service{t: t, dir: filepath.Join(t.TempDir(), "server"), env: []string{
+	s := startServiceIn(t, []string{
 		"HTTVPS_GATEWAY_LISTEN=" + listen, "HTTVPS_GATEWAY_URL=wss://" + way.ln.Addr().String() + "/tunnel",
 		"HTTVPS_GATEWAY_FRONTS=wss://" + other.ln.Addr().String() + "/another",
-	}}
-	s.start()
-	t.Cleanup(func() {
-		s.proc.Kill()
-		if t.Failed() {
-			t.Logf("httvps-server said:\n%s", s.proc.Log())
-		}
 	})
 	far := startOrigin(t)
 	d := enroll(t, s.Invite)
 	d.connect()
 	const size = 64 << 20
-	conn, want := d.open(far.Addr()), mustSum(t, size)
-	if _, err := fmt.Fprintf(conn, "GET /%d HTTP/1.0\r\nHost: far\r\n\r\n", size); err != nil {
-		t.Fatal(err)
-	}
-	head := make([]byte, 1)
-	if _, err := io.ReadFull(conn, head); err != nil { // it has begun, and waits for its reader
-		t.Fatal(err)
-	}
+	conn, want := d.begin(far, size), mustSum(t, size)
 	way.freeze()
 	var longest time.Duration
 	if err := receive(conn, size, want, &longest); err != nil {

@@ -54,7 +54,13 @@ type service struct {
 
 func startService(t *testing.T, args ...string) *service {
 	t.Helper()
-	s := &service{t: t, dir: filepath.Join(t.TempDir(), "server")}
+	return startServiceIn(t, nil, args...)
+}
+
+// startServiceIn is startService with further variables in the environment.
+func startServiceIn(t *testing.T, env []string, args ...string) *service {
+	t.Helper()
+	s := &service{t: t, dir: filepath.Join(t.TempDir(), "server"), env: env}
 	s.start(args...)
 	t.Cleanup(func() {
 		s.proc.Kill()

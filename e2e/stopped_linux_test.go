@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"strings"
 	"syscall"
@@ -38,14 +37,7 @@ func TestADeviceThatSleptGoesOnWhereItWas(t *testing.T) {
 		t.Fatal(err)
 	}
 	const size = 64 << 20
-	conn, want := d.open(far.Addr()), mustSum(t, size)
-	if _, err := fmt.Fprintf(conn, "GET /%d HTTP/1.0\r\nHost: far\r\n\r\n", size); err != nil {
-		t.Fatal(err)
-	}
-	head := make([]byte, 1)
-	if _, err := io.ReadFull(conn, head); err != nil { // it has begun, and waits for its reader
-		t.Fatal(err)
-	}
+	conn, want := d.begin(far, size), mustSum(t, size)
 	d.stop(long)
 	woke := time.Now()
 	if err := echo(quiet); err != nil {
@@ -67,9 +59,7 @@ func TestADeviceThatSleptForTooLongBeginsAnew(t *testing.T) {
 	if soak { // what is promised is measured where nothing else runs
 		env, long, most = nil, 10*time.Minute, 3*time.Second
 	}
-	s := &service{t: t, dir: t.TempDir(), env: env}
-	s.start()
-	t.Cleanup(s.proc.Kill)
+	s := startServiceIn(t, env)
 	d := enroll(t, s.Invite)
 	d.connect()
 	target := sstest.ServeTCP(t, sstest.Echo).String()

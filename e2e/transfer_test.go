@@ -281,6 +281,20 @@ func socksDial(proxy, target string) (*net.TCPConn, error) {
 	return conn, nil
 }
 
+// begin asks for so many bytes through a device, and returns when they have begun to come
+// and wait for receive.
+func (d *device) begin(far *origin.Server, size int64) net.Conn {
+	d.t.Helper()
+	conn := d.open(far.Addr())
+	if _, err := fmt.Fprintf(conn, "GET /%d HTTP/1.0\r\nHost: far\r\n\r\n", size); err != nil {
+		d.t.Fatal(err)
+	}
+	if _, err := io.ReadFull(conn, make([]byte, 1)); err != nil {
+		d.t.Fatal(err)
+	}
+	return conn
+}
+
 // receive reads an answer over HTTP to its end, and notes how long nothing came.
 func receive(conn net.Conn, size int64, want string, longest *time.Duration) error {
 	head := make([]byte, 0, 512)

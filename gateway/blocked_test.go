@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/httvps/httvps/gateway"
 	"github.com/httvps/httvps/sdk/go/httvps"
 )
 
@@ -84,24 +83,9 @@ func TestABlockedAddressCostsNoByte(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			listener, err := net.Listen("tcp", "127.0.0.1:0")
-			if err != nil {
-				t.Fatal(err)
-			}
-			_, port, err := net.SplitHostPort(newTap(t, listener.Addr().String()).Addr().String())
-			if err != nil {
-				t.Fatal(err)
-			}
-			s := newServiceOn(t, listener, func(cfg *gateway.Config) { cfg.Fronts = []string{"wss://localhost:" + port + "/tunnel"} })
-			invitation, err := httvps.ParseInvitation(s.backend.Invite)
-			if err != nil {
-				t.Fatal(err)
-			}
-			store := httvps.NewMemoryStore()
-			if _, err := httvps.Enroll(t.Context(), invitation, httvps.EnrollOptions{Store: store}); err != nil {
-				t.Fatal(err)
-			}
-			block.address = listener.Addr().String()
+			s, _ := frontedService(t)
+			store := s.enrolled(t)
+			block.address = s.cfg.Listener.Addr().String()
 			waits := newPauses()
 			events := make(chan httvps.Event, 1000)
 			client, err := httvps.NewClient(httvps.Config{Store: store, NetDial: block.dial, OnEvent: func(e httvps.Event) {

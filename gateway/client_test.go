@@ -9,6 +9,20 @@ import (
 	"github.com/httvps/httvps/sdk/go/httvps"
 )
 
+// enrolled is what a device of its own has, which the service knows.
+func (s *service) enrolled(t *testing.T) httvps.Store {
+	t.Helper()
+	invitation, err := httvps.ParseInvitation(s.backend.Invite)
+	if err != nil {
+		t.Fatal(err)
+	}
+	store := httvps.NewMemoryStore()
+	if _, err := httvps.Enroll(t.Context(), invitation, httvps.EnrollOptions{Store: store}); err != nil {
+		t.Fatal(err)
+	}
+	return store
+}
+
 // keep runs a client until stop, which waits for its end.
 func keep(t *testing.T, client *httvps.Client) (stop func()) {
 	t.Helper()

@@ -47,14 +47,7 @@ func newFar(t *testing.T, config linkem.Config, change func(*gateway.Config)) *f
 		t.Fatal(err)
 	}
 	f.service = newServiceOn(t, &farListener{Listener: listener, far: f}, change)
-	invitation, err := httvps.ParseInvitation(f.service.backend.Invite)
-	if err != nil {
-		t.Fatal(err)
-	}
-	store := httvps.NewMemoryStore()
-	if _, err := httvps.Enroll(t.Context(), invitation, httvps.EnrollOptions{Store: store}); err != nil {
-		t.Fatal(err)
-	}
+	store := f.service.enrolled(t)
 	f.client, err = httvps.NewClient(httvps.Config{Store: store, NetDial: f.dial, OnEvent: func(e httvps.Event) {
 		if f.told != nil {
 			f.told(e)

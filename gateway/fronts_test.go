@@ -33,10 +33,10 @@ func (s *service) at(t *testing.T, front string) *service {
 	return &other
 }
 
-// A gateway names its fronts in READY, and serves whoever comes over one: with the host
-// of that front in his knock, in his HELLO and in the certificate.
-func TestAGatewayIsReachedOverItsFronts(t *testing.T) {
-	t.Parallel()
+// frontedService is a service whose gateway has a front: whoever passes TCP on to it, at
+// another host and path.
+func frontedService(t *testing.T) (s *service, front string) {
+	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -45,8 +45,15 @@ func TestAGatewayIsReachedOverItsFronts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	front := "wss://localhost:" + port + "/another/way"
-	s := newServiceOn(t, listener, func(cfg *gateway.Config) { cfg.Fronts = []string{front} })
+	front = "wss://localhost:" + port + "/another/way"
+	return newServiceOn(t, listener, func(cfg *gateway.Config) { cfg.Fronts = []string{front} }), front
+}
+
+// A gateway names its fronts in READY, and serves whoever comes over one: with the host
+// of that front in his knock, in his HELLO and in the certificate.
+func TestAGatewayIsReachedOverItsFronts(t *testing.T) {
+	t.Parallel()
+	s, front := frontedService(t)
 	there := s.at(t, front)
 	d := s.lastingDevice(t)
 	tun := d.connect(t, s.url, s.trust)
@@ -149,14 +156,7 @@ func TestASessionGoesOnOverAnotherAddressOfItsGateway(t *testing.T) {
 	s := newService(t, nil)
 	gatewayAt := s.cfg.Listener.Addr().String()
 	front := newTap(t, gatewayAt)
-	invitation, err := httvps.ParseInvitation(s.backend.Invite)
-	if err != nil {
-		t.Fatal(err)
-	}
-	store := httvps.NewMemoryStore()
-	if _, err := httvps.Enroll(t.Context(), invitation, httvps.EnrollOptions{Store: store}); err != nil {
-		t.Fatal(err)
-	}
+	store := s.enrolled(t)
 	var through atomic.Bool // the front
 	events := make(chan httvps.Event, 1000)
 	client, err := httvps.NewClient(httvps.Config{

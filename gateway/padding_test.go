@@ -143,15 +143,7 @@ func tappedService(t *testing.T, change func(*gateway.Config)) (*tap, httvps.Sto
 	}
 	w := newTap(t, listener.Addr().String())
 	s := newServiceOn(t, fronted{listener, w.Addr()}, change)
-	invitation, err := httvps.ParseInvitation(s.backend.Invite)
-	if err != nil {
-		t.Fatal(err)
-	}
-	store := httvps.NewMemoryStore()
-	if _, err := httvps.Enroll(t.Context(), invitation, httvps.EnrollOptions{Store: store}); err != nil {
-		t.Fatal(err)
-	}
-	return w, store
+	return w, s.enrolled(t)
 }
 
 // sighting is what a tap saw of a session, without what belongs to WebSocket.

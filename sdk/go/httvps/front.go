@@ -74,14 +74,7 @@ func (f *fronts) of(gateway string) []string {
 }
 
 // first returns the URL to be used.
-func (f *fronts) first(gateway string) string {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if urls := f.urls[gateway]; len(urls) > 0 {
-		return urls[0]
-	}
-	return gateway
-}
+func (f *fronts) first(gateway string) string { return f.of(gateway)[0] }
 
 // past has a URL that did not work come last. One that is not used first any more stays
 // where it is: two sessions may meet the same trouble.
@@ -177,8 +170,7 @@ func (r *row) begin() {
 // end is called when the connection is lost, and reports whether it has frozen.
 func (r *row) end() bool {
 	if time.Since(r.began) >= frozenAge || r.session.Stats().Received-r.received >= frozenBytes {
-		r.frozen = 0
-		r.delays.reset()
+		r.forget()
 		return false
 	}
 	if r.frozen == 0 {
@@ -189,7 +181,10 @@ func (r *row) end() bool {
 }
 
 // forget has the row end.
-func (r *row) forget() { r.frozen = 0 }
+func (r *row) forget() {
+	r.frozen = 0
+	r.delays.reset()
+}
 
 // hopeless reports whether so many have frozen, at a gateway with that many URLs, that
 // another gateway is worth the session, and whether it is time to look for one.

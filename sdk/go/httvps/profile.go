@@ -169,6 +169,49 @@ func (p Profile) clone() Profile {
 	return p
 }
 
+// remember saves what change, which reports whether there is anything new, makes of the
+// profile. A store that cannot is asked again with what the service says next.
+func (c *Client) remember(ctx context.Context, change func(*Profile) bool) {
+	c.remembering.Lock()
+	defer c.remembering.Unlock()
+	profile, err := c.cfg.Store.Profile(ctx)
+	if err != nil || !change(&profile) {
+		return
+	}
+	_ = c.cfg.Store.SaveProfile(ctx, profile)
+}
+
+// nameGateways notes the gateways that the service named, and forgets fronts of others.
+func nameGateways(p *Profile, gateways []Gateway) bool {
+	urls := make([]string, 0, len(gateways))
+	for _, g := range gateways {
+		urls = append(urls, g.URL)
+	}
+	slices.Sort(urls)
+	if len(urls) == 0 || slices.Equal(slices.Sorted(slices.Values(p.Gateways)), urls) {
+		return false
+	}
+	p.Gateways = urls
+	maps.DeleteFunc(p.Fronts, func(gateway string, _ []string) bool { return !slices.Contains(urls, gateway) })
+	return true
+}
+
+// nameFronts notes the fronts that a gateway of the service's named.
+func nameFronts(p *Profile, gateway string, fronts []string) bool {
+	if slices.Equal(p.Fronts[gateway], fronts) || !slices.Contains(p.Gateways, gateway) {
+		return false
+	}
+	if len(fronts) == 0 {
+		delete(p.Fronts, gateway)
+		return true
+	}
+	if p.Fronts == nil {
+		p.Fronts = make(map[string][]string)
+	}
+	p.Fronts[gateway] = fronts
+	return true
+}
+
 // parseUUID reads the usual text of a UUID: 32 hexadecimal digits in five
 // groups.
 func parseUUID(s string) (id [16]byte, err error) {

@@ -208,14 +208,10 @@ func (k *keeper) resume(ctx context.Context, why error) {
 	fronts := &k.runner.fronts
 	if k.row.end() {
 		fronts.past(k.gateway.URL, k.at)
-		if k.row.hopeless(len(fronts.of(k.gateway.URL))) && k.better(ctx) {
-			fronts.freeze(k.gateway.URL)
-			k.session.Close(wire.CodeSessionUnknown, "the way to its gateway is blocked, and another gateway answers")
+		if k.leaves(ctx) {
 			return
 		}
-		if wait := k.row.wait(); wait > 0 {
-			k.pause(wait)
-		}
+		k.pause(k.row.wait())
 	}
 	delays := backoff{min: resumeSoon, max: resumeLater}
 	lost, timeout := time.Now(), resumeTimeout
@@ -249,6 +245,18 @@ func (k *keeper) resume(ctx context.Context, why error) {
 			k.pause(delays.next(asked))
 		}
 	}
+}
+
+// leaves ends the session when so many of its connections have frozen that another gateway
+// is worth it, and one works.
+func (k *keeper) leaves(ctx context.Context) bool {
+	fronts := &k.runner.fronts
+	if !k.row.hopeless(len(fronts.of(k.gateway.URL))) || !k.better(ctx) {
+		return false
+	}
+	fronts.freeze(k.gateway.URL)
+	k.session.Close(wire.CodeSessionUnknown, "the way to its gateway is blocked, and another gateway answers")
+	return true
 }
 
 // patienceWith is how long a gateway with that many URLs may be away, after so many failed

@@ -6,9 +6,11 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -270,4 +272,44 @@ func abort(c net.Conn) {
 		_ = tcp.SetLinger(0)
 	}
 	_ = c.Close()
+}
+
+// SetLive says which gateways the control plane tells devices about; at first
+// all of them.
+func (s *Service) SetLive(gateways ...int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.live = slices.Clone(gateways)
+}
+
+// list is called with mu held.
+func (s *Service) list() []map[string]string {
+	list := []map[string]string{}
+	for _, i := range s.live {
+		list = append(list, map[string]string{
+			"id": fmt.Sprintf("gateway-%d", i), "region": "local", "url": s.Gateway(i),
+		})
+	}
+	return list
+}
+
+// Gateway returns the URL of a gateway.
+func (s *Service) Gateway(n int) string {
+	host := s.host
+	if s.opts.Apart {
+		host = fmt.Sprintf("gateway%d.%s", n, s.host)
+	}
+	return fmt.Sprintf("wss://%s/tunnel/%d", host, n)
+}
+
+// SetFronts sets how many further URLs gateways name from now on.
+func (s *Service) SetFronts(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fronts = n
+}
+
+// Front returns a further URL of a gateway; the first has number 0.
+func (s *Service) Front(gateway, number int) string {
+	return fmt.Sprintf("wss://front%d.%s/tunnel/%d", number, s.host, gateway)
 }

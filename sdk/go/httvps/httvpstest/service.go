@@ -356,14 +356,6 @@ func (s *Service) Issued() []time.Time {
 	return slices.Clone(s.issued)
 }
 
-// SetLive says which gateways the control plane tells devices about; at first
-// all of them.
-func (s *Service) SetLive(gateways ...int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.live = slices.Clone(gateways)
-}
-
 // ExpireTokens makes every token that was given out so far an expired one.
 func (s *Service) ExpireTokens() {
 	s.mu.Lock()
@@ -556,38 +548,6 @@ func (s *Service) me(w http.ResponseWriter, r *http.Request) {
 	reply(w, http.StatusOK, map[string]any{
 		"device": map[string]any{"name": "device"}, "user_name": "ann", "allowed": true, "subscription": subscription, "support": s.opts.Support,
 	})
-}
-
-// list is called with mu held.
-func (s *Service) list() []map[string]string {
-	list := []map[string]string{}
-	for _, i := range s.live {
-		list = append(list, map[string]string{
-			"id": fmt.Sprintf("gateway-%d", i), "region": "local", "url": s.Gateway(i),
-		})
-	}
-	return list
-}
-
-// Gateway returns the URL of a gateway.
-func (s *Service) Gateway(n int) string {
-	host := s.host
-	if s.opts.Apart {
-		host = fmt.Sprintf("gateway%d.%s", n, s.host)
-	}
-	return fmt.Sprintf("wss://%s/tunnel/%d", host, n)
-}
-
-// SetFronts sets how many further URLs gateways name from now on.
-func (s *Service) SetFronts(n int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.fronts = n
-}
-
-// Front returns a further URL of a gateway; the first has number 0.
-func (s *Service) Front(gateway, number int) string {
-	return fmt.Sprintf("wss://front%d.%s/tunnel/%d", number, s.host, gateway)
 }
 
 func hash(code string) string {
